@@ -1,0 +1,1 @@
+//! The load harness: any MQTT broker at an address, and the floor to hold it against.

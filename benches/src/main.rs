@@ -1,0 +1,2 @@
+//! The `turnpike-bench` binary.
+fn main() {}

@@ -1,0 +1,128 @@
+//! The gate: who may come in, and what they may do. `authz` implements it; the core asks.
+//!
+//! A decision is a value: [`Permit`] can be made by [`Permit::judge`] alone, and the router takes nothing without one.
+
+use turnpike_mqtt::{ConnectReason, ReasonCode, TopicFilter, TopicName};
+
+use crate::clock::Now;
+
+/// Why a client is who it is. Small: every session keeps one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Principal {
+    /// Let in by `--anonymous`: every topic.
+    Anonymous,
+    /// A device of a product.
+    Device(std::sync::Arc<DeviceIdentity>),
+    /// The broker itself: wills, `$SYS`.
+    Broker,
+}
+
+/// A device that has proved who it is.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct DeviceIdentity {
+    /// The product key.
+    pub product: Box<str>,
+    /// The device's name, unique within its product.
+    pub device: Box<str>,
+}
+
+/// A CONNECT, as the gate sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt<'a> {
+    /// Client id as sent; empty if the client wants one assigned.
+    pub client_id: &'a str,
+    /// User name, if sent.
+    pub user_name: Option<&'a str>,
+    /// Password, if sent.
+    pub password: Option<&'a [u8]>,
+    /// The peer's address (from the PROXY header where the listener has one).
+    pub peer: std::net::SocketAddr,
+    /// Whether the bytes came through TLS.
+    pub tls: bool,
+    /// DER of the client certificate that TLS has verified, if there is one.
+    pub certificate: Option<&'a [u8]>,
+    /// Authentication method and data of MQTT 5 (3.1.2.11.9), if sent.
+    pub enhanced: Option<(&'a str, &'a [u8])>,
+}
+
+/// What the gate says to an [`Attempt`] or to an AUTH that continues one.
+#[derive(Debug)]
+#[must_use]
+pub enum Verdict {
+    /// Come in. `data` is the server's authentication data for the CONNACK, if the method has any.
+    Granted {
+        /// Who it is.
+        principal: Principal,
+        /// For the CONNACK.
+        data: Option<Vec<u8>>,
+    },
+    /// MQTT 5 challenge: send AUTH 0x18 with `data` and keep `state` for the answer.
+    Challenge {
+        /// Authentication data of the AUTH packet.
+        data: Vec<u8>,
+        /// Given back to [`Gate::proceed`].
+        state: Box<ChallengeState>,
+    },
+    /// Stay out. The reason goes on the wire (mapped to a return code for MQTT 3) and into the metrics, nothing else does.
+    Refused(ConnectReason),
+}
+
+/// An unfinished challenge-response exchange.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChallengeState {
+    /// The method named in CONNECT; every AUTH must repeat it [MQTT-4.12.0-5].
+    pub method: Box<str>,
+    /// Whatever the gate needs to check the answer.
+    pub data: Vec<u8>,
+    /// The identity claimed, e.g. the user name.
+    pub claim: Box<str>,
+}
+
+/// Phase *authenticate*, *publish-in* and *subscribe*. One value is shared by all shards.
+pub trait Gate: Send + Sync {
+    /// Judges a CONNECT. Synchronous, over state in memory; `random` is fresh for each call.
+    fn authenticate(&self, attempt: &Attempt<'_>, now: Now, random: [u8; 32]) -> Verdict;
+
+    /// Judges the answer to a challenge.
+    fn proceed(&self, attempt: &Attempt<'_>, state: &ChallengeState, data: &[u8], now: Now) -> Verdict;
+
+    /// May it publish there?
+    fn may_publish(&self, principal: &Principal, topic: TopicName<'_>) -> bool;
+
+    /// May it subscribe to that? The filter is without the `$share/{name}/` prefix.
+    fn may_subscribe(&self, principal: &Principal, filter: TopicFilter<'_>) -> bool;
+
+    /// Is it still welcome? Asked for live sessions when the registry has changed.
+    fn still_welcome(&self, principal: &Principal) -> bool;
+}
+
+/// Leave to publish one message on one topic.
+///
+/// ```compile_fail
+/// let permit = turnpike_core::gate::Permit { topic: todo!(), _sealed: () };
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Permit<'a> {
+    topic: TopicName<'a>,
+    _sealed: (),
+}
+
+impl<'a> Permit<'a> {
+    /// Asks the gate.
+    ///
+    /// # Errors
+    /// [`ReasonCode::NotAuthorized`] if it says no.
+    pub fn judge<G: Gate + ?Sized>(gate: &G, principal: &Principal, topic: TopicName<'a>) -> Result<Self, ReasonCode> {
+        if gate.may_publish(principal, topic) {
+            Ok(Self { topic, _sealed: () })
+        } else {
+            Err(ReasonCode::NotAuthorized)
+        }
+    }
+
+    /// Where it holds.
+    #[must_use]
+    pub fn topic(self) -> TopicName<'a> {
+        self.topic
+    }
+}

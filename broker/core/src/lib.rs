@@ -1,0 +1,12 @@
+//! The broker without I/O: sessions, router, retained messages, wills, limits, and the state machine of one shard.
+//!
+//! Time and randomness are arguments; there is no clock, socket, thread or global here, so the same code runs in the
+//! broker and in simulation. `../DESIGN.md` says how the pieces meet.
+
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing))]
+
+pub mod clock;
+pub mod durable;
+pub mod gate;
+pub mod ids;
+pub mod message;

@@ -1,0 +1,1 @@
+//! MQTT device-access broker: the shards, the listeners, the control plane and the binary.

@@ -1,0 +1,2 @@
+//! The `turnpike` binary.
+fn main() {}

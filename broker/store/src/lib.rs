@@ -1,0 +1,1 @@
+//! Where durable state lives: the embedded engine, memory, and the group commit.

@@ -1,0 +1,1 @@
+//! End to end: the real broker process, real clients, and the tidiness of the tree.
