@@ -10,3 +10,4 @@ pub mod durable;
 pub mod gate;
 pub mod ids;
 pub mod message;
+pub mod limits;
