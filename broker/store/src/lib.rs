@@ -15,6 +15,8 @@ pub mod faulty;
 pub mod group;
 pub mod memory;
 pub mod stats;
+#[cfg(test)]
+mod testing;
 
 use turnpike_core::durable::{Part, Recovery};
 use turnpike_core::ids::{MessageId, SessionKey};

@@ -163,11 +163,13 @@ impl State {
         self.incoming.retain(|(session, _)| sessions.contains_key(session));
         let mut used = BTreeSet::new();
         self.owed.retain(|(session, _), owed| {
+            if let Body::Shared(id, _) = &owed.body
+                && sessions.contains_key(session)
+            {
+                used.insert(id.0);
+                return bodies.contains_key(&id.0);
+            }
             sessions.contains_key(session)
-                && match &owed.body {
-                    Body::Shared(id, _) => bodies.contains_key(&id.0) && (used.insert(id.0) || true),
-                    Body::Inline(_) | Body::Released => true,
-                }
         });
         bodies.retain(|id, _| used.contains(id));
     }

@@ -1,0 +1,48 @@
+//! Refuses to write when the disk is nearly full, while there is still room to recover.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::StoreError;
+
+/// How old an answer of the operating system may be.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Free bytes of the filesystem that holds a folder, against a reserve.
+pub(super) struct FreeSpace {
+    folder: PathBuf,
+    reserve_bytes: u64,
+    looked: Option<Instant>,
+    low: bool,
+}
+
+impl FreeSpace {
+    pub(super) fn new(folder: PathBuf, reserve_bytes: u64) -> Self {
+        Self { folder, reserve_bytes, looked: None, low: false }
+    }
+
+    /// Looks about once a second, and at once while space is low.
+    pub(super) fn check(&mut self) -> Result<(), StoreError> {
+        if !self.low && self.looked.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
+            return Ok(());
+        }
+        self.check_now()
+    }
+
+    pub(super) fn check_now(&mut self) -> Result<(), StoreError> {
+        if self.reserve_bytes == 0 {
+            return Ok(());
+        }
+        let stat = rustix::fs::statvfs(&self.folder)
+            .map_err(|e| StoreError::io(&self.folder, "ask for the free space", e.into()))?;
+        self.looked = Some(Instant::now());
+        let free_bytes = stat.f_bavail.saturating_mul(stat.f_frsize);
+        // Once low, a quarter more is asked for, so that the state doesn't flicker.
+        let reserve_bytes = if self.low { self.reserve_bytes + self.reserve_bytes / 4 } else { self.reserve_bytes };
+        self.low = free_bytes < reserve_bytes;
+        if self.low {
+            return Err(StoreError::Full { path: self.folder.clone(), free_bytes, reserve_bytes });
+        }
+        Ok(())
+    }
+}
