@@ -10,4 +10,7 @@ pub mod durable;
 pub mod gate;
 pub mod ids;
 pub mod message;
+pub mod retain;
+pub mod router;
+pub mod wheel;
 pub mod limits;
