@@ -237,3 +237,41 @@ pub struct Auth<'a> {
 
 /// One (filter, options) of a SUBSCRIBE.
 pub type FilterRequest<'a> = (TopicFilter<'a>, SubscribeOptions);
+
+impl PacketId {
+    /// None for 0.
+    #[inline]
+    #[must_use]
+    pub fn new(id: u16) -> Option<Self> {
+        std::num::NonZeroU16::new(id).map(Self)
+    }
+
+    /// The number.
+    #[inline]
+    #[must_use]
+    pub fn get(self) -> u16 {
+        self.0.get()
+    }
+}
+
+impl TryFrom<u8> for QoS {
+    type Error = u8;
+
+    #[inline]
+    fn try_from(value: u8) -> Result<Self, u8> {
+        match value {
+            0 => Ok(Self::AtMostOnce),
+            1 => Ok(Self::AtLeastOnce),
+            2 => Ok(Self::ExactlyOnce),
+            other => Err(other),
+        }
+    }
+}
+
+impl SubscribeOptions {
+    /// What MQTT 3 asks for: a QoS and nothing else.
+    #[must_use]
+    pub fn qos(qos: QoS) -> Self {
+        Self { qos, no_local: false, retain_as_published: false, retain_handling: RetainHandling::Send }
+    }
+}

@@ -53,6 +53,21 @@ pub struct Forwardable<'a> {
     pub(crate) len: usize,
 }
 
+/// One of [`Forwardable`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ForwardableItem<'a> {
+    /// 0: bytes; 1: UTF-8.
+    PayloadFormat(u8),
+    /// MIME or whatever the two ends agree on.
+    ContentType(&'a str),
+    /// Where an answer is awaited.
+    ResponseTopic(&'a str),
+    /// What the answer must carry.
+    CorrelationData(&'a [u8]),
+    /// Name and value.
+    User(&'a str, &'a str),
+}
+
 /// Properties of PUBLISH (3.3.2.3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct PublishProperties<'a> {
