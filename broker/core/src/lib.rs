@@ -5,12 +5,19 @@
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing))]
 
+pub mod batch;
 pub mod clock;
+mod connection;
+pub mod counters;
 pub mod durable;
 pub mod gate;
 pub mod ids;
+pub mod limits;
 pub mod message;
+mod outgoing;
 pub mod retain;
 pub mod router;
+mod session;
+pub mod shard;
+pub mod shared;
 pub mod wheel;
-pub mod limits;

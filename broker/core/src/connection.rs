@@ -1,0 +1,147 @@
+//! A connection's protocol state. The socket, TLS and WebSocket are the shell's.
+
+use std::net::SocketAddr;
+
+use turnpike_mqtt::{TopicAliases, TopicName, Version};
+
+use crate::gate::ChallengeState;
+use crate::ids::Turn;
+
+/// Who is at the other end, as far as the transport knows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Peer {
+    /// Address, from the PROXY header where the listener takes one.
+    pub addr: SocketAddr,
+    /// Whether the bytes come through TLS.
+    pub tls: bool,
+    /// DER of the client certificate that TLS has verified.
+    pub certificate: Option<Box<[u8]>>,
+}
+
+/// Where a connection stands.
+///
+/// ```text
+///  Opened ──CONNECT──▶ (Challenged ──AUTH──▶) Settling ──commit──▶ Live ──▶ Ending
+///                                             └── nothing to commit ──▶ Live
+/// ```
+#[derive(Debug)]
+pub(crate) enum State {
+    /// Waits for CONNECT.
+    Opened,
+    /// Waits for the AUTH that answers a challenge; holds the CONNECT's bytes to go on with [MQTT-4.12.0-4].
+    Challenged(Box<Challenged>),
+    /// The session's creation is being committed; CONNACK waits for it and nothing is read.
+    Settling,
+    /// CONNACK is out.
+    Live,
+    /// Live, and the client proves itself again (MQTT 5, 4.12.1).
+    Reauthenticating(Box<ChallengeState>),
+    /// The last bytes are being written.
+    Ending,
+}
+
+/// A CONNECT that waits for the rest of its authentication exchange.
+#[derive(Debug)]
+pub(crate) struct Challenged {
+    pub(crate) connect: Box<[u8]>,
+    pub(crate) state: ChallengeState,
+}
+
+/// What only some MQTT 5 connections need.
+#[derive(Debug, Default)]
+pub(crate) struct Extras {
+    pub(crate) aliases_in: Option<TopicAliases>,
+    /// Topics that have an alias towards the client, in the order of their aliases from 1.
+    pub(crate) aliases_out: Vec<Box<str>>,
+    pub(crate) aliases_out_max: u16,
+    /// Method of the enhanced authentication that let it in.
+    pub(crate) method: Option<Box<str>>,
+}
+
+impl Extras {
+    /// The alias of a topic towards the client, if there is one, and whether the client knows it already [MQTT-3.3.2-7].
+    pub(crate) fn alias_out(&mut self, topic: TopicName<'_>) -> (Option<u16>, bool) {
+        let known = self.aliases_out.iter().position(|known| **known == *topic.as_str());
+        let index = match known {
+            Some(index) => index,
+            None if self.aliases_out.len() < usize::from(self.aliases_out_max) => {
+                self.aliases_out.push(topic.as_str().into());
+                self.aliases_out.len() - 1
+            }
+            None => return (None, false),
+        };
+        (u16::try_from(index + 1).ok(), known.is_some())
+    }
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    /// Tells this connection from others that had the same [`crate::ids::ConnId`].
+    pub(crate) serial: u32,
+    pub(crate) state: State,
+    pub(crate) version: Version,
+    pub(crate) tls: bool,
+    pub(crate) touched: bool,
+    pub(crate) paused: bool,
+    /// Deliveries may be waiting for this connection to be fed.
+    pub(crate) reason_strings: bool,
+    /// Slot of its session, once it has one.
+    pub(crate) session: Option<u32>,
+    pub(crate) addr: SocketAddr,
+    pub(crate) certificate: Option<Box<[u8]>>,
+    /// Encoded and not yet taken by the transport, from `written` on.
+    pub(crate) out: Vec<u8>,
+    pub(crate) written: usize,
+    /// 1.5 × keep alive; 0 for none.
+    pub(crate) idle_max_ms: u32,
+    pub(crate) last_heard_ms: u64,
+    /// The client's receive maximum.
+    pub(crate) window: u16,
+    /// The client's maximum packet size.
+    pub(crate) packet_bytes_max: u32,
+    /// Answers of this connection that wait for a commit.
+    pub(crate) awaited: u32,
+    /// Of these, PUBACKs.
+    pub(crate) awaited_pubacks: u32,
+    /// The latest own turn that an answer of this connection waits for.
+    pub(crate) awaited_turn: Turn,
+    pub(crate) extras: Option<Box<Extras>>,
+}
+
+impl Connection {
+    pub(crate) fn new(serial: u32, peer: Peer, now_ms: u64) -> Self {
+        Self {
+            serial,
+            state: State::Opened,
+            version: Version::V311,
+            tls: peer.tls,
+            touched: false,
+            paused: false,
+            reason_strings: true,
+            session: None,
+            addr: peer.addr,
+            certificate: peer.certificate,
+            out: Vec::new(),
+            written: 0,
+            idle_max_ms: 0,
+            last_heard_ms: now_ms,
+            window: u16::MAX,
+            packet_bytes_max: u32::MAX,
+            awaited: 0,
+            awaited_pubacks: 0,
+            awaited_turn: Turn(0),
+            extras: None,
+        }
+    }
+
+    /// Messages may be encoded for it.
+    pub(crate) fn is_live(&self) -> bool {
+        matches!(self.state, State::Live | State::Reauthenticating(_))
+    }
+
+    /// Bytes that the transport hasn't taken.
+    pub(crate) fn pending(&self) -> usize {
+        self.out.len() - self.written
+    }
+}

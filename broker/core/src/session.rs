@@ -1,0 +1,139 @@
+//! A session: what the broker keeps for a client id, with or without a connection.
+
+use std::sync::Arc;
+
+use hashbrown::HashSet;
+use turnpike_mqtt::{PacketId, SubscribeOptions};
+
+use crate::clock::Now;
+use crate::durable::SessionRecord;
+use crate::gate::Principal;
+use crate::ids::{ClientId, ConnId, Seq, SessionKey};
+use crate::message::Message;
+use crate::outgoing::Outgoing;
+
+/// One subscription, as subscribed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Subscription {
+    /// With its `$share/{name}/` prefix.
+    pub(crate) filter: Box<str>,
+    pub(crate) options: SubscribeOptions,
+    /// 0 for none.
+    pub(crate) identifier: u32,
+}
+
+/// A will: published when the connection ends without DISCONNECT 0x00, or when its delay is over or the session ends,
+/// whichever comes first [MQTT-3.1.2-8].
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Will {
+    pub(crate) message: Arc<Message>,
+    pub(crate) delay_s: u32,
+    /// Expiry of the message in seconds; it counts from publication.
+    pub(crate) expiry_s: Option<u32>,
+}
+
+/// The state of one client id on its home shard.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) client: ClientId,
+    pub(crate) principal: Principal,
+    /// Some if the session outlives its connection.
+    pub(crate) key: Option<SessionKey>,
+    pub(crate) generation: u32,
+    /// Seconds that the session outlives its connection; `u32::MAX` for ever.
+    pub(crate) expiry_s: u32,
+    pub(crate) conn: Option<ConnId>,
+    pub(crate) mqtt3: bool,
+    /// Sequence number that the next `outgoing` starts at, while there is none.
+    pub(crate) next_seq: Seq,
+    pub(crate) outgoing: Option<Box<Outgoing>>,
+    /// QoS 2 identifiers of the client that have been taken and not released.
+    pub(crate) incoming: Option<Box<HashSet<PacketId, foldhash::fast::RandomState>>>,
+    pub(crate) subscriptions: Vec<Subscription>,
+    pub(crate) will: Option<Box<Will>>,
+    /// Since when it has no connection, seconds since 1970 UTC.
+    pub(crate) disconnected_at_s: u64,
+    /// When a will that is pending without a connection is due, seconds since 1970 UTC.
+    pub(crate) will_due_s: Option<u64>,
+}
+
+impl Session {
+    /// Gives the queue's memory back if nothing is in it.
+    pub(crate) fn release_empty_queue(&mut self) {
+        if let Some(outgoing) = self.outgoing.take_if(|outgoing| outgoing.is_empty()) {
+            self.next_seq = outgoing.next_seq();
+        }
+        drop(self.incoming.take_if(|incoming| incoming.is_empty()));
+    }
+
+    /// Whether a QoS 2 identifier has been taken.
+    pub(crate) fn has_incoming(&self, id: PacketId) -> bool {
+        self.incoming.as_ref().is_some_and(|set| set.contains(&id))
+    }
+
+    /// Takes a QoS 2 identifier.
+    pub(crate) fn add_incoming(&mut self, id: PacketId) {
+        self.incoming.get_or_insert_default().insert(id);
+    }
+
+    /// Releases a QoS 2 identifier; false if it wasn't taken.
+    pub(crate) fn remove_incoming(&mut self, id: PacketId) -> bool {
+        self.incoming.as_mut().is_some_and(|set| set.remove(&id))
+    }
+
+    /// How many QoS 2 identifiers are taken.
+    pub(crate) fn incoming_len(&self) -> usize {
+        self.incoming.as_ref().map_or(0, |set| set.len())
+    }
+
+    /// When the session expires, seconds since 1970 UTC; none while connected or if it never does.
+    pub(crate) fn expires_at_s(&self) -> Option<u64> {
+        (self.conn.is_none() && self.expiry_s != u32::MAX)
+            .then(|| self.disconnected_at_s.saturating_add(u64::from(self.expiry_s)))
+    }
+
+    /// The header, as the store keeps it.
+    pub(crate) fn record(&self) -> Arc<SessionRecord> {
+        Arc::new(SessionRecord {
+            client: self.client.clone(),
+            expiry_s: self.expiry_s,
+            disconnected_at_s: self.conn.is_none().then_some(self.disconnected_at_s),
+            mqtt3: self.mqtt3,
+            principal: principal_text(&self.principal),
+            will: match (&self.will, self.will_due_s) {
+                (Some(will), Some(due_s)) => Some((Arc::clone(&will.message), due_s)),
+                _ => None,
+            },
+        })
+    }
+
+    /// A will that is due at `now`.
+    pub(crate) fn take_due_will(&mut self, now: Now) -> Option<Box<Will>> {
+        self.will_due_s.take_if(|due_s| *due_s <= now.unix_s())?;
+        self.will.take()
+    }
+}
+
+/// A session's queue, made when it is first needed. (A function of the fields, so that the others can still be read.)
+pub(crate) fn queue_of(outgoing: &mut Option<Box<Outgoing>>, next: Seq) -> &mut Outgoing {
+    outgoing.get_or_insert_with(|| Box::new(Outgoing::starting_at(next)))
+}
+
+/// A principal as text: empty for anonymous, else `product\0device`.
+pub(crate) fn principal_text(principal: &Principal) -> Box<str> {
+    match principal {
+        Principal::Anonymous | Principal::Broker => Box::from(""),
+        Principal::Device(identity) => format!("{}\0{}", identity.product, identity.device).into(),
+    }
+}
+
+/// The principal of such a text.
+pub(crate) fn principal_of(text: &str) -> Principal {
+    match text.split_once('\0') {
+        Some((product, device)) => Principal::Device(Arc::new(crate::gate::DeviceIdentity {
+            product: product.into(),
+            device: device.into(),
+        })),
+        None => Principal::Anonymous,
+    }
+}

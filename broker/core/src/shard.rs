@@ -1,0 +1,490 @@
+//! One shard, without I/O: bytes of connections go in, bytes for connections, batches for other shards and durable operations
+//! come out.
+//!
+//! The order of a turn, for whoever drives it:
+//!
+//! 1. inputs, any number in any order: [`Shard::open`], [`Shard::receive`], [`Shard::closed`], [`Shard::deliver`],
+//!    [`Shard::committed`], [`Shard::tick`];
+//! 2. [`Shard::next_touched`] until it is empty: write each connection's [`Shard::output`], say how much with [`Shard::wrote`];
+//! 3. [`Shard::next_resumed`] until it is empty: feed these connections what was kept of them;
+//! 4. [`Shard::end_turn`]: hand the batches to their shards and the parts to the committer.
+//!
+//! Every connection that `open` returned gets exactly one `closed`.
+
+mod acks;
+mod connect;
+mod deliver;
+mod durability;
+mod lifecycle;
+mod publish;
+mod restore;
+mod subscribe;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use slab::Slab;
+use turnpike_mqtt::{Frame, Packet, PacketType, ReasonCode, TopicName, Version, decode, decode_publish, encode, frame};
+
+use crate::batch::Batch;
+use crate::clock::Now;
+use crate::connection::{Connection, State};
+pub use crate::connection::Peer;
+use crate::counters::Counters;
+use crate::durable::Part;
+use crate::gate::Gate;
+use crate::ids::{ClientId, ConnId, MessageId, ShardId, Turn};
+use crate::limits::Limits;
+use crate::router::Matches;
+use crate::session::Session;
+use crate::shared::Shared;
+use crate::wheel::Wheel;
+
+use durability::{Release, TicketBuffer};
+use lifecycle::Timer;
+
+/// Out buffers that a shard keeps for reuse.
+const POOL_BUFFERS_MAX: usize = 256;
+/// A larger buffer isn't kept.
+const POOL_BUFFER_BYTES_MAX: usize = 64 << 10;
+
+/// What a shard is made from.
+pub struct Setup<G> {
+    /// Its index.
+    pub id: ShardId,
+    /// How many there are.
+    pub shards: u16,
+    /// What it shares with the others.
+    pub shared: Arc<Shared>,
+    /// Who may come in.
+    pub gate: Arc<G>,
+    /// The bounds.
+    pub limits: Arc<Limits>,
+    /// Fills a slice with random bytes that peers can't foretell (challenges, assigned client ids).
+    pub entropy: Box<dyn FnMut(&mut [u8]) + Send>,
+    /// The moment of its making.
+    pub now: Now,
+}
+
+/// What became of received bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub struct Received {
+    /// Bytes taken. The rest is an unfinished frame, which the shell keeps and presents again with what follows.
+    pub consumed: usize,
+    /// How to go on.
+    pub next: Next,
+}
+
+/// How to go on with a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Next {
+    /// Read on.
+    Continue,
+    /// It belongs to that shard: `closed` here, `open` and `receive` there, with all bytes not consumed.
+    Move(ShardId),
+    /// Keep the bytes and read no more until [`Shard::next_resumed`] names the connection.
+    Pause,
+    /// It is ending: read no more.
+    Ending,
+}
+
+/// What is to be written to a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Output<'a> {
+    /// Bytes for the transport.
+    pub bytes: &'a [u8],
+    /// When they are written, close the connection and call [`Shard::closed`].
+    pub close: bool,
+}
+
+/// What leaves a shard at the end of a turn.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct TurnOutput {
+    /// For other shards, at most one each. A shard's batches must arrive in order.
+    pub batches: Vec<(ShardId, Batch)>,
+    /// For the committer.
+    pub parts: Vec<Part>,
+}
+
+/// A shard.
+pub struct Shard<G> {
+    id: ShardId,
+    shards: u16,
+    shared: Arc<Shared>,
+    gate: Arc<G>,
+    limits: Arc<Limits>,
+    entropy: Box<dyn FnMut(&mut [u8]) + Send>,
+    /// State of a generator for choices that peers gain nothing from foretelling (members of shared subscriptions).
+    choice: u64,
+    conns: Slab<Connection>,
+    next_serial: u32,
+    sessions: Slab<Session>,
+    next_generation: u32,
+    by_client: HashMap<ClientId, u32, foldhash::fast::RandomState>,
+    wheel: Wheel<Timer>,
+    due: Vec<Timer>,
+    pool: Vec<Vec<u8>>,
+    touched: VecDeque<ConnId>,
+    resumed: VecDeque<ConnId>,
+    matches: Matches,
+    scratch: Vec<u8>,
+    batches: Vec<Batch>,
+    /// Publishes routed so far; tells a batch whether it has this one's message already.
+    routed: u64,
+    routed_to: Vec<u64>,
+    /// The turn that is open.
+    turn: Turn,
+    /// What the open turn, or the batch being delivered, wants committed.
+    ticket: TicketBuffer,
+    /// By origin: tickets that this shard has a part in and that aren't on disk.
+    waiting: Vec<VecDeque<(Turn, Vec<Release>)>>,
+    /// How many owed entries refer to a shared body.
+    bodies: HashMap<MessageId, u32, foldhash::fast::RandomState>,
+    /// Connections whose challenge or CONNACK is under way, so that a drain finds them: none is kept, see `drain`.
+    draining: bool,
+    counters: Counters,
+}
+
+impl<G> fmt::Debug for Shard<G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shard").field("id", &self.id).field("counters", &self.counters).finish_non_exhaustive()
+    }
+}
+
+/// The home shard of a client id: every shard of every process computes the same.
+#[must_use]
+pub fn home(client_id: &str, shards: u16) -> ShardId {
+    // FNV-1a: the choice must not depend on a process's random seed, since restored sessions are dealt out by it.
+    let hash = client_id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let index = (u128::from(hash.wrapping_mul(0x9e37_79b9_7f4a_7c15)) * u128::from(shards.max(1))) >> 64;
+    ShardId(u16::try_from(index).expect("less than the number of shards"))
+}
+
+impl<G: Gate> Shard<G> {
+    /// An empty shard.
+    #[must_use]
+    pub fn new(setup: Setup<G>) -> Self {
+        let shards = usize::from(setup.shards);
+        let mut shard = Self {
+            id: setup.id,
+            shards: setup.shards,
+            shared: setup.shared,
+            gate: setup.gate,
+            limits: setup.limits,
+            entropy: setup.entropy,
+            choice: 0,
+            conns: Slab::new(),
+            next_serial: 0,
+            sessions: Slab::new(),
+            next_generation: 0,
+            by_client: HashMap::default(),
+            wheel: Wheel::new(setup.now.mono_ms),
+            due: Vec::new(),
+            pool: Vec::new(),
+            touched: VecDeque::new(),
+            resumed: VecDeque::new(),
+            matches: Matches::default(),
+            scratch: Vec::new(),
+            batches: (0..shards).map(|_| Batch::new(setup.id)).collect(),
+            routed: 0,
+            routed_to: vec![0; shards],
+            turn: Turn(1),
+            ticket: TicketBuffer::default(),
+            waiting: (0..shards).map(|_| VecDeque::new()).collect(),
+            bodies: HashMap::default(),
+            draining: false,
+            counters: Counters::default(),
+        };
+        let mut seed = [0; 8];
+        (shard.entropy)(&mut seed);
+        shard.choice = u64::from_le_bytes(seed);
+        shard.wheel.insert(setup.now.mono_ms + lifecycle::SWEEP_MS, Timer::Sweep);
+        shard
+    }
+
+    /// A connection has been accepted. `None` if there are too many: drop the socket.
+    pub fn open(&mut self, peer: Peer, now: Now) -> Option<ConnId> {
+        if self.conns.len() >= self.limits.connections_max as usize || self.draining {
+            return None;
+        }
+        self.next_serial = self.next_serial.wrapping_add(1);
+        let key = self.conns.insert(Connection::new(self.next_serial, peer, now.mono_ms));
+        let conn = ConnId(u32::try_from(key).expect("bounded by connections_max"));
+        self.counters.opened += 1;
+        let due_ms = now.mono_ms + u64::from(self.limits.connect_timeout_ms);
+        self.wheel.insert(due_ms, Timer::Connect { conn, serial: self.next_serial });
+        Some(conn)
+    }
+
+    /// Bytes have come. Takes whole packets and acts on them.
+    pub fn receive(&mut self, conn: ConnId, bytes: &[u8], now: Now) -> Received {
+        let mut consumed = 0;
+        let next = loop {
+            let Some(connection) = self.conns.get_mut(conn.0 as usize) else { break Next::Ending };
+            match connection.state {
+                State::Ending => break Next::Ending,
+                State::Settling => {
+                    connection.paused = true;
+                    break Next::Pause;
+                }
+                State::Opened | State::Challenged(_) | State::Live | State::Reauthenticating(_) => {}
+            }
+            // Answers to an MQTT 3 client have no receive maximum to bound them; not being read slows it down.
+            if connection.awaited > u32::from(self.limits.receive_max).saturating_mul(2) {
+                connection.paused = true;
+                break Next::Pause;
+            }
+            connection.last_heard_ms = now.mono_ms;
+            let rest = bytes.get(consumed..).unwrap_or_default();
+            let frame = match frame(rest, self.limits.packet_bytes_max) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => break Next::Continue,
+                Err(error) => {
+                    self.fail(conn, error.reason(), now);
+                    break Next::Ending;
+                }
+            };
+            let length = frame.len();
+            match self.packet(conn, frame, now) {
+                Next::Continue => consumed += length,
+                Next::Pause => {
+                    consumed += length;
+                    break Next::Pause;
+                }
+                Next::Move(shard) => break Next::Move(shard),
+                Next::Ending => {
+                    consumed += length;
+                    break Next::Ending;
+                }
+            }
+        };
+        self.counters.bytes_received += consumed as u64;
+        Received { consumed, next }
+    }
+
+    /// One packet. `Pause` and `Ending` say that it was consumed, `Move` that it wasn't.
+    #[inline]
+    fn packet(&mut self, conn: ConnId, frame: Frame<'_>, now: Now) -> Next {
+        let Some(connection) = self.conns.get(conn.0 as usize) else { return Next::Ending };
+        self.counters.packets_received += 1;
+        match connection.state {
+            State::Live | State::Reauthenticating(_) => {}
+            State::Opened => return self.first_packet(conn, frame, now),
+            State::Challenged(_) => return self.challenged_packet(conn, frame, now),
+            State::Settling | State::Ending => return Next::Ending,
+        }
+        let version = connection.version;
+        let outcome = if frame.packet_type() == PacketType::Publish {
+            decode_publish(version, frame)
+                .map_err(|error| error.reason())
+                .and_then(|publish| self.on_publish(conn, &publish, now))
+        } else {
+            decode(version, frame).map_err(|error| error.reason()).and_then(|packet| self.on_packet(conn, packet, now))
+        };
+        match outcome {
+            Ok(()) => match self.conns.get(conn.0 as usize) {
+                Some(Connection { state: State::Ending, .. }) | None => Next::Ending,
+                Some(_) => Next::Continue,
+            },
+            Err(reason) => {
+                self.fail(conn, reason, now);
+                Next::Ending
+            }
+        }
+    }
+
+    /// A packet of a live connection that isn't PUBLISH.
+    fn on_packet(&mut self, conn: ConnId, packet: Packet<'_>, now: Now) -> Result<(), ReasonCode> {
+        match packet {
+            Packet::Publish(publish) => self.on_publish(conn, &publish, now),
+            Packet::PubAck(ack) => self.on_puback(conn, &ack, now),
+            Packet::PubRec(ack) => self.on_pubrec(conn, &ack, now),
+            Packet::PubRel(ack) => self.on_pubrel(conn, &ack),
+            Packet::PubComp(ack) => self.on_pubcomp(conn, &ack, now),
+            Packet::Subscribe(subscribe) => self.on_subscribe(conn, &subscribe, now),
+            Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(conn, &unsubscribe),
+            Packet::PingReq => {
+                // [MQTT-3.12.4-1]
+                self.send(conn, &Packet::PingResp);
+                Ok(())
+            }
+            Packet::Disconnect(disconnect) => self.on_disconnect(conn, &disconnect, now),
+            Packet::Auth(auth) => self.on_auth(conn, &auth, now),
+            // [MQTT-3.1.0-2] a second CONNECT; the others only a server sends.
+            Packet::Connect(_)
+            | Packet::ConnAck(_)
+            | Packet::SubAck(_)
+            | Packet::UnsubAck(_)
+            | Packet::PingResp => Err(ReasonCode::ProtocolError),
+        }
+    }
+
+    /// The socket is gone, whoever ended it. Frees the identifier.
+    pub fn closed(&mut self, conn: ConnId, now: Now) {
+        if self.conns.contains(conn.0 as usize) {
+            self.detach(conn, lifecycle::Leaving::Abruptly, now);
+            let connection = self.conns.remove(conn.0 as usize);
+            self.recycle(connection.out);
+        }
+    }
+
+    /// Messages from another shard. The part, if there is one, goes to the committer.
+    pub fn deliver(&mut self, batch: &Batch, now: Now) -> Option<Part> {
+        let foreign = batch.turn.map(|turn| (turn, std::mem::take(&mut self.ticket)));
+        self.deliver_batch(batch, now);
+        let (turn, own) = foreign?;
+        let ticket = std::mem::replace(&mut self.ticket, own);
+        Some(self.part_of_foreign(batch.from, turn, ticket))
+    }
+
+    /// A connection with bytes to write or to be closed; each is named once until it is touched again.
+    pub fn next_touched(&mut self) -> Option<ConnId> {
+        while let Some(conn) = self.touched.pop_front() {
+            if let Some(connection) = self.conns.get_mut(conn.0 as usize) {
+                connection.touched = false;
+                return Some(conn);
+            }
+        }
+        None
+    }
+
+    /// What is to be written to a connection.
+    #[must_use]
+    pub fn output(&self, conn: ConnId) -> Output<'_> {
+        match self.conns.get(conn.0 as usize) {
+            Some(connection) => Output {
+                bytes: connection.out.get(connection.written..).unwrap_or_default(),
+                close: matches!(connection.state, State::Ending),
+            },
+            None => Output { bytes: &[], close: true },
+        }
+    }
+
+    /// The transport has taken `n` bytes. What waited for room is encoded, and the connection touched again.
+    pub fn wrote(&mut self, conn: ConnId, n: usize, now: Now) {
+        let Some(connection) = self.conns.get_mut(conn.0 as usize) else { return };
+        self.counters.bytes_sent += n as u64;
+        connection.written += n;
+        if connection.pending() == 0 {
+            connection.written = 0;
+            let buffer = std::mem::take(&mut connection.out);
+            self.recycle(buffer);
+        } else if connection.written > connection.pending() {
+            connection.out.drain(..connection.written);
+            connection.written = 0;
+        }
+        let Some(connection) = self.conns.get(conn.0 as usize) else { return };
+        if let Some(slot) = connection.session
+            && connection.pending() < self.limits.out_bytes_high as usize
+            && self.has_backlog(slot)
+        {
+            self.pump(slot, now);
+        }
+    }
+
+    /// A connection whose reading was paused and may go on.
+    pub fn next_resumed(&mut self) -> Option<ConnId> {
+        while let Some(conn) = self.resumed.pop_front() {
+            if self.conns.contains(conn.0 as usize) {
+                return Some(conn);
+            }
+        }
+        None
+    }
+
+    /// Closes the turn.
+    pub fn end_turn(&mut self) -> TurnOutput {
+        let mut output = TurnOutput::default();
+        let mut durable = 0;
+        for (index, batch) in self.batches.iter_mut().enumerate() {
+            if !batch.is_empty() {
+                durable += u16::from(batch.turn.is_some());
+                let full = std::mem::replace(batch, Batch::new(self.id));
+                let to = ShardId(u16::try_from(index).expect("as many batches as shards"));
+                output.batches.push((to, full));
+            }
+        }
+        output.parts.extend(self.close_ticket(durable));
+        output
+    }
+
+    /// What was counted. Gauges are as of now.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let mut counters = self.counters.clone();
+        counters.connections = self.conns.len() as u64;
+        counters.sessions = self.sessions.len() as u64;
+        counters.awaiting_commit = self.waiting.iter().flatten().map(|(_, releases)| releases.len() as u64).sum();
+        counters
+    }
+
+    /// Uses other bounds from now on. Sessions keep what they were granted.
+    pub fn set_limits(&mut self, limits: Arc<Limits>) {
+        self.limits = limits;
+    }
+
+    /// Publishes as the broker itself (`$SYS`).
+    pub fn publish_system(&mut self, topic: TopicName<'_>, payload: &[u8], retain: bool, now: Now) {
+        self.publish_own(topic, payload, retain, now);
+    }
+
+    /// Encodes a packet for a connection.
+    fn send(&mut self, conn: ConnId, packet: &Packet<'_>) {
+        let Some(connection) = self.conns.get_mut(conn.0 as usize) else { return };
+        let version = connection.version;
+        encode(version, packet, writable(connection, &mut self.pool));
+        self.touch(conn);
+    }
+
+    /// Appends encoded bytes.
+    fn send_bytes(&mut self, conn: ConnId, bytes: &[u8]) {
+        let Some(connection) = self.conns.get_mut(conn.0 as usize) else { return };
+        writable(connection, &mut self.pool).extend_from_slice(bytes);
+        self.touch(conn);
+    }
+
+    fn touch(&mut self, conn: ConnId) {
+        if let Some(connection) = self.conns.get_mut(conn.0 as usize)
+            && !connection.touched
+        {
+            connection.touched = true;
+            self.touched.push_back(conn);
+        }
+    }
+
+    fn recycle(&mut self, mut buffer: Vec<u8>) {
+        let useful = buffer.capacity() > 0 && buffer.capacity() <= POOL_BUFFER_BYTES_MAX;
+        if useful && self.pool.len() < POOL_BUFFERS_MAX {
+            buffer.clear();
+            self.pool.push(buffer);
+        }
+    }
+
+    /// The next number of the generator for choices (splitmix64).
+    fn choose(&mut self) -> u64 {
+        self.choice = self.choice.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.choice;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn version(&self, conn: ConnId) -> Version {
+        self.conns.get(conn.0 as usize).map_or(Version::V311, |connection| connection.version)
+    }
+}
+
+/// The buffer to encode into; an idle connection gets one from the pool.
+fn writable<'a>(connection: &'a mut Connection, pool: &mut Vec<Vec<u8>>) -> &'a mut Vec<u8> {
+    if connection.out.capacity() == 0 {
+        connection.out = pool.pop().unwrap_or_default();
+    }
+    &mut connection.out
+}
+

@@ -1,0 +1,495 @@
+//! CONNECT and AUTH: from the first bytes of a connection to a live session.
+
+use std::sync::Arc;
+
+use turnpike_mqtt::{
+    Auth, AuthProperties, ConnAck, ConnAckProperties, Connect, ConnectReason, DecodeError, Frame, Packet, PacketType,
+    ReasonCode, TopicAliases, TopicFilter, Version, decode, decode_connect, encode, frame,
+};
+
+use super::durability::Release;
+use super::lifecycle::{Leaving, Timer};
+use super::{Next, Shard, home};
+use crate::clock::Now;
+use crate::connection::{Challenged, Extras, State};
+use crate::durable::Op;
+use crate::gate::{Attempt, ChallengeState, Gate, Permit, Principal, Verdict};
+use crate::ids::{ClientId, ConnId, SessionRef, Seq};
+use crate::message::{Message, MessageParts};
+use crate::router::Subscriber;
+use crate::session::{Session, Will};
+
+impl<G: Gate> Shard<G> {
+    /// The first packet of a connection: it must be CONNECT [MQTT-3.1.0-1].
+    pub(super) fn first_packet(&mut self, conn: ConnId, frame: Frame<'_>, now: Now) -> Next {
+        if frame.packet_type() != PacketType::Connect {
+            self.counters.protocol_errors += 1;
+            self.end(conn);
+            return Next::Ending;
+        }
+        let connect = match decode_connect(frame) {
+            Ok(connect) => connect,
+            Err(error) => {
+                self.refuse_undecodable(conn, frame, &error);
+                return Next::Ending;
+            }
+        };
+        if !connect.client_id.is_empty() {
+            let home = home(connect.client_id, self.shards);
+            if home != self.id {
+                return Next::Move(home);
+            }
+        }
+        if let Some(connection) = self.conns.get_mut(conn.0 as usize) {
+            connection.version = connect.version;
+            connection.reason_strings = connect.properties.request_problem_information.unwrap_or(true);
+        }
+        if let Some(reason) = self.unacceptable(&connect) {
+            self.refuse(conn, reason);
+            return Next::Ending;
+        }
+        let verdict = self.ask_gate(conn, &connect, now);
+        self.act_on(conn, &connect, frame, verdict, now)
+    }
+
+    /// [MQTT-3.1.4-1] [MQTT-3.1.2-2]: what couldn't be decoded is refused in the words of the version that it claims.
+    fn refuse_undecodable(&mut self, conn: ConnId, frame: Frame<'_>, error: &DecodeError) {
+        self.counters.protocol_errors += 1;
+        let claims_v5 = frame.body.starts_with(b"\x00\x04MQTT\x05");
+        let wrong_level = matches!(error, DecodeError::UnsupportedProtocolVersion);
+        let reason = ConnectReason::try_from(error.reason()).unwrap_or(ConnectReason::MalformedPacket);
+        if let Some(connection) = self.conns.get_mut(conn.0 as usize) {
+            let level = frame.body.get(6).copied().unwrap_or(0);
+            connection.version = if claims_v5 || (wrong_level && level > 5) { Version::V5 } else { Version::V311 };
+        }
+        if claims_v5 || wrong_level {
+            self.refuse(conn, reason);
+        } else {
+            // [MQTT3-3.1.4-1] MQTT 3 closes without a CONNACK.
+            self.end(conn);
+        }
+    }
+
+    /// What is wrong with a CONNECT whatever its credentials.
+    fn unacceptable(&self, connect: &Connect<'_>) -> Option<ConnectReason> {
+        let id = connect.client_id;
+        if id.len() > usize::from(self.limits.client_id_bytes_max) {
+            return Some(ConnectReason::ClientIdentifierNotValid);
+        }
+        // [MQTT3-3.1.3-8] an assigned id without clean session could never be used again; 3.1 has no assigned ids.
+        if id.is_empty() && (connect.version == Version::V31 || (connect.version == Version::V311 && !connect.clean_start)) {
+            return Some(ConnectReason::ClientIdentifierNotValid);
+        }
+        None
+    }
+
+    fn ask_gate(&mut self, conn: ConnId, connect: &Connect<'_>, now: Now) -> Verdict {
+        let mut random = [0; 32];
+        if connect.properties.authentication_method.is_some() {
+            // Only a challenge needs it, and it costs a system call.
+            (self.entropy)(&mut random);
+        }
+        let Some(connection) = self.conns.get(conn.0 as usize) else {
+            return Verdict::Refused(ConnectReason::UnspecifiedError);
+        };
+        let properties = &connect.properties;
+        let attempt = Attempt {
+            client_id: connect.client_id,
+            user_name: connect.user_name,
+            password: connect.password,
+            peer: connection.addr,
+            tls: connection.tls,
+            certificate: connection.certificate.as_deref(),
+            enhanced: properties.authentication_method.map(|m| (m, properties.authentication_data.unwrap_or_default())),
+        };
+        self.gate.authenticate(&attempt, now, random)
+    }
+
+    fn act_on(&mut self, conn: ConnId, connect: &Connect<'_>, frame: Frame<'_>, verdict: Verdict, now: Now) -> Next {
+        match verdict {
+            Verdict::Refused(reason) => {
+                self.refuse(conn, reason);
+                Next::Ending
+            }
+            Verdict::Challenge { data, state } => {
+                self.send_auth(conn, ReasonCode::ContinueAuthentication, &state.method, Some(&data));
+                let mut bytes = Vec::new();
+                frame.copy_to(&mut bytes);
+                if let Some(connection) = self.conns.get_mut(conn.0 as usize) {
+                    let challenged = Challenged { connect: bytes.into_boxed_slice(), state: *state };
+                    connection.state = State::Challenged(Box::new(challenged));
+                }
+                Next::Continue
+            }
+            Verdict::Granted { principal, data } => match self.admit(conn, connect, principal, data.as_deref(), now) {
+                Ok(next) => next,
+                Err(reason) => {
+                    self.refuse(conn, reason);
+                    Next::Ending
+                }
+            },
+        }
+    }
+
+    fn send_auth(&mut self, conn: ConnId, reason: ReasonCode, method: &str, data: Option<&[u8]>) {
+        let properties = AuthProperties { method: Some(method), data, ..AuthProperties::default() };
+        self.send(conn, &Packet::Auth(Auth { reason, properties }));
+    }
+
+    /// The packet that answers a challenge [MQTT-3.1.2-30]: AUTH or DISCONNECT, nothing else.
+    pub(super) fn challenged_packet(&mut self, conn: ConnId, answer: Frame<'_>, now: Now) -> Next {
+        let taken = self.conns.get_mut(conn.0 as usize).map(|c| std::mem::replace(&mut c.state, State::Opened));
+        let Some(State::Challenged(challenged)) = taken else { return Next::Ending };
+        let Challenged { connect: bytes, state } = *challenged;
+        let packet = decode(Version::V5, answer);
+        let data = match &packet {
+            Ok(Packet::Auth(auth)) => match answer_data(auth, &state) {
+                Ok(data) => data,
+                Err(reason) => {
+                    self.refuse(conn, reason);
+                    return Next::Ending;
+                }
+            },
+            _ => {
+                self.refuse(conn, ConnectReason::ProtocolError);
+                return Next::Ending;
+            }
+        };
+        let Ok(Some(connect_frame)) = frame(&bytes, u32::MAX) else { return Next::Ending };
+        let Ok(connect) = decode_connect(connect_frame) else { return Next::Ending };
+        let verdict = {
+            let Some(connection) = self.conns.get(conn.0 as usize) else { return Next::Ending };
+            let attempt = Attempt {
+                client_id: connect.client_id,
+                user_name: connect.user_name,
+                password: connect.password,
+                peer: connection.addr,
+                tls: connection.tls,
+                certificate: connection.certificate.as_deref(),
+                enhanced: Some((&state.method, data)),
+            };
+            self.gate.proceed(&attempt, &state, data, now)
+        };
+        self.act_on(conn, &connect, connect_frame, verdict, now)
+    }
+
+    /// AUTH of a live connection: it proves itself again (MQTT 5, 4.12.1), or goes on doing so.
+    pub(super) fn on_auth(&mut self, conn: ConnId, auth: &Auth<'_>, now: Now) -> Result<(), ReasonCode> {
+        let Some(connection) = self.conns.get_mut(conn.0 as usize) else { return Ok(()) };
+        let method = connection.extras.as_ref().and_then(|extras| extras.method.clone());
+        // [MQTT-4.12.0-7] without a method in CONNECT there is no AUTH; [MQTT-4.12.0-5] [MQTT-4.12.1-1] the method stays the same.
+        let method = method.ok_or(ReasonCode::ProtocolError)?;
+        if auth.properties.method != Some(&*method) {
+            return Err(ReasonCode::ProtocolError);
+        }
+        let state = std::mem::replace(&mut connection.state, State::Live);
+        let Some(session) = connection.session.and_then(|slot| self.sessions.get(slot as usize)) else { return Ok(()) };
+        let user_name = match &session.principal {
+            Principal::Device(identity) => Some(format!("{}/{}", identity.product, identity.device)),
+            Principal::Anonymous | Principal::Broker => None,
+        };
+        let data = auth.properties.data.unwrap_or_default();
+        let attempt = Attempt {
+            client_id: session.client.as_str(),
+            user_name: user_name.as_deref(),
+            password: None,
+            peer: connection.addr,
+            tls: connection.tls,
+            certificate: connection.certificate.as_deref(),
+            enhanced: Some((&method, data)),
+        };
+        let verdict = match (&state, auth.reason) {
+            (State::Reauthenticating(state), ReasonCode::ContinueAuthentication) => {
+                self.gate.proceed(&attempt, state, data, now)
+            }
+            (State::Live, ReasonCode::ReAuthenticate) => {
+                let mut random = [0; 32];
+                (self.entropy)(&mut random);
+                self.gate.authenticate(&attempt, now, random)
+            }
+            _ => return Err(ReasonCode::ProtocolError),
+        };
+        match verdict {
+            Verdict::Granted { principal, data } if principal == session.principal => {
+                self.send_auth(conn, ReasonCode::Success, &method, data.as_deref());
+                Ok(())
+            }
+            Verdict::Challenge { data, state } => {
+                connection.state = State::Reauthenticating(state);
+                self.send_auth(conn, ReasonCode::ContinueAuthentication, &method, Some(&data));
+                Ok(())
+            }
+            // [MQTT-4.12.1-2]
+            Verdict::Granted { .. } | Verdict::Refused(_) => Err(ReasonCode::NotAuthorized),
+        }
+    }
+
+    /// Lets a client in: its session is found or made, an older connection of the same client gives way.
+    fn admit(
+        &mut self,
+        conn: ConnId,
+        connect: &Connect<'_>,
+        principal: Principal,
+        data: Option<&[u8]>,
+        now: Now,
+    ) -> Result<Next, ConnectReason> {
+        let will = self.judge_will(connect, &principal)?;
+        let assigned = if connect.client_id.is_empty() { Some(self.new_client_id()) } else { None };
+        let client = ClientId::new(assigned.as_deref().unwrap_or(connect.client_id));
+        let existing = self.by_client.get(client.as_str()).copied();
+        if let Some(slot) = existing {
+            let owner = self.sessions.get(slot as usize).map(|session| &session.principal);
+            if owner.is_some_and(|owner| *owner != principal) {
+                // A client id is a name, not a proof: nobody takes over somebody else's session.
+                return Err(ConnectReason::NotAuthorized);
+            }
+        }
+        let expiry_s = self.granted_expiry(connect);
+        if expiry_s > 0 && !self.shared.store_serving() {
+            return Err(ConnectReason::ServerUnavailable);
+        }
+        let ops = self.ticket.ops.len();
+        let existing = existing.and_then(|slot| self.take_over(slot, connect.clean_start, now));
+        let committed_before = existing.is_some();
+        let slot = match existing {
+            Some(slot) => slot,
+            None => self.new_session(client, principal, connect.version, expiry_s)?,
+        };
+        self.attach(conn, slot, connect, expiry_s, will, now);
+        let mut bytes = Vec::new();
+        let ack = self.connack(connect, committed_before, assigned.as_deref(), expiry_s, data);
+        encode(connect.version, &Packet::ConnAck(Box::new(ack)), &mut bytes);
+        self.counters.accepted += 1;
+        // What is confirmed for the first time must be on disk: a new durable session, or the end of an old one.
+        if !committed_before && self.ticket.ops.len() != ops {
+            if let Some(connection) = self.conns.get_mut(conn.0 as usize) {
+                connection.state = State::Settling;
+            }
+            let bytes = bytes.into_boxed_slice();
+            self.await_commit(conn, |serial| Release::Connected { conn, serial, bytes });
+        } else {
+            self.send_bytes(conn, &bytes);
+            self.go_live(conn, now);
+        }
+        Ok(Next::Continue)
+    }
+
+    /// The will, if its topic may be published on.
+    fn judge_will(&self, connect: &Connect<'_>, principal: &Principal) -> Result<Option<Box<Will>>, ConnectReason> {
+        let Some(will) = &connect.will else { return Ok(None) };
+        let permit =
+            Permit::judge(&*self.gate, principal, will.topic).map_err(|_| ConnectReason::NotAuthorized)?;
+        let mut properties = Vec::new();
+        will.properties.forwardable.copy_to(&mut properties);
+        let message = Message::new(&MessageParts {
+            topic: permit.topic(),
+            properties: &properties,
+            payload: will.payload,
+            qos: will.qos,
+            retain: will.retain,
+            expires_at_s: None,
+            publisher: None,
+        });
+        Ok(Some(Box::new(Will {
+            message: Arc::new(message),
+            delay_s: will.properties.delay_s,
+            expiry_s: will.properties.message_expiry_s,
+        })))
+    }
+
+    /// An id that nobody has, whose home is here [MQTT-3.1.3-6] [MQTT-3.2.2-16].
+    fn new_client_id(&mut self) -> String {
+        loop {
+            let mut random = [0; 12];
+            (self.entropy)(&mut random);
+            let id = random.iter().fold(String::from("auto-"), |id, byte| format!("{id}{byte:02x}"));
+            if home(&id, self.shards) == self.id && !self.by_client.contains_key(id.as_str()) {
+                return id;
+            }
+        }
+    }
+
+    fn granted_expiry(&self, connect: &Connect<'_>) -> u32 {
+        let asked = match connect.version {
+            // [MQTT-3.1.2-23]
+            Version::V5 => connect.properties.session_expiry_s.unwrap_or(0),
+            Version::V31 | Version::V311 if connect.clean_start => 0,
+            Version::V31 | Version::V311 => self.limits.session_expiry_mqtt3_s,
+        };
+        asked.min(self.limits.session_expiry_max_s)
+    }
+
+    /// What is to become of the client's session; the slot if it goes on. [MQTT-3.1.2-4] [MQTT-3.1.2-5] [MQTT-3.1.4-3]
+    fn take_over(&mut self, slot: u32, clean_start: bool, now: Now) -> Option<u32> {
+        let session = self.sessions.get(slot as usize)?;
+        let goes_on = !clean_start && session.expiry_s > 0;
+        let generation = session.generation;
+        if let Some(old) = session.conn {
+            self.counters.taken_over += 1;
+            self.say_disconnect(old, ReasonCode::SessionTakenOver);
+            self.detach(old, if goes_on { Leaving::TakenOver } else { Leaving::Abruptly }, now);
+            self.end(old);
+        }
+        if goes_on {
+            return Some(slot);
+        }
+        // A session of expiry 0 has ended with its connection.
+        if self.sessions.get(slot as usize).is_some_and(|session| session.generation == generation) {
+            self.end_session(slot, now);
+        }
+        None
+    }
+
+    fn new_session(
+        &mut self,
+        client: ClientId,
+        principal: Principal,
+        version: Version,
+        expiry_s: u32,
+    ) -> Result<u32, ConnectReason> {
+        if self.sessions.len() >= self.limits.sessions_max as usize {
+            return Err(ConnectReason::QuotaExceeded);
+        }
+        self.next_generation = self.next_generation.wrapping_add(1);
+        let key = self.sessions.insert(Session {
+            client: client.clone(),
+            principal,
+            key: (expiry_s > 0).then(|| self.shared.new_session_key()),
+            generation: self.next_generation,
+            expiry_s,
+            conn: None,
+            mqtt3: version != Version::V5,
+            next_seq: Seq(0),
+            outgoing: None,
+            incoming: None,
+            subscriptions: Vec::new(),
+            will: None,
+            disconnected_at_s: 0,
+            will_due_s: None,
+        });
+        let slot = u32::try_from(key).expect("bounded by sessions_max");
+        self.by_client.insert(client, slot);
+        Ok(slot)
+    }
+
+    /// Joins a connection and its session.
+    fn attach(&mut self, conn: ConnId, slot: u32, connect: &Connect<'_>, expiry_s: u32, will: Option<Box<Will>>, now: Now) {
+        let keep_alive_s = self.granted_keep_alive(connect);
+        let (Some(connection), Some(session)) =
+            (self.conns.get_mut(conn.0 as usize), self.sessions.get_mut(slot as usize))
+        else {
+            return;
+        };
+        connection.session = Some(slot);
+        let properties = &connect.properties;
+        connection.window = properties.receive_maximum.unwrap_or(self.limits.inflight_max).min(self.limits.inflight_max);
+        connection.packet_bytes_max = properties.maximum_packet_size.unwrap_or(u32::MAX);
+        connection.idle_max_ms = u32::from(keep_alive_s) * 1500;
+        let aliases_out_max = properties.topic_alias_maximum.unwrap_or(0).min(self.limits.topic_alias_out_max);
+        let aliases_in = connect.version == Version::V5 && self.limits.topic_alias_in_max > 0;
+        if aliases_in || aliases_out_max > 0 || properties.authentication_method.is_some() {
+            connection.extras = Some(Box::new(Extras {
+                aliases_in: aliases_in.then(|| TopicAliases::new(self.limits.topic_alias_in_max)),
+                aliases_out: Vec::new(),
+                aliases_out_max,
+                method: properties.authentication_method.map(Box::from),
+            }));
+        }
+        if connection.idle_max_ms > 0 {
+            let timer = Timer::KeepAlive { conn, serial: connection.serial };
+            self.wheel.insert(now.mono_ms + u64::from(connection.idle_max_ms), timer);
+        }
+        self.counters.clients += 1;
+        session.conn = Some(conn);
+        session.will = will;
+        session.will_due_s = None;
+        session.mqtt3 = connect.version != Version::V5;
+        let durable_before = session.key.is_some();
+        session.expiry_s = expiry_s;
+        match session.key {
+            Some(key) if expiry_s == 0 => {
+                // It ends with this connection now: nothing of it needs to survive.
+                session.key = None;
+                self.ticket.ops.push(Op::SessionDelete(key));
+            }
+            _ => self.record_session(slot),
+        }
+        let durable = expiry_s > 0;
+        if durable != durable_before {
+            self.resubscribe(slot);
+        }
+        self.set_online(slot, true);
+    }
+
+    /// Tells the router anew of every subscription, after the session's durability has changed.
+    fn resubscribe(&self, slot: u32) {
+        let Some(session) = self.sessions.get(slot as usize) else { return };
+        let reference = SessionRef { shard: self.id, slot, generation: session.generation };
+        for known in &session.subscriptions {
+            let filter = TopicFilter::from_validated(&known.filter);
+            let (share, inner) = filter.share().map_or((None, filter), |(name, inner)| (Some(name), inner));
+            let subscriber = Subscriber::new(reference, known.options, known.identifier, session.key.is_some());
+            self.shared.router.subscribe(inner, share, subscriber, true);
+        }
+    }
+
+    /// The keep alive in force, in seconds [MQTT-3.1.2-21].
+    fn granted_keep_alive(&self, connect: &Connect<'_>) -> u16 {
+        let most = self.limits.keep_alive_max_s;
+        match (connect.version, connect.keep_alive_s) {
+            (Version::V5, asked) if most != u16::MAX && (asked == 0 || asked > most) => most,
+            (_, asked) => asked,
+        }
+    }
+
+    fn connack<'a>(
+        &self,
+        connect: &Connect<'a>,
+        session_present: bool,
+        assigned: Option<&'a str>,
+        expiry_s: u32,
+        data: Option<&'a [u8]>,
+    ) -> ConnAck<'a> {
+        let limits = &self.limits;
+        let keep_alive_s = self.granted_keep_alive(connect);
+        let properties = ConnAckProperties {
+            session_expiry_s: (expiry_s != connect.properties.session_expiry_s.unwrap_or(0)).then_some(expiry_s),
+            receive_maximum: (limits.receive_max != u16::MAX).then_some(limits.receive_max),
+            maximum_packet_size: Some(limits.packet_bytes_max),
+            assigned_client_id: assigned,
+            topic_alias_maximum: (limits.topic_alias_in_max > 0).then_some(limits.topic_alias_in_max),
+            server_keep_alive_s: (keep_alive_s != connect.keep_alive_s).then_some(keep_alive_s),
+            authentication_method: connect.properties.authentication_method,
+            authentication_data: data,
+            ..ConnAckProperties::default()
+        };
+        // [MQTT-3.2.2-2] [MQTT-3.2.2-3] MQTT 3.1 has no session present flag; the encoder leaves it out there.
+        ConnAck { session_present, reason: ConnectReason::Success, properties }
+    }
+
+    /// CONNACK is written: what the session is owed follows.
+    pub(super) fn go_live(&mut self, conn: ConnId, now: Now) {
+        let Some(connection) = self.conns.get_mut(conn.0 as usize) else { return };
+        connection.state = State::Live;
+        let slot = connection.session;
+        // Whatever came behind the CONNECT was kept.
+        if connection.paused {
+            connection.paused = false;
+            self.resumed.push_back(conn);
+        }
+        if let Some(slot) = slot {
+            self.pump(slot, now);
+        }
+    }
+}
+
+/// The data of an AUTH that continues a challenge [MQTT-4.12.0-2] [MQTT-4.12.0-3].
+fn answer_data<'a>(auth: &Auth<'a>, state: &ChallengeState) -> Result<&'a [u8], ConnectReason> {
+    if auth.reason != ReasonCode::ContinueAuthentication {
+        return Err(ConnectReason::ProtocolError);
+    }
+    if auth.properties.method != Some(&*state.method) {
+        return Err(ConnectReason::BadAuthenticationMethod);
+    }
+    Ok(auth.properties.data.unwrap_or_default())
+}

@@ -1,0 +1,274 @@
+//! Deliver-out: a message into a session, and a session's queue onto its connection.
+
+use std::sync::Arc;
+
+use turnpike_mqtt::{
+    AckKind, Delivery, PacketId, QoS, ReasonCode, Version, delivery_len, encode_ack, encode_delivery,
+};
+
+use super::durability::Release;
+use super::{Shard, writable};
+use crate::batch::{Batch, Recipient};
+use crate::clock::Now;
+use crate::connection::Connection;
+use crate::counters::Counters;
+use crate::gate::Gate;
+use crate::ids::MessageId;
+use crate::message::{Message, MessageParts};
+use crate::outgoing::{Entry, Identifiers, Next, Phase, packet_id};
+use crate::session::queue_of;
+use crate::shared::Shared;
+
+/// The one kept copy of a message that several sessions of a shard share, made when the first of them needs it.
+#[derive(Debug)]
+pub(super) struct Kept {
+    message: Option<Arc<Message>>,
+    /// Several durable sessions are owed it: its body is stored once.
+    shared_body: bool,
+}
+
+impl Kept {
+    pub(super) fn new(shared_body: bool) -> Self {
+        Self { message: None, shared_body }
+    }
+
+    /// A message that is kept already.
+    pub(super) fn of(message: &Arc<Message>) -> Self {
+        Self { message: Some(Arc::clone(message)), shared_body: false }
+    }
+
+    fn message(&mut self, parts: &MessageParts<'_>, shared: &Shared) -> Arc<Message> {
+        let shared_body = self.shared_body;
+        Arc::clone(self.message.get_or_insert_with(|| {
+            let mut message = Message::new(parts);
+            message.shared_id = shared_body.then(|| -> MessageId { shared.new_message_id() });
+            Arc::new(message)
+        }))
+    }
+}
+
+/// One PUBLISH to encode.
+struct Sending<'a> {
+    parts: &'a MessageParts<'a>,
+    qos: QoS,
+    retain: bool,
+    dup: bool,
+    id: Option<PacketId>,
+    identifiers: &'a [u32],
+}
+
+/// What became of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Sent {
+    Yes,
+    /// [MQTT-3.3.2-5]
+    Expired,
+    /// [MQTT-3.1.2-24]
+    TooLarge,
+}
+
+impl<G: Gate> Shard<G> {
+    /// Everything of a batch to its sessions.
+    pub(super) fn deliver_batch(&mut self, batch: &Batch, now: Now) {
+        let durable = batch.turn.is_some();
+        batch.for_each(|parts, recipients| {
+            let mut kept = Kept::new(durable && recipients.size_hint().0 > 1);
+            for recipient in recipients {
+                self.deliver_one(parts, &mut kept, &recipient, now);
+            }
+        });
+    }
+
+    /// One message to one session of this shard.
+    pub(super) fn deliver_one(&mut self, parts: &MessageParts<'_>, kept: &mut Kept, to: &Recipient<'_>, now: Now) {
+        let Some(session) = self.sessions.get_mut(to.slot as usize).filter(|s| s.generation == to.generation) else { return };
+        let mut connection = match session.conn {
+            Some(conn) => self.conns.get_mut(conn.0 as usize).filter(|connection| connection.is_live()),
+            None => None,
+        };
+        let high = self.limits.out_bytes_high as usize;
+        if to.qos == QoS::AtMostOnce {
+            // [MQTT-4.3.1-1] without a connection a QoS 0 message has nowhere to go.
+            let (Some(connection), Some(conn)) = (connection.as_deref_mut(), session.conn) else { return };
+            let waiting = session.outgoing.as_ref().is_some_and(|outgoing| !outgoing.transient.is_empty());
+            if connection.pending() < high && !waiting {
+                let sending =
+                    Sending { parts, qos: to.qos, retain: to.retain, dup: false, id: None, identifiers: to.identifiers };
+                note(send_publish(connection, &mut self.pool, &mut self.counters, &sending, now), &mut self.counters);
+                self.touch(conn);
+                return;
+            }
+        }
+        let outgoing = queue_of(&mut session.outgoing, session.next_seq);
+        if outgoing.messages() >= self.limits.queued_messages_max as usize
+            || outgoing.bytes() + parts.payload.len() >= self.limits.queued_bytes_max as usize
+        {
+            self.counters.dropped.queue_full += 1;
+            return;
+        }
+        let mut entry = Entry {
+            message: None,
+            share: to.share.cloned(),
+            identifiers: Identifiers::from_slice(to.identifiers),
+            qos: to.qos,
+            retain: to.retain,
+            phase: Phase::Ready,
+            dup: false,
+        };
+        self.counters.queued_messages += 1;
+        if to.qos == QoS::AtMostOnce {
+            entry.message = Some(kept.message(parts, &self.shared));
+            outgoing.push_transient(entry);
+            return;
+        }
+        if let Some(key) = session.key {
+            entry.phase = Phase::AwaitingCommit;
+            entry.message = Some(kept.message(parts, &self.shared));
+            let seq = outgoing.push(entry.clone());
+            let (slot, generation) = (to.slot, to.generation);
+            self.record_owed(key, seq, &entry);
+            self.ticket.releases.push(Release::Entry { slot, generation, seq });
+            return;
+        }
+        // The session ends with its connection, so nothing is sent twice, and the bytes needn't be kept once they are encoded.
+        if let (Some(connection), Some(conn)) = (connection, session.conn)
+            && to.share.is_none()
+            && outgoing.is_caught_up()
+            && outgoing.has_window(connection.window)
+            && connection.pending() < high
+        {
+            let id = Some(packet_id(outgoing.next_seq()));
+            let sending = Sending { parts, qos: to.qos, retain: to.retain, dup: false, id, identifiers: to.identifiers };
+            let sent = send_publish(connection, &mut self.pool, &mut self.counters, &sending, now);
+            if sent == Sent::Yes {
+                outgoing.push_sent(entry);
+                self.touch(conn);
+            } else {
+                self.counters.queued_messages -= 1;
+                note(sent, &mut self.counters);
+            }
+            return;
+        }
+        entry.message = Some(kept.message(parts, &self.shared));
+        outgoing.push(entry);
+        self.pump(to.slot, now);
+    }
+
+    /// Whether a session has something that could be sent, given room.
+    pub(super) fn has_backlog(&self, slot: u32) -> bool {
+        self.sessions
+            .get(slot as usize)
+            .and_then(|session| session.outgoing.as_ref())
+            .is_some_and(|outgoing| !outgoing.is_caught_up() || !outgoing.transient.is_empty())
+    }
+
+    /// Sends what a session is owed, as far as its window and its connection's buffer allow.
+    pub(super) fn pump(&mut self, slot: u32, now: Now) {
+        let high = self.limits.out_bytes_high as usize;
+        let mut dropped = Vec::new();
+        let Some(session) = self.sessions.get_mut(slot as usize) else { return };
+        let (Some(conn), Some(outgoing)) = (session.conn, session.outgoing.as_mut()) else { return };
+        let Some(connection) = self.conns.get_mut(conn.0 as usize).filter(|connection| connection.is_live()) else { return };
+        let before = outgoing.messages();
+        while connection.pending() < high {
+            match outgoing.next(connection.window) {
+                None => break,
+                Some(Next::Release(seq)) => {
+                    let version = connection.version;
+                    let out = writable(connection, &mut self.pool);
+                    encode_ack(version, AckKind::PubRel, packet_id(seq), ReasonCode::Success, out);
+                    outgoing.mark_sent(seq);
+                }
+                Some(Next::Publish(seq)) => {
+                    let sent = outgoing.peek(seq).and_then(|entry| {
+                        let parts = entry.message.as_ref()?.parts();
+                        let sending = Sending {
+                            parts: &parts,
+                            qos: entry.qos,
+                            retain: entry.retain,
+                            dup: entry.dup,
+                            id: Some(packet_id(seq)),
+                            identifiers: &entry.identifiers,
+                        };
+                        Some(send_publish(connection, &mut self.pool, &mut self.counters, &sending, now))
+                    });
+                    if sent == Some(Sent::Yes) {
+                        outgoing.mark_sent(seq);
+                    } else {
+                        note(sent.unwrap_or(Sent::Expired), &mut self.counters);
+                        dropped.extend(outgoing.finish(seq).map(|entry| (seq, entry)));
+                    }
+                }
+            }
+        }
+        while connection.pending() < high {
+            let Some(entry) = outgoing.pop_transient() else { break };
+            if let Some(message) = &entry.message {
+                let parts = message.parts();
+                let (qos, retain, identifiers) = (QoS::AtMostOnce, entry.retain, entry.identifiers.as_slice());
+                let sending = Sending { parts: &parts, qos, retain, dup: false, id: None, identifiers };
+                note(send_publish(connection, &mut self.pool, &mut self.counters, &sending, now), &mut self.counters);
+            }
+        }
+        self.counters.queued_messages -= (before - outgoing.messages()) as u64;
+        let key = session.key;
+        for (seq, entry) in dropped {
+            self.record_done(key, seq, entry.message.as_deref());
+        }
+        self.touch(conn);
+    }
+}
+
+fn note(sent: Sent, counters: &mut Counters) {
+    match sent {
+        Sent::Yes => {}
+        Sent::Expired => counters.dropped.expired += 1,
+        Sent::TooLarge => counters.dropped.too_large += 1,
+    }
+}
+
+/// Encodes one PUBLISH into a connection's buffer.
+fn send_publish(
+    connection: &mut Connection,
+    pool: &mut Vec<Vec<u8>>,
+    counters: &mut Counters,
+    sending: &Sending<'_>,
+    now: Now,
+) -> Sent {
+    let parts = sending.parts;
+    let message_expiry_s = match parts.expires_at_s {
+        // [MQTT-3.3.2-6] what is left of it; less than a second is still one.
+        Some(expires_at_s) => match expires_at_s.checked_sub(now.unix_s()) {
+            Some(left) if left > 0 => Some(u32::try_from(left).unwrap_or(u32::MAX)),
+            _ => return Sent::Expired,
+        },
+        None => None,
+    };
+    let mut delivery = Delivery {
+        dup: sending.dup,
+        qos: sending.qos,
+        retain: sending.retain,
+        topic: parts.topic,
+        topic_alias: None,
+        omit_topic: false,
+        id: sending.id,
+        message_expiry_s,
+        identifiers: sending.identifiers,
+        forwardable: parts.properties,
+        payload: parts.payload,
+    };
+    let version = connection.version;
+    if version == Version::V5
+        && let Some(extras) = connection.extras.as_mut()
+        && extras.aliases_out_max > 0
+    {
+        (delivery.topic_alias, delivery.omit_topic) = extras.alias_out(parts.topic);
+    }
+    if connection.packet_bytes_max != u32::MAX && delivery_len(version, &delivery) > connection.packet_bytes_max as usize {
+        return Sent::TooLarge;
+    }
+    counters.sent.count(sending.qos, parts.payload.len());
+    encode_delivery(version, &delivery, writable(connection, pool));
+    Sent::Yes
+}
+

@@ -1,0 +1,304 @@
+//! Publish-in: from a PUBLISH to the sessions that want it.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use turnpike_mqtt::{AckKind, Publish, QoS, ReasonCode, TopicName, Version};
+
+use super::Shard;
+use super::deliver::Kept;
+use super::durability::Release;
+use crate::batch::Recipient;
+use crate::clock::Now;
+use crate::durable::Op;
+use crate::gate::{Gate, Permit, Principal};
+use crate::ids::{ConnId, SessionRef};
+use crate::message::{Message, MessageParts};
+
+impl<G: Gate> Shard<G> {
+    /// PUBLISH from a client. An error ends the connection with that reason.
+    pub(super) fn on_publish(&mut self, conn: ConnId, publish: &Publish<'_>, now: Now) -> Result<(), ReasonCode> {
+        self.counters.received.count(publish.qos, publish.payload.len());
+        let topic = match publish.topic {
+            Some(topic) if publish.properties.topic_alias.is_none() => Cow::Borrowed(topic.as_str()),
+            _ => self.resolve_alias(conn, publish)?,
+        };
+        let topic = TopicName::from_validated(&topic);
+        if topic.depth() > usize::from(self.limits.topic_levels_max) {
+            return Err(ReasonCode::MalformedPacket);
+        }
+        let Some(connection) = self.conns.get(conn.0 as usize) else { return Ok(()) };
+        let Some(slot) = connection.session else { return Ok(()) };
+        let (version, awaited) = (connection.version, connection.awaited_pubacks);
+        let Some(session) = self.sessions.get(slot as usize) else { return Ok(()) };
+        if let Some(id) = publish.id {
+            if publish.qos == QoS::ExactlyOnce && session.has_incoming(id) {
+                // [MQTT-4.3.3-10] it has been taken; say so again, after the first PUBREC if that still waits.
+                self.answer(conn, AckKind::PubRec, id, ReasonCode::Success, false);
+                return Ok(());
+            }
+            // [MQTT-3.3.4-9] the client must not have more under way than we said [MQTT-3.3.4-7].
+            let under_way = session.incoming_len() + awaited as usize;
+            if version == Version::V5 && under_way >= usize::from(self.limits.receive_max) {
+                return Err(ReasonCode::ReceiveMaximumExceeded);
+            }
+        }
+        let publisher = SessionRef { shard: self.id, slot, generation: session.generation };
+        let reserved = topic.as_str().starts_with("$SYS/") || topic.as_str().starts_with("$share/");
+        let permit = match Permit::judge(&*self.gate, &session.principal, topic) {
+            Ok(permit) if !reserved => permit,
+            // `$SYS` is the broker's to publish on, whoever asks (MQTT 5, 4.7.2).
+            Ok(_) => return self.refuse_publish(conn, publish, ReasonCode::NotAuthorized),
+            Err(reason) => return self.refuse_publish(conn, publish, reason),
+        };
+        let durable_publisher = publish.qos == QoS::ExactlyOnce && session.key.is_some();
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let parts = MessageParts {
+            topic: permit.topic(),
+            properties: match publish.properties.forwardable.as_slice() {
+                Some(slice) => slice,
+                None => {
+                    scratch.clear();
+                    publish.properties.forwardable.copy_to(&mut scratch);
+                    &scratch
+                }
+            },
+            payload: publish.payload,
+            qos: publish.qos,
+            retain: publish.retain,
+            expires_at_s: publish.properties.message_expiry_s.map(|s| now.unix_s() + u64::from(s)),
+            publisher: Some(publisher),
+        };
+        let outcome = self.take_message(conn, slot, publish, &parts, durable_publisher, now);
+        self.scratch = scratch;
+        outcome
+    }
+
+    /// Routes a message that may be published, and answers its publisher.
+    fn take_message(
+        &mut self,
+        conn: ConnId,
+        slot: u32,
+        publish: &Publish<'_>,
+        parts: &MessageParts<'_>,
+        durable_publisher: bool,
+        now: Now,
+    ) -> Result<(), ReasonCode> {
+        if publish.qos != QoS::AtMostOnce && !self.shared.store_serving() && self.needs_store(parts, durable_publisher) {
+            self.counters.dropped.store_unavailable += 1;
+            return self.refuse_publish(conn, publish, ReasonCode::QuotaExceeded);
+        }
+        let matched = self.publish(parts, now);
+        let Some(id) = publish.id else { return Ok(()) };
+        if publish.qos == QoS::AtLeastOnce {
+            let reason = if matched.any { ReasonCode::Success } else { ReasonCode::NoMatchingSubscribers };
+            self.answer(conn, AckKind::PubAck, id, reason, matched.needs_commit);
+            return Ok(());
+        }
+        let Some(session) = self.sessions.get_mut(slot as usize) else { return Ok(()) };
+        // [MQTT-4.3.3-8] the message is passed on once, here; the identifier is kept until PUBREL.
+        session.add_incoming(id);
+        if let Some(key) = session.key {
+            self.ticket.ops.push(Op::IncomingPut { session: key, id });
+        }
+        self.answer(conn, AckKind::PubRec, id, ReasonCode::Success, matched.needs_commit || durable_publisher);
+        Ok(())
+    }
+
+    /// Whether acknowledging this message would need a commit. Only asked while the store fails, so it may cost a look-up.
+    fn needs_store(&mut self, parts: &MessageParts<'_>, durable_publisher: bool) -> bool {
+        if durable_publisher || parts.retain {
+            return true;
+        }
+        let mut matches = std::mem::take(&mut self.matches);
+        self.shared.router.route(parts.topic, 0, &mut matches);
+        let durable = matches.iter().any(|found| found.durable && found.qos != QoS::AtMostOnce);
+        self.matches = matches;
+        durable
+    }
+
+    /// A publish that isn't taken: MQTT 5 hears why on the acknowledgement.
+    fn refuse_publish(&mut self, conn: ConnId, publish: &Publish<'_>, reason: ReasonCode) -> Result<(), ReasonCode> {
+        if reason == ReasonCode::NotAuthorized {
+            self.counters.dropped.not_authorized += 1;
+        }
+        let Some(id) = publish.id else { return Ok(()) };
+        let kind = if publish.qos == QoS::ExactlyOnce { AckKind::PubRec } else { AckKind::PubAck };
+        if self.version(conn) == Version::V5 {
+            // [MQTT-3.3.5-2] a PUBREC of 0x80 or more ends the exchange: the identifier isn't kept.
+            self.answer(conn, kind, id, reason, false);
+            return Ok(());
+        }
+        if reason != ReasonCode::NotAuthorized {
+            // To acknowledge what couldn't be stored would be a lie; MQTT 3 has no other way to say no.
+            return Err(reason);
+        }
+        // [MQTT3-3.3.5-2] MQTT 3 acknowledges or closes; a device with one wrong topic keeps its connection.
+        if kind == AckKind::PubRec
+            && let Some(session) =
+                self.conns.get(conn.0 as usize).and_then(|c| c.session).and_then(|slot| self.sessions.get_mut(slot as usize))
+        {
+            session.add_incoming(id);
+            if let Some(key) = session.key {
+                self.ticket.ops.push(Op::IncomingPut { session: key, id });
+            }
+        }
+        self.answer(conn, kind, id, ReasonCode::Success, false);
+        Ok(())
+    }
+
+    /// Says an acknowledgement: now, or with the commit that it needs. What comes later never overtakes what waits
+    /// [MQTT-4.6.0-2].
+    pub(super) fn answer(
+        &mut self,
+        conn: ConnId,
+        kind: AckKind,
+        id: turnpike_mqtt::PacketId,
+        reason: ReasonCode,
+        needs_commit: bool,
+    ) {
+        let Some(connection) = self.conns.get_mut(conn.0 as usize) else { return };
+        if needs_commit || connection.awaited > 0 {
+            self.await_commit(conn, |serial| Release::Ack { conn, serial, kind, id, reason });
+        } else {
+            self.send_ack(conn, kind, id, reason);
+        }
+    }
+
+    /// The topic of a PUBLISH with an alias [MQTT-3.3.2-7..12].
+    fn resolve_alias<'a>(&mut self, conn: ConnId, publish: &Publish<'a>) -> Result<Cow<'a, str>, ReasonCode> {
+        let alias = publish.properties.topic_alias.ok_or(ReasonCode::ProtocolError)?;
+        let aliases = self
+            .conns
+            .get_mut(conn.0 as usize)
+            .and_then(|connection| connection.extras.as_mut())
+            .and_then(|extras| extras.aliases_in.as_mut())
+            .ok_or(ReasonCode::TopicAliasInvalid)?;
+        match publish.topic {
+            Some(topic) => {
+                aliases.set(alias, topic).map_err(|_| ReasonCode::TopicAliasInvalid)?;
+                Ok(Cow::Borrowed(topic.as_str()))
+            }
+            None => match aliases.resolve(alias) {
+                Ok(topic) => Ok(Cow::Owned(topic.as_str().to_owned())),
+                Err(error) => Err(error.reason()),
+            },
+        }
+    }
+
+    /// Keeps a retained message and hands a message to everybody who wants it. The caller has judged it.
+    pub(super) fn publish(&mut self, parts: &MessageParts<'_>, now: Now) -> Published {
+        let ops = self.ticket.ops.len();
+        if parts.retain {
+            self.retain(parts, now);
+        }
+        let mut published = self.dispatch(parts, now);
+        published.needs_commit |= self.ticket.ops.len() != ops;
+        published
+    }
+
+    fn retain(&mut self, parts: &MessageParts<'_>, now: Now) {
+        let topic = parts.topic;
+        let volatile = topic.as_str().starts_with("$SYS/");
+        if parts.payload.is_empty() {
+            // [MQTT-3.3.1-6] [MQTT-3.3.1-7] an empty payload removes it and isn't kept.
+            if self.shared.retained.remove(topic) && !volatile {
+                self.ticket.ops.push(Op::RetainedDelete(topic.as_str().into()));
+            }
+            return;
+        }
+        let message = Arc::new(Message::new(&MessageParts { publisher: None, ..*parts }));
+        // [MQTT-3.3.1-5]
+        match self.shared.retained.set(Arc::clone(&message), now.unix_s()) {
+            Ok(_) if volatile => {}
+            Ok(_) => self.ticket.ops.push(Op::RetainedPut(message)),
+            Err(_) => self.counters.dropped.retained_full += 1,
+        }
+    }
+
+    /// Routes a message: each match gets it here or goes into the batch of its shard.
+    fn dispatch(&mut self, parts: &MessageParts<'_>, now: Now) -> Published {
+        let mut matches = std::mem::take(&mut self.matches);
+        let choice = self.choose();
+        self.shared.router.route(parts.topic, choice, &mut matches);
+        self.routed += 1;
+        let mut published = Published { any: false, needs_commit: false };
+        let here = |session: SessionRef| session.shard == self.id;
+        let durable_here = matches
+            .iter()
+            .filter(|found| here(found.session) && found.durable && found.qos.min(parts.qos) != QoS::AtMostOnce)
+            .take(2)
+            .count();
+        let mut kept = Kept::new(durable_here > 1);
+        for found in matches.iter() {
+            if found.no_local && Some(found.session) == parts.publisher {
+                // [MQTT-3.8.3-3]
+                continue;
+            }
+            published.any = true;
+            let recipient = Recipient {
+                slot: found.session.slot,
+                generation: found.session.generation,
+                qos: found.qos.min(parts.qos),
+                // [MQTT-3.3.1-12] [MQTT-3.3.1-13]
+                retain: parts.retain && found.retain_as_published,
+                identifiers: matches.identifiers(found),
+                share: matches.share(found),
+            };
+            if found.session.shard == self.id {
+                self.deliver_one(parts, &mut kept, &recipient, now);
+            } else {
+                published.needs_commit |= self.forward(parts, found.session, found.durable, &recipient);
+            }
+        }
+        self.matches = matches;
+        published
+    }
+
+    /// Adds a recipient to another shard's batch; true if its delivery is durable.
+    pub(super) fn forward(&mut self, parts: &MessageParts<'_>, session: SessionRef, durable: bool, recipient: &Recipient<'_>) -> bool {
+        let index = usize::from(session.shard.0);
+        let (Some(batch), Some(last)) = (self.batches.get_mut(index), self.routed_to.get_mut(index)) else { return false };
+        if *last != self.routed {
+            *last = self.routed;
+            batch.message(parts);
+        }
+        batch.recipient(recipient);
+        let durable = durable && recipient.qos != QoS::AtMostOnce;
+        if durable {
+            batch.turn = Some(self.turn);
+        }
+        durable
+    }
+
+    /// Publishes as the broker itself.
+    pub(super) fn publish_own(&mut self, topic: TopicName<'_>, payload: &[u8], retain: bool, now: Now) {
+        if let Ok(permit) = Permit::judge(&*self.gate, &Principal::Broker, topic) {
+            let parts = MessageParts {
+                topic: permit.topic(),
+                properties: &[],
+                payload,
+                qos: QoS::AtMostOnce,
+                retain,
+                expires_at_s: None,
+                publisher: None,
+            };
+            let _ = self.publish(&parts, now);
+        }
+    }
+
+    /// Bytes on their way to other shards in the open turn.
+    #[must_use]
+    pub fn outbound_bytes(&self) -> usize {
+        self.batches.iter().map(crate::batch::Batch::bytes).sum()
+    }
+}
+
+/// What became of a publish.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Published {
+    /// Somebody wanted it.
+    pub(super) any: bool,
+    /// It may be acknowledged only with the open turn's ticket.
+    pub(super) needs_commit: bool,
+}
