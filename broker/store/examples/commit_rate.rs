@@ -145,7 +145,8 @@ fn report(committer: &CommitterHandle, messages: usize, took: Duration, mut late
     let commits = stats.commits.load(Relaxed).max(1);
     let rate = |count: u64| (count as f64 / took.as_secs_f64()) as u64;
     latencies.sort_unstable();
-    let at = |percent: usize| latencies.get(latencies.len().saturating_sub(1) * percent / 100).copied().unwrap_or_default();
+    let at =
+        |percent: usize| latencies.get(latencies.len().saturating_sub(1) * percent / 100).copied().unwrap_or_default();
     println!("{messages} messages acknowledged in {took:.2?}: {} a second", rate(messages as u64));
     println!("{} operations a second, {} a commit", rate(stats.ops.load(Relaxed)), stats.ops.load(Relaxed) / commits);
     println!("from submission to acknowledgement: median {:.2?}, 99% {:.2?}, longest {:.2?}", at(50), at(99), at(100));

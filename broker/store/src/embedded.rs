@@ -11,6 +11,7 @@ mod journal;
 mod record;
 mod recover;
 mod space;
+mod tables;
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -144,6 +145,17 @@ impl EmbeddedStore {
         &self.folder
     }
 
+    /// Returns the highest session key and message id that are on disk now.
+    fn write(&self, group: &[Part]) -> Result<(u64, u64), StoreError> {
+        let engine = self.engine()?;
+        engine.wait_for_background(self.options.stall_max)?;
+        guarded(&self.folder, || {
+            let encoded = batch::encode(engine, group, (self.session_high, self.message_high))?;
+            let highs = encoded.highs;
+            engine.write(encoded).map(|()| highs)
+        })
+    }
+
     fn engine(&self) -> Result<&Engine, StoreError> {
         self.engine.as_ref().ok_or_else(|| StoreError::Stopped {
             path: self.folder.clone(),
@@ -155,13 +167,15 @@ impl EmbeddedStore {
 impl Store for EmbeddedStore {
     fn commit(&mut self, group: &[Part]) -> Result<(), StoreError> {
         self.free_space.check()?;
-        let engine = self.engine()?;
-        engine.wait_for_background(self.options.stall_max)?;
-        let encoded = guarded(&self.folder, || batch::encode(engine, group, (self.session_high, self.message_high)))?;
-        let (session_high, message_high) = encoded.highs;
-        guarded(&self.folder, || engine.write(encoded))?;
-        (self.session_high, self.message_high) = (session_high, message_high);
-        Ok(())
+        match self.write(group) {
+            Ok(highs) => {
+                (self.session_high, self.message_high) = highs;
+                Ok(())
+            }
+            // The engine's threads keep their reasons to themselves; a full disk is the one that the operator can mend.
+            Err(StoreError::Stopped { .. }) if self.free_space.is_exhausted() => Err(self.free_space.full()),
+            Err(error) => Err(error),
+        }
     }
 
     fn recover(&mut self, into: &mut dyn Recovery) -> Result<RecoverySummary, StoreError> {
@@ -203,7 +217,12 @@ impl Engine {
     fn open(folder: &Path, options: &Options, made: bool) -> Result<Self, StoreError> {
         let path = folder.join(ENGINE_FOLDER);
         if made {
-            check_keyspace_folders(&path)?;
+            // Before the engine sees the files: it repairs by deleting.
+            if !path.join("version").exists() {
+                return Err(damaged(&path, "version".into(), "the engine's version file is missing"));
+            }
+            // One more than ours: the engine's own, of names.
+            tables::check(&path.join("keyspaces"), NAMES.len() + 1)?;
             journal::check(&path)?;
         }
         guarded(folder, || {
@@ -244,7 +263,8 @@ impl Engine {
 
     fn counter(&self, name: &[u8]) -> Result<u64, StoreError> {
         let value = self.space(Space::Meta).get(name).map_err(|e| self.error("read a counter", e))?;
-        value.map_or(Ok(0), |bytes| record::decode_counter(&bytes).map_err(|why| self.malformed(Space::Meta, name, why)))
+        value
+            .map_or(Ok(0), |bytes| record::decode_counter(&bytes).map_err(|why| self.malformed(Space::Meta, name, why)))
     }
 
     /// One batch, one sync.
@@ -316,11 +336,9 @@ fn engine_error(folder: &Path, action: &'static str, error: fjall::Error) -> Sto
             _ => StoreError::io(folder, action, e),
         },
         Error::Locked => StoreError::Locked { path: folder.into() },
-        Error::InvalidVersion(found) => StoreError::Format {
-            path: folder.into(),
-            found: format!("{FORMAT}, engine {found:?}"),
-            supported: FORMAT,
-        },
+        Error::InvalidVersion(found) => {
+            StoreError::Format { path: folder.into(), found: format!("{FORMAT}, engine {found:?}"), supported: FORMAT }
+        }
         Error::Poisoned => {
             StoreError::Stopped { path: folder.into(), reason: "an earlier write or merge of its files failed".into() }
         }
@@ -401,30 +419,6 @@ fn holds_tables(engine: &Path) -> bool {
     keyspaces.flatten().filter(|keyspace| keyspace.file_name() != "0").any(|keyspace| {
         std::fs::read_dir(keyspace.path().join("tables")).is_ok_and(|mut tables| tables.next().is_some())
     })
-}
-
-/// The engine deletes keyspaces whose manifest is missing, taking them for unfinished. A made store has none such.
-fn check_keyspace_folders(engine: &Path) -> Result<(), StoreError> {
-    let marker = engine.join("version");
-    if !marker.exists() {
-        return Err(damaged(engine, "version".into(), "the engine's version file is missing"));
-    }
-    let keyspaces = engine.join("keyspaces");
-    let io = |e| StoreError::io(&keyspaces, "list the keyspaces", e);
-    let mut found = 0;
-    for entry in std::fs::read_dir(&keyspaces).map_err(io)? {
-        let path = entry.map_err(io)?.path();
-        if path.is_dir() {
-            found += 1;
-            if !path.join("current").exists() {
-                return Err(damaged(&path, "current".into(), "a keyspace's manifest is missing"));
-            }
-        }
-    }
-    if found != NAMES.len() + 1 {
-        return Err(damaged(&keyspaces, format!("{found} keyspaces"), "a keyspace is missing"));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -89,27 +89,28 @@ fn any_message() -> impl Strategy<Value = Arc<Message>> {
         1 => proptest::collection::vec(any::<u8>(), 5_000..20_000),
     ];
     let parts = ("[a-c]{1,2}(/[a-c]{1,2}){0,2}", proptest::collection::vec(any::<u8>(), 0..20), payload);
-    (parts, any_qos(), any::<bool>(), any::<Option<u64>>()).prop_map(|((topic, properties, payload), qos, retain, at)| {
-        Arc::new(Message::new(&MessageParts {
-            topic: TopicName::from_validated(&topic),
-            properties: &properties,
-            payload: &payload,
-            qos,
-            retain,
-            expires_at_s: at,
-            publisher: None,
-        }))
-    })
+    (parts, any_qos(), any::<bool>(), any::<Option<u64>>()).prop_map(
+        |((topic, properties, payload), qos, retain, at)| {
+            Arc::new(Message::new(&MessageParts {
+                topic: TopicName::from_validated(&topic),
+                properties: &properties,
+                payload: &payload,
+                qos,
+                retain,
+                expires_at_s: at,
+                publisher: None,
+            }))
+        },
+    )
 }
 
 fn any_session() -> impl Strategy<Value = Arc<SessionRecord>> {
     let text = ("[a-zé]{0,12}", "[a-z]{0,8}");
-    (text, any::<u32>(), any::<Option<u64>>(), any::<bool>(), proptest::option::of((any_message(), any::<u64>()))).prop_map(
-        |((client, principal), expiry_s, disconnected_at_s, mqtt3, will)| {
+    (text, any::<u32>(), any::<Option<u64>>(), any::<bool>(), proptest::option::of((any_message(), any::<u64>())))
+        .prop_map(|((client, principal), expiry_s, disconnected_at_s, mqtt3, will)| {
             let client = ClientId::new(&client);
             Arc::new(SessionRecord { client, expiry_s, disconnected_at_s, mqtt3, principal: principal.into(), will })
-        },
-    )
+        })
 }
 
 fn any_owed() -> impl Strategy<Value = Owed> {

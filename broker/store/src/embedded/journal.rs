@@ -30,9 +30,22 @@ const CHUNK: usize = 64 << 10;
 /// Checks all journals in `folder`; mends the end of the newest.
 pub(super) fn check(folder: &Path) -> Result<(), StoreError> {
     let journals = journals(folder).map_err(|e| StoreError::io(folder, "list the journals", e))?;
-    let newest = journals.last().map(|(id, _)| *id);
+    let Some(&(newest, _)) = journals.last() else {
+        return Err(StoreError::Damaged {
+            path: folder.into(),
+            place: "*.jnl".into(),
+            reason: "there is no journal".into(),
+        });
+    };
+    // The oldest goes first, so what is left has no gap.
+    if let Some((id, missing)) = (journals.iter().zip(journals.iter().skip(1))).find_map(|((id, path), (next, _))| {
+        (id + 1 != *next).then(|| (id + 1, path.with_file_name(format!("{}.jnl", id + 1))))
+    }) {
+        let reason = "a journal is missing".into();
+        return Err(StoreError::Damaged { path: missing, place: format!("journal {id}"), reason });
+    }
     for (id, path) in journals {
-        check_one(&path, Some(id) == newest)?;
+        check_one(&path, id == newest)?;
     }
     Ok(())
 }

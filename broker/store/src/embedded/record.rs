@@ -128,7 +128,8 @@ pub(super) fn decode_subscription(rest: &[u8], bytes: &[u8]) -> Result<(Box<str>
     let mut r = Reader::new(bytes, SUBSCRIPTION)?;
     let options = r.u8()?;
     let identifier = u32::try_from(r.varint()?).map_err(|_| "subscription identifier out of range")?;
-    let filter = if r.is_empty() { std::str::from_utf8(rest).map_err(|_| "the filter is not UTF-8")? } else { r.text()? };
+    let filter =
+        if r.is_empty() { std::str::from_utf8(rest).map_err(|_| "the filter is not UTF-8")? } else { r.text()? };
     r.end()?;
     Ok((filter.into(), options, identifier))
 }
@@ -215,8 +216,7 @@ pub(super) fn decode_owed(bytes: &[u8]) -> Result<StoredOwed, Malformed> {
         }
     }
     let share = if flags & 16 != 0 { Some(Arc::from(r.text()?)) } else { None };
-    let mut owed =
-        Owed { qos, retain: flags & 4 != 0, identifiers: identifiers.into(), share, body: Body::Released };
+    let mut owed = Owed { qos, retain: flags & 4 != 0, identifiers: identifiers.into(), share, body: Body::Released };
     let stored = if kind == OWED_INLINE {
         owed.body = Body::Inline(Arc::new(r.message(None)?));
         StoredOwed::Whole(owed)
@@ -377,10 +377,10 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// What a topic name can't be is damage: it was one when it was written.
+/// Looser than what clients are held to, so that a later, stricter rule for them doesn't make old records unreadable.
 fn topic(text: &str) -> Result<TopicName<'_>, Malformed> {
-    let valid = !text.is_empty() && text.len() <= usize::from(u16::MAX) && !text.contains(['+', '#', '\0']);
-    if valid { Ok(TopicName::from_validated(text)) } else { Err("not a topic name") }
+    let possible = !text.is_empty() && text.len() <= usize::from(u16::MAX) && !text.contains(['+', '#']);
+    if possible { Ok(TopicName::from_validated(text)) } else { Err("not a topic name") }
 }
 
 #[cfg(test)]

@@ -8,6 +8,9 @@ use crate::StoreError;
 /// How old an answer of the operating system may be.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// More than one table takes.
+const EXHAUSTED_BYTES: u64 = 8 << 20;
+
 /// Free bytes of the filesystem that holds a folder, against a reserve.
 pub(super) struct FreeSpace {
     folder: PathBuf,
@@ -33,10 +36,8 @@ impl FreeSpace {
         if self.reserve_bytes == 0 {
             return Ok(());
         }
-        let stat = rustix::fs::statvfs(&self.folder)
-            .map_err(|e| StoreError::io(&self.folder, "ask for the free space", e.into()))?;
+        let free_bytes = self.free_bytes()?;
         self.looked = Some(Instant::now());
-        let free_bytes = stat.f_bavail.saturating_mul(stat.f_frsize);
         // Once low, a quarter more is asked for, so that the state doesn't flicker.
         let reserve_bytes = if self.low { self.reserve_bytes + self.reserve_bytes / 4 } else { self.reserve_bytes };
         self.low = free_bytes < reserve_bytes;
@@ -44,5 +45,22 @@ impl FreeSpace {
             return Err(StoreError::Full { path: self.folder.clone(), free_bytes, reserve_bytes });
         }
         Ok(())
+    }
+
+    /// Whether so little is left that writing a table may have failed of it.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.free_bytes().is_ok_and(|free_bytes| free_bytes < self.reserve_bytes.max(EXHAUSTED_BYTES))
+    }
+
+    /// The error that says so.
+    pub(super) fn full(&self) -> StoreError {
+        let free_bytes = self.free_bytes().unwrap_or_default();
+        StoreError::Full { path: self.folder.clone(), free_bytes, reserve_bytes: self.reserve_bytes }
+    }
+
+    fn free_bytes(&self) -> Result<u64, StoreError> {
+        let stat = rustix::fs::statvfs(&self.folder)
+            .map_err(|e| StoreError::io(&self.folder, "ask for the free space", e.into()))?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 }

@@ -10,6 +10,7 @@ use crate::testing::{Contents, any_op, contents, message, owed, packet_id, sessi
 
 mod crash;
 mod damage;
+mod history;
 
 fn options() -> Options {
     Options { free_bytes_min: 0, threads: 1, ..Options::default() }
@@ -30,7 +31,7 @@ fn inline(session: SessionKey, seq: u64, payload: &[u8]) -> Op {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 12, max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn it_holds_what_the_model_holds(
@@ -104,7 +105,9 @@ fn keys_and_ids_are_not_used_again_after_their_owner_is_gone() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = open(folder.path());
     let body = Arc::new(message("t", b"x"));
-    store.commit(&[ticket(0, vec![Op::SessionPut(SessionKey(40), session("c")), Op::MessagePut(MessageId(9), body)])]).unwrap();
+    store
+        .commit(&[ticket(0, vec![Op::SessionPut(SessionKey(40), session("c")), Op::MessagePut(MessageId(9), body)])])
+        .unwrap();
     store.commit(&[ticket(1, vec![Op::SessionDelete(SessionKey(40)), Op::MessageDelete(MessageId(9))])]).unwrap();
     drop(store);
     let (_, summary) = contents(&mut open(folder.path()));

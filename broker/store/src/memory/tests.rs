@@ -30,7 +30,10 @@ fn what_nothing_refers_to_is_removed_at_recovery() {
     ];
     store.commit(&[ticket(0, ops)]).unwrap();
     let (first, summary) = contents(&mut store);
-    assert_eq!(summary.counts, RecoveryCounts { sessions: 1, owed: 1, bodies: 1, orphans_removed: 4, ..Default::default() });
+    assert_eq!(
+        summary.counts,
+        RecoveryCounts { sessions: 1, owed: 1, bodies: 1, orphans_removed: 4, ..Default::default() }
+    );
     assert_eq!((summary.next_session_key, summary.next_message_id), (TWO, MessageId(7)));
     let Body::Shared(id, message) = &first.sessions[0].owed[0].1.body else { panic!("shared") };
     assert_eq!((*id, message.shared_id), (MessageId(5), Some(MessageId(5))));
