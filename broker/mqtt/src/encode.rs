@@ -5,8 +5,8 @@ use crate::packet::{
     Auth, ConnAck, Connect, Disconnect, FilterRequest, Packet, PacketId, Publish, QoS, SubAck, Subscribe, Unsubscribe,
     Version,
 };
-use crate::property::{AckProperties, PublishProperties};
 use crate::properties::{id, variable_len};
+use crate::property::{AckProperties, PublishProperties};
 use crate::reason::ReasonCode;
 use crate::topic::{TopicFilter, TopicName};
 

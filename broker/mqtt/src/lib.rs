@@ -18,6 +18,8 @@ mod properties;
 pub mod property;
 mod reader;
 pub mod reason;
+#[cfg(test)]
+mod tests;
 pub mod topic;
 
 pub use alias::{AliasError, TopicAliases};

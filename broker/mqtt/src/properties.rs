@@ -67,8 +67,12 @@ fn next<'a>(reader: &mut Reader<'a>) -> Result<(u8, Value<'a>)> {
         | id::WILDCARD_AVAILABLE
         | id::IDENTIFIERS_AVAILABLE
         | id::SHARED_AVAILABLE => Value::Byte(reader.u8()?),
-        id::SERVER_KEEP_ALIVE | id::RECEIVE_MAXIMUM | id::TOPIC_ALIAS_MAXIMUM | id::TOPIC_ALIAS => Value::Two(reader.u16()?),
-        id::MESSAGE_EXPIRY | id::SESSION_EXPIRY | id::WILL_DELAY | id::MAXIMUM_PACKET_SIZE => Value::Four(reader.u32()?),
+        id::SERVER_KEEP_ALIVE | id::RECEIVE_MAXIMUM | id::TOPIC_ALIAS_MAXIMUM | id::TOPIC_ALIAS => {
+            Value::Two(reader.u16()?)
+        }
+        id::MESSAGE_EXPIRY | id::SESSION_EXPIRY | id::WILL_DELAY | id::MAXIMUM_PACKET_SIZE => {
+            Value::Four(reader.u32()?)
+        }
         id::SUBSCRIPTION_IDENTIFIER => Value::Variable(reader.variable()?),
         id::CONTENT_TYPE
         | id::RESPONSE_TOPIC
