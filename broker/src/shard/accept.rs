@@ -1,0 +1,229 @@
+//! Connections that come in, and those that come over from another shard.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use mio::net::{TcpListener, TcpStream};
+use mio::{Interest, Token};
+use turnpike_core::gate::Gate;
+use turnpike_core::ids::ShardId;
+
+use super::link::{Flags, Link, MovedLink, peer};
+use super::{ShardThread, WAKE};
+use crate::inbox::Envelope;
+use crate::tls::Acceptor;
+use crate::transport::{Layers, Stack};
+
+/// Connections accepted at one entrance in one turn.
+const ACCEPTS_PER_TURN: usize = 256;
+/// Wait after the kernel has run out of descriptors or memory.
+const ACCEPT_RETRY_MS: u64 = 100;
+/// The same complaint isn't logged more often.
+const COMPLAINT_INTERVAL_MS: u64 = 1000;
+
+/// What all shards know of a listener.
+#[derive(Debug)]
+pub(crate) struct Door {
+    pub(crate) name: String,
+    pub(crate) proxy: bool,
+    pub(crate) tls: Option<Arc<Acceptor>>,
+    pub(crate) websocket: Option<Arc<[String]>>,
+}
+
+impl Door {
+    fn has_handshake(&self) -> bool {
+        self.proxy || self.tls.is_some() || self.websocket.is_some()
+    }
+
+    fn stack(&self) -> Stack {
+        Stack {
+            proxy: self.proxy,
+            tls: self.tls.as_ref().map(|acceptor| acceptor.live()),
+            websocket: self.websocket.clone(),
+        }
+    }
+}
+
+/// One shard's socket of a listener.
+#[derive(Debug)]
+pub(crate) struct Entrance {
+    listener: TcpListener,
+    door: Arc<Door>,
+    /// The kernel has said that somebody waits, and hasn't said otherwise since.
+    pub(crate) ready: bool,
+    pub(crate) retry_at_ms: Option<u64>,
+}
+
+impl Entrance {
+    /// Registers the socket as the `index`-th of its shard.
+    pub(crate) fn new(
+        registry: &mio::Registry,
+        listener: std::net::TcpListener,
+        door: Arc<Door>,
+        index: usize,
+    ) -> io::Result<Self> {
+        let mut listener = TcpListener::from_std(listener);
+        registry.register(&mut listener, Token(WAKE.0 - 1 - index), Interest::READABLE)?;
+        Ok(Self { listener, door, ready: true, retry_at_ms: None })
+    }
+
+    /// Whether somebody waits who may come in at once. `room`: for another handshake.
+    pub(crate) fn is_due(&self, room: bool, now_ms: u64) -> bool {
+        self.ready && (room || !self.door.has_handshake()) && self.retry_at_ms.is_none_or(|at_ms| at_ms <= now_ms)
+    }
+}
+
+impl<G: Gate> ShardThread<G> {
+    pub(super) fn accept(&mut self) {
+        for index in 0..self.entrances.len() {
+            let (room, now_ms) = (self.has_room(), self.now.mono_ms);
+            if let Some(entrance) = self.entrances.get_mut(index).filter(|entrance| entrance.is_due(room, now_ms)) {
+                entrance.retry_at_ms = None;
+                self.accept_at(index);
+            }
+        }
+    }
+
+    /// For another handshake.
+    pub(super) fn has_room(&self) -> bool {
+        self.handshaking < self.transport.handshakes_max
+    }
+
+    fn accept_at(&mut self, index: usize) {
+        for _ in 0..ACCEPTS_PER_TURN {
+            let room = self.has_room();
+            let Some(entrance) = self.entrances.get_mut(index) else { return };
+            if entrance.door.has_handshake() && !room {
+                return;
+            }
+            match entrance.listener.accept() {
+                Ok((stream, addr)) => {
+                    self.net.accepted += 1;
+                    let door = Arc::clone(&entrance.door);
+                    self.admit(stream, addr, &door);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    entrance.ready = false;
+                    return;
+                }
+                Err(error) if is_exhaustion(&error) => {
+                    entrance.retry_at_ms = Some(self.now.mono_ms + ACCEPT_RETRY_MS);
+                    let listener = entrance.door.name.clone();
+                    self.net.accept_errors += 1;
+                    self.complain(&listener, &error);
+                    return;
+                }
+                // The peer has gone meanwhile, or a signal came.
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn complain(&mut self, listener: &str, error: &io::Error) {
+        if self.now.mono_ms >= self.accept_complaint_ms {
+            self.accept_complaint_ms = self.now.mono_ms + COMPLAINT_INTERVAL_MS;
+            tracing::error!(listener, %error, "can't accept connections; raise the limit on open files");
+        }
+    }
+
+    fn admit(&mut self, stream: TcpStream, addr: SocketAddr, door: &Door) {
+        let layers = if door.has_handshake() {
+            match Layers::new(&door.stack()) {
+                Ok(layers) => Some(Box::new(layers)),
+                Err(fault) => {
+                    tracing::error!(listener = door.name, %fault, "can't begin a handshake");
+                    return;
+                }
+            }
+        } else {
+            None
+        };
+        let handshaking = layers.is_some();
+        let Some(key) = self.insert(stream, layers) else { return };
+        if handshaking {
+            self.handshaking += 1;
+            let link = &mut self.links[key as usize];
+            link.flags.set(Flags::HANDSHAKING);
+            let at_ms = self.now.mono_ms + u64::from(self.transport.handshake_timeout_ms);
+            self.handshakes.push(at_ms, key, link.serial);
+        } else {
+            self.open(key, Some(addr));
+        }
+    }
+
+    /// Registers the socket. Nothing that lies in it is missed: registration reports what is there.
+    fn insert(&mut self, mut stream: TcpStream, layers: Option<Box<Layers>>) -> Option<u32> {
+        let entry = self.links.vacant_entry();
+        let key = u32::try_from(entry.key()).expect("descriptors are fewer");
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) = self.poll.registry().register(&mut stream, Token(entry.key()), interest) {
+            self.net.accept_errors += 1;
+            self.complain("", &error);
+            return None;
+        }
+        self.next_serial = self.next_serial.wrapping_add(1);
+        entry.insert(Link {
+            stream,
+            conn: None,
+            serial: self.next_serial,
+            flags: Flags::default(),
+            held: Vec::new(),
+            layers,
+        });
+        Some(key)
+    }
+
+    /// Shows the connection to the core. `addr` is the socket's peer, where that is known. Says whether the core took it; else it is gone.
+    pub(super) fn open(&mut self, key: u32, addr: Option<SocketAddr>) -> bool {
+        let Some(link) = self.links.get_mut(key as usize) else { return false };
+        let known = addr.map_or_else(|| link.stream.peer_addr(), Ok);
+        let conn = known.ok().and_then(|addr| self.core.open(peer(link.layers.as_deref(), addr), self.now));
+        let Some(conn) = conn else {
+            self.net.shed += 1;
+            self.drop_link(key);
+            return false;
+        };
+        link.conn = Some(conn);
+        let index = conn.0 as usize;
+        if self.by_conn.len() <= index {
+            self.by_conn.resize(index + 1, u32::MAX);
+        }
+        self.by_conn[index] = key;
+        true
+    }
+
+    /// Takes a connection over from another shard.
+    pub(super) fn adopt(&mut self, moved: MovedLink) {
+        let MovedLink { stream, addr, held, layers } = moved;
+        let Some(key) = self.insert(stream, layers) else { return };
+        if !self.open(key, Some(addr)) {
+            return;
+        }
+        self.net.adopted += 1;
+        self.to_flush.push(key);
+        self.feed(key, &held);
+        self.recycle(held);
+    }
+
+    /// Sends a connection to another shard, with the bytes that the core hasn't taken.
+    pub(super) fn move_link(&mut self, key: u32, to: ShardId, rest: &[u8]) {
+        let mut link = self.links.remove(key as usize);
+        if let Some(conn) = link.conn {
+            self.core.closed(conn, self.now);
+        }
+        let (Ok(addr), Ok(())) = (link.stream.peer_addr(), self.poll.registry().deregister(&mut link.stream)) else {
+            return;
+        };
+        let Link { stream, layers, .. } = link;
+        let moved = MovedLink { stream, addr, held: rest.to_vec(), layers };
+        if let Some(outbox) = self.outboxes.get_mut(usize::from(to.0)) {
+            outbox.others.push(Envelope::Adopt(Box::new(moved)));
+        }
+    }
+}
+
+/// The process or the machine has run out of something.
+fn is_exhaustion(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}
