@@ -6,32 +6,43 @@
 //! topic   dev/p/d/down   looks up itself, and each of its prefixes at whose depth any wildcard filter exists
 //! ```
 //!
-//! A hash table, cut into [`STRIPES`] parts with a lock each, maps the literal prefix of a filter (all of it, if it has
-//! no wildcard) to a [`Node`]; the node holds the subscribers by what follows the prefix: nothing, `+`, `#`, or a
+//! A hash table, cut into 256 parts with a lock each, maps the literal prefix of a filter (all of it, if it has
+//! no wildcard) to a node, which holds the subscribers by what follows the prefix: nothing, `+`, `#`, or a
 //! longer suffix, for which it has a small trie. Filters that begin with a wildcard live in a node of their own, which
 //! only topics that don't begin with `$` come to.
 //!
 //! Costs, for a topic of *l* levels and *m* matches:
 //!
 //! - [`Router::route`]: 1 + (depths with wildcards, at most *l*) look-ups, each O(1), plus the tries' visited nodes,
-//!   plus *m*.
-//!   Read locks only, one at a time; nothing is allocated once the scratch in [`Matches`] has grown.
+//!   plus *m*. Read locks only, one at a time; nothing is allocated once the scratch in [`Matches`] has grown.
 //! - [`Router::subscribe`], [`Router::unsubscribe`]: O(length of the filter), one write lock on a 1/256 of the index. A
-//!   filter's
-//!   own subscribers are indexed when they are many, so leaving a filter with 100,000 members is O(1) too.
+//!   filter's own subscribers are indexed when they are many, so leaving a filter with 100,000 members is O(1) too.
 //! - Merging the matches of one session is paid for only when two filters matched.
 //!
 //! What lost: *one trie under a lock*: devices subscribe to wildcards of their own (`dev/p/d/down/#`) all day, and each
-//! of those would stop every publish. *A persistent trie, swapped*: copies a path of nodes a subscribe, about 1 µs, and
-//! the root is one point of contention for writers. *A hash table for exact filters and a trie for wildcards*:
-//! wildcards with a literal prefix are as many as exact filters, so the trie would be the hot structure. *An index a
-//! shard*: a publish would be routed by every shard.
+//! of those would stop every publish. *A persistent trie, swapped*: every subscribe copies a path of nodes, and all
+//! writers meet at the root. *A hash table for exact filters and a trie for wildcards*: wildcards with a literal prefix
+//! are as many as exact filters, so the trie would be the hot structure. *An index a shard*: every shard would route
+//! every publish.
 //!
 //! A node under a hot prefix (`dev/p` of a back end's `dev/p/+/up/#`) has one lock word that all shards' readers touch.
 //!
 //! Hashing is seeded, so a peer can't choose filters that collide.
 //!
-//! FIGURES
+//! Measured (release build, one thread of a busy two-core machine, filters and topics of 30 bytes, one match a message;
+//! the last column leaves the prefix's text out):
+//!
+//! | filters | route, 1,000 | route, 1,000,000 | subscribe, 1,000,000 | bytes each |
+//! |---|---|---|---|---|
+//! | `dev/p/d/down` | 31 ns | 390 ns | 500 ns | 54 to 86 |
+//! | `dev/p/d/down/#` | 70 ns | 760 ns | 780 ns | 54 to 86 |
+//! | `dev/p/d/down/+` | 82 ns | 590 ns | 620 ns | 54 to 86 |
+//! | `dev/p/d/down/+/set` | 157 ns | 1.6 µs | 3.9 µs | 713 |
+//!
+//! The work is the same at a million; what is added is cache misses, the benchmark's own topics among them. 1,000
+//! filters and one back end's `dev/p/+/up/#` that doesn't match: 96 ns; one that does, merged: 140 ns. A fan-out of
+//! 100,000: 2.3 ns a match, 20 ns if another filter overlaps it for one session. Leaving it: 140 ns. One of a share of
+//! 1,000: 61 ns.
 
 mod audience;
 mod matches;

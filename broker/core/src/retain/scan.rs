@@ -21,8 +21,9 @@ fn topic_of(key: &[u8]) -> Option<Box<str>> {
 }
 
 /// A filter on its way through the set. It keeps its place between runs, as a key.
-pub(super) struct Scan<'a> {
-    levels: Vec<&'a [u8]>,
+#[derive(Debug)]
+pub(super) struct Scan {
+    levels: Vec<Box<[u8]>>,
     /// No key before this is of interest any more; none if the scan is over.
     from: Option<Vec<u8>>,
 }
@@ -37,9 +38,9 @@ enum Step {
     Over,
 }
 
-impl<'a> Scan<'a> {
-    pub(super) fn new(filter: &'a str) -> Self {
-        let levels: Vec<&[u8]> = filter.split('/').map(str::as_bytes).collect();
+impl Scan {
+    pub(super) fn new(filter: &str) -> Self {
+        let levels: Vec<Box<[u8]>> = filter.split('/').map(|level| level.as_bytes().into()).collect();
         let mut from = Vec::new();
         append_literals(&mut from, &levels);
         Self { levels, from: Some(from) }
@@ -82,7 +83,7 @@ impl<'a> Scan<'a> {
 }
 
 /// The literal levels at the front of `levels`, as the part of a key.
-fn append_literals(key: &mut Vec<u8>, levels: &[&[u8]]) {
+fn append_literals(key: &mut Vec<u8>, levels: &[Box<[u8]>]) {
     let literals = levels.iter().take_while(|level| !is_wildcard(level)).count();
     for (at, level) in levels.iter().take(literals).enumerate() {
         if at > 0 {
@@ -97,7 +98,7 @@ fn is_wildcard(level: &[u8]) -> bool {
 }
 
 /// Holds a key against a filter.
-fn step(levels: &[&[u8]], key: &[u8]) -> Step {
+fn step(levels: &[Box<[u8]>], key: &[u8]) -> Step {
     if key.starts_with(b"$") && levels.first().is_some_and(|level| is_wildcard(level)) {
         // [MQTT-4.7.2-1]
         return Step::Leap(vec![b'$' + 1]);
@@ -105,7 +106,7 @@ fn step(levels: &[&[u8]], key: &[u8]) -> Step {
     // Where the level now compared begins, and where the last level that `+` took ends.
     let (mut begin, mut plus_end) = (0, None);
     for (at, level) in levels.iter().enumerate() {
-        if *level == b"#" {
+        if **level == *b"#" {
             // Its parent included (MQTT 5, 4.7.1.2).
             return Step::Match;
         }
@@ -118,16 +119,16 @@ fn step(levels: &[&[u8]], key: &[u8]) -> Step {
         };
         let length = rest.iter().position(|byte| *byte == SEPARATOR).unwrap_or(rest.len());
         let end = begin + length;
-        if *level == b"+" {
+        if **level == *b"+" {
             plus_end = Some(end);
         } else {
             let have = key.get(begin..end).unwrap_or_default();
-            if have < *level {
+            if *have < **level {
                 let mut to = key.get(..begin).unwrap_or_default().to_vec();
                 append_literals(&mut to, levels.get(at..).unwrap_or_default());
                 return Step::Leap(to);
             }
-            if have > *level {
+            if *have > **level {
                 return plus_end.map_or(Step::Over, |end| past(key, end));
             }
         }
