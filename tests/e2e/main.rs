@@ -1,1 +1,4 @@
-//! End-to-end tests.
+//! End to end: the real broker process and real sockets.
+
+mod bad_input;
+mod wire;

@@ -1,1 +1,13 @@
-//! End to end: the real broker process, real clients, and the tidiness of the tree.
+//! What the end-to-end tests stand on: the real broker as a process, and clients that say exactly what a test wants said.
+//!
+//! [`wire`] is a second, independent codec, written from the specification and not from `turnpike-mqtt`: a misreading that the
+//! broker's encoder and decoder share would otherwise go unseen. [`client`] speaks it over a blocking socket, [`broker`] starts,
+//! kills and restarts the process, [`http`] asks its API, [`peers`] finds the other people's clients.
+
+pub mod broker;
+pub mod certificate;
+pub mod client;
+pub mod http;
+pub mod peers;
+pub mod time;
+pub mod wire;
