@@ -385,4 +385,4 @@ fn load_certificate(settings: &CertificateSettings, provider: &CryptoProvider) -
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

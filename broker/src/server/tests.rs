@@ -13,6 +13,7 @@ use turnpike_store::memory::MemoryStore;
 use super::*;
 
 mod tcp;
+mod tls;
 
 const SHARDS: u16 = 2;
 /// No event that a test waits for takes so long on a machine that works.

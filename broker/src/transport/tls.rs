@@ -148,13 +148,12 @@ impl TlsStream {
         Some(self.conn.peer_certificates()?.first()?.as_ref().into())
     }
 
-    /// After an error: what was queued before it, and the alert that tells the peer.
+    /// After an error: what was queued before it, and the alert that tells the peer. No more than that: rustls would look at `raw` again.
     fn alert(&mut self, raw: &mut [u8], wire: &mut Vec<u8>) {
-        while let Ok(ConnectionState::EncodeTlsData(data)) = self.conn.process_tls_records(raw).state {
-            if encode(data, wire).is_err() {
-                return;
-            }
-        }
+        while self.conn.wants_write()
+            && let Ok(ConnectionState::EncodeTlsData(data)) = self.conn.process_tls_records(raw).state
+            && encode(data, wire).is_ok()
+        {}
     }
 }
 
