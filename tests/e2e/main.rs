@@ -1,4 +1,5 @@
 //! End to end: the real broker process and real sockets.
 
 mod bad_input;
+mod clients;
 mod wire;

@@ -25,6 +25,8 @@ pub struct Setup {
     config: Option<String>,
     environment: Vec<(String, String)>,
     file_bytes_max: Option<u64>,
+    /// How many addresses the log will tell.
+    listeners: usize,
 }
 
 impl Default for Setup {
@@ -43,9 +45,15 @@ impl Setup {
     /// Nobody enters unknown; MQTT over TCP and the HTTP API.
     #[must_use]
     pub fn closed() -> Self {
-        Self { flags: Vec::new(), config: None, environment: Vec::new(), file_bytes_max: None }
+        Self { flags: Vec::new(), config: None, environment: Vec::new(), file_bytes_max: None, listeners: 0 }
             .listen("--mqtt")
             .listen("--http")
+    }
+
+    /// The listeners of this configuration and no others; `listeners` of them, all on free ports.
+    #[must_use]
+    pub fn configured(toml: &str, listeners: usize) -> Self {
+        Self { flags: Vec::new(), config: None, environment: Vec::new(), file_bytes_max: None, listeners }.config(toml)
     }
 
     /// One more flag.
@@ -57,7 +65,8 @@ impl Setup {
 
     /// One more listener, on a free port: `--mqtt`, `--mqtts`, `--ws`, `--http`.
     #[must_use]
-    pub fn listen(self, kind: &str) -> Self {
+    pub fn listen(mut self, kind: &str) -> Self {
+        self.listeners += 1;
         self.flag(kind).flag("127.0.0.1:0")
     }
 
@@ -180,7 +189,7 @@ impl Broker {
     /// Reads the listeners' addresses from the log.
     #[track_caller]
     fn wait_until_up(&mut self) {
-        let wanted = self.setup.flags.iter().filter(|flag| flag.as_str() == "127.0.0.1:0").count();
+        let wanted = self.setup.listeners;
         let child = &mut self.child;
         self.addresses = self.log.wait("its addresses", |lines| {
             let found: HashMap<String, SocketAddr> = lines.iter().filter_map(|line| listener(line)).collect();
