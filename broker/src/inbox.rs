@@ -141,3 +141,78 @@ impl Inbox {
         self.bytes.load(Relaxed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use mio::{Events, Poll, Token, Waker};
+    use turnpike_core::ids::Turn;
+
+    use super::*;
+
+    fn inbox() -> (Poll, Inbox) {
+        let poll = Poll::new().expect("polls");
+        let waker = Waker::new(poll.registry(), Token(0)).expect("wakes");
+        (poll, Inbox::new(waker))
+    }
+
+    fn ticket() -> Envelope {
+        Envelope::Committed([Ticket { origin: ShardId(0), turn: Turn(1) }].into())
+    }
+
+    /// Whether somebody wrote to the eventfd.
+    fn was_woken(poll: &mut Poll) -> bool {
+        let mut events = Events::with_capacity(4);
+        poll.poll(&mut events, Some(Duration::ZERO)).expect("polls");
+        !events.is_empty()
+    }
+
+    #[test]
+    fn a_shard_that_is_awake_is_not_woken() {
+        let (mut poll, inbox) = inbox();
+        inbox.push(ticket());
+        assert!(!was_woken(&mut poll));
+        assert!(!inbox.may_sleep(), "something is there");
+        let (mut taken, mut refused) = (Vec::new(), Vec::new());
+        inbox.take(&mut taken, &mut refused);
+        assert_eq!(taken.len(), 1);
+        assert!(inbox.may_sleep());
+    }
+
+    #[test]
+    fn a_shard_that_sleeps_is_woken_once() {
+        let (mut poll, inbox) = inbox();
+        assert!(inbox.may_sleep());
+        inbox.push(ticket());
+        assert!(was_woken(&mut poll));
+        inbox.push(ticket());
+        assert!(!was_woken(&mut poll), "it is awake already");
+    }
+
+    #[test]
+    fn nothing_is_slept_through() {
+        const PUSHES: usize = 20_000;
+        let (mut poll, inbox) = inbox();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..PUSHES {
+                    inbox.push(ticket());
+                }
+            });
+            let (mut events, mut seen) = (Events::with_capacity(4), 0);
+            let (mut taken, mut refused) = (Vec::new(), Vec::new());
+            while seen < PUSHES {
+                // Were a wake-up lost, this would sleep until the deadline.
+                let left = deadline.saturating_duration_since(Instant::now());
+                let timeout = if inbox.may_sleep() { left } else { Duration::ZERO };
+                poll.poll(&mut events, Some(timeout)).expect("polls");
+                inbox.awake();
+                inbox.take(&mut taken, &mut refused);
+                seen += taken.drain(..).count();
+                assert!(Instant::now() < deadline, "{seen} of {PUSHES}");
+            }
+        });
+    }
+}

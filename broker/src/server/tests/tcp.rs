@@ -1,6 +1,7 @@
 //! MQTT over plain TCP: within a shard, across shards, awkward reads and writes, ends.
 
 use super::*;
+use crate::shard::SystemMessage;
 
 #[test]
 fn messages_reach_subscribers_on_every_shard() {
@@ -111,4 +112,80 @@ fn an_idle_broker_ends_at_once() {
     let begun = Instant::now();
     assert!(server.drain(PATIENCE));
     assert!(begun.elapsed() < PATIENCE / 2);
+}
+
+#[test]
+fn a_full_inbox_slows_publishers_down_and_loses_nothing() {
+    const MESSAGES: u32 = 5_000;
+    let limits = Limits { batch_bytes_high: 512, ..Limits::default() };
+    let server = Server::start(ServerParts { limits, ..parts(vec![tcp_listener()]) }).expect("starts");
+    let address = server.addresses()[0].1;
+    // Both shards publish to the other at once, so that each waits for the other.
+    let pairs: Vec<_> = (0..SHARDS)
+        .map(|shard| {
+            let topic = format!("to/{shard}");
+            let mut subscriber = Client::new(tcp(address)).connect(&client_of(shard, "sub"));
+            subscriber.subscribe(&topic, 0);
+            let publisher = Client::new(tcp(address)).connect(&client_of(1 - shard, "pub"));
+            (topic, subscriber, publisher)
+        })
+        .collect();
+    std::thread::scope(|scope| {
+        for (topic, mut subscriber, mut publisher) in pairs {
+            let sent = topic.clone();
+            scope.spawn(move || {
+                for n in 0..MESSAGES {
+                    publisher.publish(&sent, &n.to_be_bytes());
+                }
+                publisher.ping();
+            });
+            scope.spawn(move || {
+                for n in 0..MESSAGES {
+                    assert_eq!(subscriber.expect_publish(&topic), n.to_be_bytes());
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn the_registry_is_committed_and_comes_back() {
+    use turnpike_core::durable::Op;
+
+    let store = MemoryStore::new();
+    let with = |registry| ServerParts { store: Box::new(store.snapshot()), registry, ..parts(vec![tcp_listener()]) };
+    let server =
+        Server::start(ServerParts { store: Box::new(store.clone()), ..parts(vec![tcp_listener()]) }).expect("starts");
+    let committed: Vec<_> =
+        (0..3_u8).map(|n| server.control().commit_registry(vec![Op::RegistryPut([n].into(), [n, n].into())])).collect();
+    for receiver in committed {
+        receiver.blocking_recv().expect("committed");
+    }
+    assert!(server.control().health().is_ready());
+    assert!(server.drain(PATIENCE));
+
+    let seen = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let into = Arc::clone(&seen);
+    let again =
+        Server::start(with(Box::new(move |key: &[u8], value: &[u8]| into.lock().push((key.to_vec(), value.to_vec())))));
+    assert_eq!(*seen.lock(), [(vec![0], vec![0, 0]), (vec![1], vec![1, 1]), (vec![2], vec![2, 2])]);
+    drop(again);
+}
+
+#[test]
+fn the_broker_publishes_as_itself() {
+    let (server, address) = start(vec![tcp_listener()]);
+    let mut subscriber = Client::new(tcp(address)).connect(&client_of(1, "sub"));
+    subscriber.subscribe("$SYS/#", 0);
+    let message = SystemMessage { topic: "$SYS/broker/uptime".to_owned(), payload: b"1".to_vec(), retain: false };
+    server.control().publish_system(vec![message]);
+    assert_eq!(subscriber.expect_publish("$SYS/broker/uptime"), b"1");
+}
+
+#[test]
+fn a_silent_client_is_cut_when_its_time_is_up() {
+    let limits = Limits { connect_timeout_ms: 100, ..Limits::default() };
+    let server = Server::start(ServerParts { limits, ..parts(vec![tcp_listener()]) }).expect("starts");
+    let mut silent = tcp(server.addresses()[0].1);
+    assert_eq!(silent.read(&mut [0]).expect("the end"), 0);
 }

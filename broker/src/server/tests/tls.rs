@@ -17,7 +17,7 @@ fn tls_listener(tls: TlsSettings) -> ListenerSettings {
     ListenerSettings { name: "tls".to_owned(), tls: Some(tls), ..tcp_listener() }
 }
 
-fn client_config(
+pub(super) fn client_config(
     authority: &Authority,
     version: &'static SupportedProtocolVersion,
     certificate: Option<&CertificateSettings>,
