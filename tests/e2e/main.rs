@@ -2,4 +2,7 @@
 
 mod bad_input;
 mod clients;
+mod durable;
+mod ops;
+mod slow;
 mod wire;

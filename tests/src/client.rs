@@ -182,6 +182,16 @@ impl Client {
         publish
     }
 
+    /// The next packet, whatever it is; a PUBLISH is acknowledged at QoS 1.
+    #[track_caller]
+    pub fn take_either(&mut self) -> Packet {
+        let packet = self.recv();
+        if let Packet::Publish(Publish { qos: 1, id, .. }) = &packet {
+            self.send(&wire::ack(4, *id, 0));
+        }
+        packet
+    }
+
     /// Reads until that packet comes; what comes before it waits its turn.
     #[track_caller]
     fn wait_for(&mut self, wanted: impl Fn(&Packet) -> bool) -> Packet {

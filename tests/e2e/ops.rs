@@ -1,0 +1,193 @@
+//! What an operator relies on: signals, reload, health, metrics, `$SYS`.
+
+use std::time::Instant;
+
+use turnpike_tests::broker::{Broker, Setup, command};
+use turnpike_tests::certificate::Authority;
+use turnpike_tests::client::{Client, End};
+use turnpike_tests::http::Http;
+use turnpike_tests::peers::{self, arg};
+use turnpike_tests::time::{SOON, until};
+use turnpike_tests::wire::{self, Connect, Publish, Version};
+
+#[test]
+fn sigterm_says_goodbye_and_ends_with_0() {
+    let mut broker = Broker::start();
+    let mut five = broker.clean(Version::V5, "five");
+    let mut three = broker.clean(Version::V311, "three");
+    let durable = Connect::durable(Version::V5, "durable", 1000);
+    let mut watcher = broker.client(&durable);
+    watcher.subscribe(&[("t", 1)]);
+    let mut publisher = broker.clean(Version::V5, "publisher");
+    publisher.publish(&Publish::new("t", "kept").qos(1, 1));
+    let _ = watcher.publish_in();
+    broker.signal(libc::SIGTERM);
+    assert_eq!(five.end(), End::Disconnected(0x8b));
+    assert_eq!(three.end(), End::Closed);
+    assert_eq!(watcher.end(), End::Disconnected(0x8b));
+    assert!(broker.wait().success(), "{}", broker.log());
+    broker.restart();
+    let mut watcher = broker.client(&durable);
+    assert_eq!(watcher.take().text(), "kept");
+}
+
+#[test]
+fn sigint_ends_it_too() {
+    let mut broker = Broker::start();
+    broker.signal(libc::SIGINT);
+    assert!(broker.wait().success(), "{}", broker.log());
+}
+
+#[test]
+fn draining_publishes_no_wills() {
+    // The devices did nothing wrong, and come back at once to another broker or to this one.
+    let mut broker = Broker::start();
+    let durable = Connect::durable(Version::V311, "watcher", 1000);
+    let mut watcher = broker.client(&durable);
+    watcher.subscribe(&[("will", 1)]);
+    watcher.disconnect();
+    let mut will = wire::Will::new("will", b"gone");
+    will.qos = 1;
+    let _mortal = broker.client(&Connect::new(Version::V311, "mortal").will(will));
+    broker.stop();
+    broker.restart();
+    let mut watcher = broker.client(&durable);
+    watcher.quiet();
+}
+
+#[test]
+fn sighup_swaps_certificates_without_dropping_a_connection() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let old = Authority::new(folder.path(), "old");
+    let new = Authority::new(folder.path(), "new");
+    let identity = old.sign("broker");
+    let config = format!(
+        r#"
+        [[listeners]]
+        name = "mqtts"
+        address = "127.0.0.1:0"
+        [listeners.tls]
+        certificates = [{{ certificate = "{}", key = "{}" }}]
+
+        [[listeners]]
+        name = "mqtt"
+        address = "127.0.0.1:0"
+        "#,
+        identity.certificate.display(),
+        identity.key.display(),
+    );
+    let broker = Setup::configured(&config, 2).flag("--anonymous").start();
+    let port = broker.address("mqtts").port().to_string();
+    let publish = |authority: &Authority| {
+        let mut command = peers::mosquitto("mosquitto_pub");
+        command.args(["-h", "localhost", "-p", &port, "--cafile", &arg(&authority.certificate), "-t", "t", "-m", "x", "-q", "1"]);
+        command.output().expect("mosquitto_pub").status.success()
+    };
+    assert!(publish(&old));
+    assert!(!publish(&new));
+    let mut plain = broker.clean(Version::V5, "plain");
+    plain.subscribe(&[("t", 0)]);
+    let replacement = new.sign("broker");
+    assert_eq!(replacement.certificate, identity.certificate, "the same files");
+    broker.signal(libc::SIGHUP);
+    until("the new certificate is served", SOON, || publish(&new).then_some(()));
+    assert!(!publish(&old));
+    assert!(plain.drain().iter().all(|packet| matches!(packet, wire::Packet::Publish(_))), "still connected");
+}
+
+#[test]
+fn health_readiness_and_metrics_need_no_token_and_the_api_does() {
+    let broker = Broker::start();
+    let stranger = Http { address: broker.address("http"), token: None };
+    for path in ["/healthz", "/readyz", "/metrics", "/api/openapi.json"] {
+        assert_eq!(stranger.get(path).status, 200, "{path}");
+    }
+    assert_eq!(stranger.get("/api/v1/products").status, 401);
+    let guesser = Http { token: Some("wrong".to_owned()), ..stranger.clone() };
+    assert_eq!(guesser.get("/api/v1/products").status, 401);
+    assert_eq!(broker.http().get("/api/v1/products").status, 200);
+    assert_eq!(stranger.get("/nothing/here").status, 404);
+    let document = stranger.get("/api/openapi.json").json();
+    assert!(document["openapi"].as_str().is_some_and(|version| version.starts_with('3')));
+}
+
+#[test]
+fn metrics_count_what_happens_and_name_nobody() {
+    let broker = Broker::start();
+    let mut client = broker.clean(Version::V5, "very-private-client-id");
+    client.subscribe(&[("very/private/topic", 1)]);
+    for n in 1..=5 {
+        client.send(&Publish::new("very/private/topic", "x").qos(1, n).encode(Version::V5));
+        let _ = client.take_either();
+        let _ = client.take_either();
+    }
+    let _ = Client::open(broker.mqtt(), &Connect::new(Version::V311, "").clean(false));
+    let metrics = broker.http().get("/metrics").body;
+    assert!(!metrics.contains("very-private-client-id") && !metrics.contains("very/private"), "{metrics}");
+    for part in ["connections", "connects", "messages", "bytes", "queue", "commit", "turn"] {
+        let family = metrics.lines().any(|line| line.starts_with("# TYPE turnpike_") && line.contains(part));
+        assert!(family, "no family about {part} in:\n{metrics}");
+    }
+    for line in metrics.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+        let value = line.rsplit(' ').next().expect("a value");
+        assert!(value.parse::<f64>().is_ok(), "{line}");
+    }
+}
+
+#[test]
+fn sys_topics_tell_the_state() {
+    let broker = Broker::start();
+    let mut client = broker.clean(Version::V311, "operator");
+    client.subscribe(&[("$SYS/#", 0)]);
+    let begin = Instant::now();
+    let mut seen = Vec::new();
+    while begin.elapsed() < SOON && !seen.iter().any(|topic: &String| topic.contains("connected")) {
+        seen.push(client.take().topic);
+    }
+    assert!(seen.iter().any(|topic| topic.contains("clients/connected")), "{seen:?}");
+}
+
+#[test]
+fn faults_of_a_configuration_are_all_listed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("bad.toml");
+    let text = "nonsense = 1\n[limits]\nreceive_max = 0\npacket_bytes_max = 0\nno_such_limit = 5\n";
+    std::fs::write(&file, text).expect("written");
+    let output = command().arg("check").arg("--config").arg(&file).output().expect("it runs");
+    assert_eq!(output.status.code(), Some(64));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    for part in ["bad.toml", "nonsense", "receive_max", "packet_bytes_max", "no_such_limit"] {
+        assert!(said.contains(part), "{part} isn't mentioned: {said}");
+    }
+    std::fs::write(&file, "").expect("written");
+    assert!(command().arg("check").arg("--config").arg(&file).status().expect("it runs").success());
+}
+
+#[test]
+fn anonymous_is_refused_beyond_loopback() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = command()
+        .args(["serve", "--anonymous", "--mqtt", "0.0.0.0:0", "--data"])
+        .arg(folder.path())
+        .output()
+        .expect("it runs");
+    assert_eq!(output.status.code(), Some(64), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn an_admin_token_is_made_and_kept_where_none_is_given() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let broker = Setup::anonymous().env("TURNPIKE_ADMIN_TOKEN", "").start();
+    let file = std::fs::read_dir(broker.data())
+        .expect("the data folder")
+        .map_while(Result::ok)
+        .find(|entry| entry.file_name().to_string_lossy().contains("token"))
+        .expect("a file with the token");
+    let mode = file.metadata().expect("metadata").permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600);
+    let token = std::fs::read_to_string(file.path()).expect("readable").trim().to_owned();
+    let http = Http { address: broker.address("http"), token: Some(token.clone()) };
+    assert_eq!(http.get("/api/v1/products").status, 200);
+    assert!(!broker.log().contains(&token), "the token is in the log");
+}
