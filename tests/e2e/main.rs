@@ -3,6 +3,7 @@
 mod bad_input;
 mod clients;
 mod durable;
+mod gate;
 mod ops;
 mod slow;
 mod wire;

@@ -7,6 +7,7 @@
 pub mod broker;
 pub mod certificate;
 pub mod client;
+pub mod credential;
 pub mod http;
 pub mod peers;
 pub mod time;
