@@ -36,6 +36,9 @@ pub const EXIT_SOFTWARE: i32 = 70;
 /// Of a drain's time, what is left to the store whatever the clients do.
 const FLUSH_TIME_MIN: Duration = Duration::from_secs(5);
 
+/// Takes the key and the value of a record of the registry.
+pub type OnRecord = Box<dyn FnMut(&[u8], &[u8])>;
+
 /// What a server is made of.
 pub struct ServerParts<G> {
     /// Where clients come in.
@@ -53,7 +56,7 @@ pub struct ServerParts<G> {
     /// Where durable state lives.
     pub store: Box<dyn Store>,
     /// Gets every record of the registry that the store holds, before any client comes in.
-    pub registry: Box<dyn FnMut(&[u8], &[u8])>,
+    pub registry: OnRecord,
 }
 
 /// Why a server could not start.

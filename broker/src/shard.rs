@@ -7,12 +7,12 @@
 //!
 //! Sockets are registered once, edge-triggered, for reading and writing, so a turn costs no other system calls than one poll, and a
 //! read and a write for each connection that has something. What a connection may take of a turn is bounded
-//! ([`READ_BYTES`]), and so is the turn ([`TURN_READ_BYTES`], [`TURN_WRITE_BYTES`]); who wasn't served stands in a queue.
+//! (`READ_BYTES`), and so is the turn (`TURN_READ_BYTES`, `TURN_WRITE_BYTES`); who wasn't served stands in a queue.
 //!
 //! **Invariant:** a shard never waits but in poll. It opens no file, resolves no name, and holds no lock over a system call.
 //!
-//! **Invariant:** what the core says it keeps: every connection that it opened is closed once ([`ShardThread::drop_link`],
-//! [`ShardThread::finish`] and [`ShardThread::move_link`] are the only places).
+//! **Invariant:** what the core says it keeps: every connection that it opened is closed once (`ShardThread::drop_link`,
+//! `ShardThread::finish` and `ShardThread::move_link` are the only places).
 
 mod accept;
 mod link;

@@ -4,7 +4,7 @@
 //!
 //! **Invariant:** a resumed session is held to what a full handshake would be. A ticket carries the client's certificate and rustls
 //! doesn't look at it again, so we do, on every resumption, against the trust anchors and revocation lists of the configuration that the
-//! handshake uses ([`Live::judge`]). Tickets of one listener mean nothing to another, since each has its own ticket keys; and when
+//! handshake uses (`Live::judge`). Tickets of one listener mean nothing to another, since each has its own ticket keys; and when
 //! a reload changes what client certificates are judged by, the keys change too.
 
 use std::collections::HashMap;

@@ -83,6 +83,8 @@ pub(crate) struct MovedLink {
 
 /// Who is at the other end of a link, from what its layers know.
 pub(crate) fn peer(layers: Option<&Layers>, addr: SocketAddr) -> Peer {
+    // A socket for both families gives IPv4 as a part of IPv6.
+    let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
     match layers {
         None => Peer { addr, tls: false, certificate: None },
         Some(layers) => {
@@ -108,12 +110,15 @@ impl Deadlines {
 
     /// One that is due.
     pub(crate) fn pop_due(&mut self, now_ms: u64) -> Option<(u32, u32)> {
-        self.0.pop_front_if(|(at_ms, ..)| *at_ms <= now_ms).map(|(_, key, serial)| (key, serial))
+        self.0.front().filter(|(at_ms, ..)| *at_ms <= now_ms)?;
+        self.0.pop_front().map(|(_, key, serial)| (key, serial))
     }
 
     /// Takes those off the front that no longer matter, so that finished ones don't pile up.
     pub(crate) fn trim(&mut self, live: impl Fn(u32, u32) -> bool) {
-        while self.0.pop_front_if(|(_, key, serial)| !live(*key, *serial)).is_some() {}
+        while self.0.front().is_some_and(|(_, key, serial)| !live(*key, *serial)) {
+            self.0.pop_front();
+        }
     }
 }
 
