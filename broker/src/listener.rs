@@ -1,5 +1,7 @@
 //! Where clients come in: what a listener is, and its sockets, one for each shard.
 
+mod defer;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
@@ -95,6 +97,7 @@ fn socket(address: SocketAddr) -> io::Result<TcpListener> {
     only_v6(&socket, address)?;
     // Accepted sockets inherit it, which saves a system call for each of them.
     socket.set_tcp_nodelay(true)?;
+    defer::defer_accept(&socket)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;

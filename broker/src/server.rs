@@ -7,7 +7,7 @@ mod control;
 mod recovery;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -20,7 +20,7 @@ use turnpike_core::ids::ShardId;
 use turnpike_core::limits::Limits;
 use turnpike_core::shard::{self, Shard};
 use turnpike_core::shared::Shared;
-use turnpike_store::{Committer, CommitterHandle, Store, StoreError};
+use turnpike_store::{CommitEvent, Committer, CommitterHandle, Store, StoreError};
 
 pub use control::{Control, Health, ReloadError, StoreHealth};
 
@@ -88,7 +88,7 @@ fn said(faults: &[TlsError]) -> String {
 /// A running data plane.
 pub struct Server {
     control: Control,
-    addresses: Vec<(String, SocketAddr)>,
+    addresses: Addresses,
     threads: Vec<JoinHandle<()>>,
     committer: CommitterHandle,
 }
@@ -104,40 +104,20 @@ impl Server {
         let clock = Clock::start();
         let limits = Arc::new(parts.limits);
         let shared = Arc::new(Shared::new(&limits));
-        let mut cores: Vec<_> = (0..shards)
-            .map(|id| {
-                Shard::new(shard::Setup {
-                    id: ShardId(id),
-                    shards,
-                    shared: Arc::clone(&shared),
-                    gate: Arc::clone(&parts.gate),
-                    limits: Arc::clone(&limits),
-                    entropy: Box::new(|bytes| getrandom::fill(bytes).expect("the kernel has random numbers")),
-                    now: clock.at(Instant::now()),
-                })
-            })
-            .collect();
+        let mut cores = cores(shards, &shared, &parts.gate, &limits, clock);
         recovery::recover(&mut *parts.store, &shared, &mut cores, &mut *parts.registry, clock.at(Instant::now()))?;
-
-        let mut addresses = Vec::new();
-        let mut sockets: Vec<Vec<_>> = (0..shards).map(|_| Vec::new()).collect();
-        for settings in &parts.listeners {
-            let (address, bound) = listener::bind(settings, shards)?;
-            addresses.push((settings.name.clone(), address));
-            for (own, socket) in sockets.iter_mut().zip(bound) {
-                own.push(socket);
-            }
-        }
+        let (addresses, sockets) = bind(&parts.listeners, shards)?;
 
         let polls = (0..shards).map(|_| Poll::new()).collect::<io::Result<Vec<_>>>()?;
         let inboxes: Arc<[Inbox]> =
             polls.iter().map(|poll| Waker::new(poll.registry(), WAKE).map(Inbox::new)).collect::<io::Result<_>>()?;
         let beats: Vec<_> = (0..shards).map(|_| Arc::new(AtomicU64::new(0))).collect();
         let plane = Arc::new(Plane::new(Arc::clone(&inboxes), beats.clone(), parts.listeners, doors.clone()));
-        let committer = {
-            let (plane, shared) = (Arc::clone(&plane), Arc::clone(&shared));
-            Committer::start(parts.store, parts.commit, Box::new(move |event| plane.on_commit(event, &shared)))?
+        let on_event = {
+            let plane = Arc::clone(&plane);
+            Box::new(move |event: CommitEvent<'_>| plane.on_commit(event, &shared))
         };
+        let committer = Committer::start(parts.store, parts.commit, on_event)?;
 
         let mut threads = Vec::new();
         for (((id, core), (poll, own)), heartbeat) in (0..).zip(cores).zip(polls.into_iter().zip(sockets)).zip(beats) {
@@ -194,6 +174,45 @@ impl Server {
             self.committer.shutdown(left).map_err(|error| tracing::error!(%error, "the store was not flushed"));
         parted && rested && flushed.is_ok()
     }
+}
+
+/// The sans-IO half of each shard.
+fn cores<G: Gate>(
+    shards: u16,
+    shared: &Arc<Shared>,
+    gate: &Arc<G>,
+    limits: &Arc<Limits>,
+    clock: Clock,
+) -> Vec<Shard<G>> {
+    let core = |id| {
+        Shard::new(shard::Setup {
+            id: ShardId(id),
+            shards,
+            shared: Arc::clone(shared),
+            gate: Arc::clone(gate),
+            limits: Arc::clone(limits),
+            entropy: Box::new(|bytes| getrandom::fill(bytes).expect("the kernel has random numbers")),
+            now: clock.at(Instant::now()),
+        })
+    };
+    (0..shards).map(core).collect()
+}
+
+/// Name and address of each listener.
+type Addresses = Vec<(String, SocketAddr)>;
+
+/// Binds all listeners; gives the sockets by shard, each in the order of the settings.
+fn bind(listeners: &[ListenerSettings], shards: u16) -> Result<(Addresses, Vec<Vec<TcpListener>>), BindError> {
+    let mut addresses = Vec::new();
+    let mut sockets: Vec<Vec<_>> = (0..shards).map(|_| Vec::new()).collect();
+    for settings in listeners {
+        let (address, bound) = listener::bind(settings, shards)?;
+        addresses.push((settings.name.clone(), address));
+        for (own, socket) in sockets.iter_mut().zip(bound) {
+            own.push(socket);
+        }
+    }
+    Ok((addresses, sockets))
 }
 
 /// The doors of all listeners, with their certificates loaded.

@@ -76,13 +76,15 @@ impl Entrance {
 
 impl<G: Gate> ShardThread<G> {
     pub(super) fn accept(&mut self) {
+        let mut scratch = std::mem::take(&mut self.scratch);
         for index in 0..self.entrances.len() {
             let (room, now_ms) = (self.has_room(), self.now.mono_ms);
             if let Some(entrance) = self.entrances.get_mut(index).filter(|entrance| entrance.is_due(room, now_ms)) {
                 entrance.retry_at_ms = None;
-                self.accept_at(index);
+                self.accept_at(index, &mut scratch);
             }
         }
+        self.scratch = scratch;
     }
 
     /// For another handshake.
@@ -90,7 +92,7 @@ impl<G: Gate> ShardThread<G> {
         self.handshaking < self.transport.handshakes_max
     }
 
-    fn accept_at(&mut self, index: usize) {
+    fn accept_at(&mut self, index: usize, scratch: &mut [u8]) {
         for _ in 0..ACCEPTS_PER_TURN {
             let room = self.has_room();
             let Some(entrance) = self.entrances.get_mut(index) else { return };
@@ -101,7 +103,7 @@ impl<G: Gate> ShardThread<G> {
                 Ok((stream, addr)) => {
                     self.net.accepted += 1;
                     let door = Arc::clone(&entrance.door);
-                    self.admit(stream, addr, &door);
+                    self.admit(stream, addr, &door, scratch);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     entrance.ready = false;
@@ -127,7 +129,9 @@ impl<G: Gate> ShardThread<G> {
         }
     }
 
-    fn admit(&mut self, stream: TcpStream, addr: SocketAddr, door: &Door) {
+    /// Reads at once, since the kernel gives us connections whose first bytes have come. So a connection that is at home on another shard
+    /// moves there without this shard's poll ever knowing it.
+    fn admit(&mut self, stream: TcpStream, addr: SocketAddr, door: &Door, scratch: &mut [u8]) {
         let layers = if door.has_handshake() {
             match Layers::new(&door.stack()) {
                 Ok(layers) => Some(Box::new(layers)),
@@ -140,28 +144,37 @@ impl<G: Gate> ShardThread<G> {
             None
         };
         let handshaking = layers.is_some();
-        let Some(key) = self.insert(stream, layers) else { return };
+        let key = self.insert(stream, layers);
         if handshaking {
             self.handshaking += 1;
             let link = &mut self.links[key as usize];
             link.flags.set(Flags::HANDSHAKING);
             let at_ms = self.now.mono_ms + u64::from(self.transport.handshake_timeout_ms);
             self.handshakes.push(at_ms, key, link.serial);
-        } else {
-            self.open(key, Some(addr));
+        } else if !self.open(key, Some(addr)) {
+            return;
+        }
+        self.read_link(key, scratch);
+        self.register(key);
+    }
+
+    /// Has the poll watch the socket. Nothing that lies in it is missed: registration reports what is there.
+    fn register(&mut self, key: u32) {
+        let Some(link) = self.links.get_mut(key as usize) else { return };
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        match self.poll.registry().register(&mut link.stream, Token(key as usize), interest) {
+            Ok(()) => link.flags.set(Flags::REGISTERED),
+            Err(error) => {
+                self.net.accept_errors += 1;
+                self.complain("", &error);
+                self.drop_link(key);
+            }
         }
     }
 
-    /// Registers the socket. Nothing that lies in it is missed: registration reports what is there.
-    fn insert(&mut self, mut stream: TcpStream, layers: Option<Box<Layers>>) -> Option<u32> {
+    fn insert(&mut self, stream: TcpStream, layers: Option<Box<Layers>>) -> u32 {
         let entry = self.links.vacant_entry();
         let key = u32::try_from(entry.key()).expect("descriptors are fewer");
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = self.poll.registry().register(&mut stream, Token(entry.key()), interest) {
-            self.net.accept_errors += 1;
-            self.complain("", &error);
-            return None;
-        }
         self.next_serial = self.next_serial.wrapping_add(1);
         entry.insert(Link {
             stream,
@@ -171,7 +184,7 @@ impl<G: Gate> ShardThread<G> {
             held: Vec::new(),
             layers,
         });
-        Some(key)
+        key
     }
 
     /// Shows the connection to the core. `addr` is the socket's peer, where that is known. Says whether the core took it; else it is gone.
@@ -196,7 +209,7 @@ impl<G: Gate> ShardThread<G> {
     /// Takes a connection over from another shard.
     pub(super) fn adopt(&mut self, moved: MovedLink) {
         let MovedLink { stream, addr, held, layers } = moved;
-        let Some(key) = self.insert(stream, layers) else { return };
+        let key = self.insert(stream, layers);
         if !self.open(key, Some(addr)) {
             return;
         }
@@ -204,6 +217,7 @@ impl<G: Gate> ShardThread<G> {
         self.to_flush.push(key);
         self.feed(key, &held);
         self.recycle(held);
+        self.register(key);
     }
 
     /// Sends a connection to another shard, with the bytes that the core hasn't taken.
@@ -212,9 +226,10 @@ impl<G: Gate> ShardThread<G> {
         if let Some(conn) = link.conn {
             self.core.closed(conn, self.now);
         }
-        let (Ok(addr), Ok(())) = (link.stream.peer_addr(), self.poll.registry().deregister(&mut link.stream)) else {
+        if link.flags.has(Flags::REGISTERED) && self.poll.registry().deregister(&mut link.stream).is_err() {
             return;
-        };
+        }
+        let Ok(addr) = link.stream.peer_addr() else { return };
         let Link { stream, layers, .. } = link;
         let moved = MovedLink { stream, addr, held: rest.to_vec(), layers };
         if let Some(outbox) = self.outboxes.get_mut(usize::from(to.0)) {

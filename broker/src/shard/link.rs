@@ -44,6 +44,8 @@ impl Flags {
     pub(crate) const LINGERING: Self = Self(1 << 6);
     /// A deadline for its end is in the queue.
     pub(crate) const TIMED: Self = Self(1 << 7);
+    /// The poll knows the socket.
+    pub(crate) const REGISTERED: Self = Self(1 << 9);
     /// PROXY, TLS or WebSocket has still to come to an end.
     pub(crate) const HANDSHAKING: Self = Self(1 << 8);
 

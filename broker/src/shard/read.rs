@@ -50,7 +50,7 @@ impl<G: Gate> ShardThread<G> {
     }
 
     /// One read. Gives the number of bytes.
-    fn read_link(&mut self, key: u32, scratch: &mut [u8]) -> usize {
+    pub(super) fn read_link(&mut self, key: u32, scratch: &mut [u8]) -> usize {
         let Some(link) = self.links.get_mut(key as usize) else { return 0 };
         // What is ending is still read, so that the kernel doesn't answer unread bytes with a reset.
         let discards = link.flags.has(Flags::ENDING.with(Flags::LINGERING));
