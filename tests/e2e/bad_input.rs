@@ -312,7 +312,8 @@ fn who_never_finishes_connect_is_cut_off() {
     let mut sent = 0;
     until("the dripping client is cut off", SOON, || {
         let byte = connect[sent.min(connect.len() - 2)];
-        if sent < connect.len() - 1 && begin.elapsed() > Duration::from_millis(100) * u32::try_from(sent).expect("few") {
+        if sent < connect.len() - 1 && begin.elapsed() > Duration::from_millis(100) * u32::try_from(sent).expect("few")
+        {
             sent += 1;
             if !dripping.try_send(&[byte]) {
                 return Some(());
@@ -398,11 +399,8 @@ fn garbage_changes_nothing() {
     let mut memory = 0;
     for round in 0..3000 {
         let version = Version::ALL[random.below(3)];
-        let mut client = if random.below(4) == 0 {
-            Client::raw(broker.mqtt(), version)
-        } else {
-            broker.clean(version, "garbage")
-        };
+        let mut client =
+            if random.below(4) == 0 { Client::raw(broker.mqtt(), version) } else { broker.clean(version, "garbage") };
         for _ in 0..1 + random.below(4) {
             let mut packet = good[random.below(good.len())].clone();
             match random.below(3) {

@@ -183,7 +183,8 @@ impl Mosquitto {
         assert_eq!(output.trim(), "1 kept");
         self.publish(&["-q", "1", "-r", "-t", "kept", "-n"]);
 
-        let mut mortal = self.subscribe(&["-i", "mortal", "-t", "x", "--will-topic", "m/will", "--will-payload", "gone"]);
+        let mut mortal =
+            self.subscribe(&["-i", "mortal", "-t", "x", "--will-topic", "m/will", "--will-payload", "gone"]);
         mortal.kill();
         subscriber.expect("0 0 m/will gone");
 
@@ -237,8 +238,27 @@ fn mosquitto_sees_properties_of_mqtt_5() {
     let mosquitto = Mosquitto { everywhere: Everywhere::start(), transport: "tcp", version: "mqttv5" };
     let mut subscriber = mosquitto.subscribe(&["-t", "rich", "-F", "%C %R %D %P %p"]);
     mosquitto.publish(&[
-        "-t", "rich", "-m", "x", "-D", "publish", "content-type", "text/plain", "-D", "publish", "response-topic", "answer",
-        "-D", "publish", "correlation-data", "c42", "-D", "publish", "user-property", "k", "v",
+        "-t",
+        "rich",
+        "-m",
+        "x",
+        "-D",
+        "publish",
+        "content-type",
+        "text/plain",
+        "-D",
+        "publish",
+        "response-topic",
+        "answer",
+        "-D",
+        "publish",
+        "correlation-data",
+        "c42",
+        "-D",
+        "publish",
+        "user-property",
+        "k",
+        "v",
     ]);
     subscriber.expect("text/plain answer c42 k:v x");
 }

@@ -63,7 +63,10 @@ fn whoever_is_wrong_gets_the_right_code_and_nothing_else() {
         ("another client id", Credential { client_id: "d".to_owned(), ..native("c", "one", SECRET) }),
         ("another device", Credential { user: format!("{PRODUCT}/two"), ..native("c", "one", SECRET) }),
         ("a stale timestamp", credential::native_at("c", "one", SECRET, old, "n-old")),
-        ("a timestamp of the future", credential::native_at("c", "one", SECRET, credential::now_ms() + 660_000, "n-new")),
+        (
+            "a timestamp of the future",
+            credential::native_at("c", "one", SECRET, credential::now_ms() + 660_000, "n-new"),
+        ),
         ("an empty password", Credential { password: String::new(), ..good.clone() }),
         ("a password of no format", Credential { password: "secret".to_owned(), ..good.clone() }),
         ("the secret itself", Credential { password: SECRET.to_owned(), ..good.clone() }),

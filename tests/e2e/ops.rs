@@ -80,7 +80,20 @@ fn sighup_swaps_certificates_without_dropping_a_connection() {
     let port = broker.address("mqtts").port().to_string();
     let publish = |authority: &Authority| {
         let mut command = peers::mosquitto("mosquitto_pub");
-        command.args(["-h", "localhost", "-p", &port, "--cafile", &arg(&authority.certificate), "-t", "t", "-m", "x", "-q", "1"]);
+        command.args([
+            "-h",
+            "localhost",
+            "-p",
+            &port,
+            "--cafile",
+            &arg(&authority.certificate),
+            "-t",
+            "t",
+            "-m",
+            "x",
+            "-q",
+            "1",
+        ]);
         command.output().expect("mosquitto_pub").status.success()
     };
     assert!(publish(&old));

@@ -64,9 +64,8 @@ fn qos_1_to_one_that_does_not_read_is_bounded_by_its_queue() {
 
 #[test]
 fn qos_0_to_one_that_does_not_read_is_bounded_too() {
-    let broker = Setup::anonymous()
-        .config("[limits]\nqueued_bytes_max = 4_000_000\nqueued_messages_max = 100_000\n")
-        .start();
+    let broker =
+        Setup::anonymous().config("[limits]\nqueued_bytes_max = 4_000_000\nqueued_messages_max = 100_000\n").start();
     let slow: Vec<Client> = (0..3)
         .map(|n| {
             let mut client = broker.client(&Connect::new(Version::V5, &format!("slow{n}")));

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use turnpike_mqtt::{
-    Ack, AckKind, Connect, ConnectProperties, ConnectReason, Forwardable, Packet, PacketId, Publish, PublishProperties, QoS,
-    SubscribeOptions, TopicFilter, TopicName, Version, decode, encode, encode_ack, encode_publish, encode_subscribe, frame,
+    Ack, AckKind, Connect, ConnectProperties, ConnectReason, Forwardable, Packet, PacketId, Publish, PublishProperties,
+    QoS, SubscribeOptions, TopicFilter, TopicName, Version, decode, encode, encode_ack, encode_publish,
+    encode_subscribe, frame,
 };
 
 /// Identity of a message: publisher and number.

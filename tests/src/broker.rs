@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use tempfile::TempDir;
@@ -120,24 +120,29 @@ impl Log {
         let log = Arc::clone(self);
         std::thread::spawn(move || {
             for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
-                log.lines.lock().expect("the log").push(plain(&line));
+                log.lines().push(plain(&line));
                 log.grown.notify_all();
             }
         });
+    }
+
+    /// The lines; a test that panicked while it waited doesn't make them unreadable.
+    fn lines(&self) -> MutexGuard<'_, Vec<String>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The first answer that `find` has to the lines so far, or to those that come.
     #[track_caller]
     fn wait<T>(&self, what: &str, mut find: impl FnMut(&[String]) -> Option<T>) -> T {
         let deadline = Instant::now() + SOON;
-        let mut lines = self.lines.lock().expect("the log");
+        let mut lines = self.lines();
         loop {
             if let Some(found) = find(&lines) {
                 return found;
             }
             let left = deadline.saturating_duration_since(Instant::now());
             assert!(!left.is_zero(), "the broker's log never said {what}:\n{}", lines.join("\n"));
-            lines = self.grown.wait_timeout(lines, left).expect("the log").0;
+            lines = self.grown.wait_timeout(lines, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
@@ -248,7 +253,7 @@ impl Broker {
     /// The log so far.
     #[must_use]
     pub fn log(&self) -> String {
-        self.log.lines.lock().expect("the log").join("\n")
+        self.log.lines().join("\n")
     }
 
     /// Waits until the log has a line with this in it.
@@ -389,7 +394,11 @@ pub fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the test's own path");
     let folder = test.parent().and_then(Path::parent).expect("target/profile/deps/test");
     let program = folder.join(name);
-    assert!(program.exists(), "{} isn't there: build it first with `cargo build --workspace --bins`", program.display());
+    assert!(
+        program.exists(),
+        "{} isn't there: build it first with `cargo build --workspace --bins`",
+        program.display()
+    );
     program
 }
 

@@ -47,8 +47,10 @@ impl Authority {
         let mut params = CertificateParams::new(names).expect("valid names");
         params.distinguished_name.push(rcgen::DnType::CommonName, name);
         let signed = params.signed_by(&key, &self.issuer).expect("signed");
-        let identity =
-            Identity { certificate: self.folder.join(format!("{name}.pem")), key: self.folder.join(format!("{name}.key")) };
+        let identity = Identity {
+            certificate: self.folder.join(format!("{name}.pem")),
+            key: self.folder.join(format!("{name}.key")),
+        };
         std::fs::write(&identity.certificate, signed.pem()).expect("written");
         std::fs::write(&identity.key, key.serialize_pem()).expect("written");
         identity

@@ -83,7 +83,9 @@ pub fn aliyun_sha1(device: &str, secret: &str) -> Credential {
     let id = format!("{PRODUCT}&{device}");
     let text = format!("clientId{id}deviceName{device}productKey{PRODUCT}timestamp1795231143");
     Credential {
-        client_id: format!("{id}|securemode=3,signmethod=hmacsha1,ext=1,_ss=1,lan=Python,_v=1.2.13,timestamp=1795231143|"),
+        client_id: format!(
+            "{id}|securemode=3,signmethod=hmacsha1,ext=1,_ss=1,lan=Python,_v=1.2.13,timestamp=1795231143|"
+        ),
         user: format!("{device}&{PRODUCT}"),
         password: hmac_sha1(secret, &text),
     }

@@ -39,7 +39,10 @@ fn pure_crates_hold_no_runtime_clock_socket_thread_or_randomness() {
             for (number, line) in file.code() {
                 for (word, what) in FORBIDDEN {
                     if line.contains(word) {
-                        faults.push(format!("{}:{number}: `{word}` in a pure crate: {what} must be an argument", file.path));
+                        faults.push(format!(
+                            "{}:{number}: `{word}` in a pure crate: {what} must be an argument",
+                            file.path
+                        ));
                     }
                 }
             }
@@ -114,7 +117,10 @@ fn files_and_functions_are_short() {
         }
         for (name, number, length) in file.functions() {
             if length > FUNCTION_LINES_MAX {
-                faults.push(format!("{}:{number}: `{name}` has {length} lines, more than {FUNCTION_LINES_MAX}", file.path));
+                faults.push(format!(
+                    "{}:{number}: `{name}` has {length} lines, more than {FUNCTION_LINES_MAX}",
+                    file.path
+                ));
             }
         }
     }
@@ -125,7 +131,8 @@ fn files_and_functions_are_short() {
 fn nothing_is_left_to_do() {
     let mut faults = Vec::new();
     // Put together, so that this file doesn't find itself.
-    let words = [["to", "do!("].concat(), ["unimple", "mented!("].concat(), ["TO", "DO"].concat(), ["FIX", "ME"].concat()];
+    let words =
+        [["to", "do!("].concat(), ["unimple", "mented!("].concat(), ["TO", "DO"].concat(), ["FIX", "ME"].concat()];
     for file in all_rust() {
         for (number, line) in file.text.lines().enumerate() {
             if words.iter().any(|word| line.contains(word.as_str())) && !line.trim_start().starts_with("///") {
@@ -156,8 +163,11 @@ fn tests_do_not_sleep_to_synchronise() {
 fn unsafe_code_says_why_it_pays() {
     let mut faults = Vec::new();
     for file in all_rust() {
-        let first = file.text.lines().take_while(|line| line.starts_with("//!") || line.starts_with("#!")).collect::<String>();
-        if file.code().any(|(_, line)| line.contains("unsafe {") || line.contains("unsafe fn") || line.contains("unsafe impl"))
+        let first =
+            file.text.lines().take_while(|line| line.starts_with("//!") || line.starts_with("#!")).collect::<String>();
+        if file
+            .code()
+            .any(|(_, line)| line.contains("unsafe {") || line.contains("unsafe fn") || line.contains("unsafe impl"))
             && !first.to_lowercase().contains("unsafe")
         {
             faults.push(format!("{}: the header must say why `unsafe` pays", file.path));

@@ -103,7 +103,12 @@ fn citations_and_waivers_name_statements_that_exist() {
         .filter(|(number, _)| !statements.contains_key(*number))
         .map(|(number, place)| format!("{place}: [{number}] is no statement"))
         .collect();
-    faults.extend(waivers().keys().filter(|number| !statements.contains_key(*number)).map(|number| format!("{number} is waived, but is no statement")));
+    faults.extend(
+        waivers()
+            .keys()
+            .filter(|number| !statements.contains_key(*number))
+            .map(|number| format!("{number} is waived, but is no statement")),
+    );
     for (number, statement) in &statements {
         if let Some(same) = statement.about.strip_prefix("= ")
             && !statements.contains_key(same)

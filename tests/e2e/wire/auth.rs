@@ -112,7 +112,9 @@ fn another_method_in_the_answer_is_an_error() {
 fn nothing_but_auth_and_disconnect_may_come_during_the_exchange() {
     // [MQTT-3.1.2-30]
     let broker = registered();
-    for bytes in [wire::PINGREQ.to_vec(), wire::Publish::new("a", "b").encode(Version::V5), connect("c", "one").encode()] {
+    for bytes in
+        [wire::PINGREQ.to_vec(), wire::Publish::new("a", "b").encode(Version::V5), connect("c", "one").encode()]
+    {
         let mut client = Client::raw(broker.mqtt(), Version::V5);
         client.send(&connect("c", "one").encode());
         let _ = challenge(&mut client);

@@ -57,7 +57,10 @@ fn unacknowledged_messages_are_repeated_after_a_reconnection_and_not_before() {
         let expected: Vec<u16> = [0, 1, 4, 5].map(|n: usize| first[n].id).to_vec();
         assert_eq!(ids, expected, "{version:?}");
         assert!(publishes.iter().all(|publish| publish.dup));
-        assert!(again.contains(&Packet::PubRel(wire::Ack { id: first[2].id, codes: vec![0], props: vec![] })), "{again:?}");
+        assert!(
+            again.contains(&Packet::PubRel(wire::Ack { id: first[2].id, codes: vec![0], props: vec![] })),
+            "{again:?}"
+        );
         client.disconnect();
         broker.clean(version, "forgetful").disconnect();
     }
@@ -255,7 +258,9 @@ fn topic_aliases_are_used_from_the_first_message_on_where_the_client_allows_them
 fn topic_aliases_are_not_used_where_the_client_does_not_allow_them() {
     // [MQTT-3.1.2-27]
     let broker = Broker::start();
-    for connect in [Connect::new(Version::V5, "plain"), Connect::new(Version::V5, "plain").prop(Prop::TopicAliasMaximum(0))] {
+    for connect in
+        [Connect::new(Version::V5, "plain"), Connect::new(Version::V5, "plain").prop(Prop::TopicAliasMaximum(0))]
+    {
         let mut client = broker.client(&connect);
         client.subscribe(&[("t", 2)]);
         let mut publisher = broker.clean(Version::V5, "publisher");

@@ -42,7 +42,8 @@ fn what_the_publisher_says_arrives_unchanged_and_in_order() {
     let mut publish = Publish::new("t", "x");
     publish.props = props.iter().rev().cloned().collect();
     client.publish(&publish);
-    let users = |props: &[Prop]| props.iter().filter(|prop| matches!(prop, Prop::User(..))).cloned().collect::<Vec<_>>();
+    let users =
+        |props: &[Prop]| props.iter().filter(|prop| matches!(prop, Prop::User(..))).cloned().collect::<Vec<_>>();
     assert_eq!(users(&watcher.take().props), users(&publish.props));
 }
 
@@ -155,7 +156,9 @@ fn bad_aliases_end_the_connection() {
         Prop::TopicAliasMaximum(limit) => Some(*limit),
         _ => None,
     });
-    for (topic, alias, reason) in [("t", 0, 0x94), ("t", limit + 1, 0x94), ("", limit + 1, 0x94), ("", 0, 0x94), ("", 1, 0x82)] {
+    for (topic, alias, reason) in
+        [("t", 0, 0x94), ("t", limit + 1, 0x94), ("", limit + 1, 0x94), ("", 0, 0x94), ("", 1, 0x82)]
+    {
         for qos in 0..=2 {
             let mut client = broker.clean(Version::V5, "thrifty");
             client.send(&Publish::new(topic, "x").qos(qos, 1).prop(Prop::TopicAlias(alias)).encode(Version::V5));

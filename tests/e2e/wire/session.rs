@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use turnpike_tests::broker::{Broker, Setup};
 use turnpike_tests::client::{Client, End};
-use turnpike_tests::time::{pass, until, SOON};
+use turnpike_tests::time::{SOON, pass, until};
 use turnpike_tests::wire::{self, Connect, Prop, Publish, Version, one};
 
 fn present(broker: &Broker, connect: &Connect) -> bool {
@@ -225,7 +225,9 @@ fn a_connection_that_breaks_is_noticed() {
     client.drop_connection();
     until("the connection is no longer counted", SOON, || {
         let metrics = broker.http().get("/metrics").body;
-        let line = metrics.lines().find(|line| line.starts_with("turnpike_connections ") || line.starts_with("turnpike_connections{"))?;
+        let line = metrics
+            .lines()
+            .find(|line| line.starts_with("turnpike_connections ") || line.starts_with("turnpike_connections{"))?;
         line.ends_with(" 0").then_some(())
     });
 }

@@ -46,7 +46,8 @@ fn each_message_goes_to_one_member_and_all_have_their_share() {
     let broker = Broker::start();
     for version in Version::ALL {
         for qos in 0..=2u8 {
-            let mut members: Vec<Client> = (0..3).map(|n| member(&broker, version, &format!("member{n}"), qos)).collect();
+            let mut members: Vec<Client> =
+                (0..3).map(|n| member(&broker, version, &format!("member{n}"), qos)).collect();
             let mut publisher = broker.clean(version, "publisher");
             for n in 0..30u16 {
                 publisher.publish(&Publish::new("t/x", format!("{n}")).qos(qos, n + 1));
@@ -86,7 +87,8 @@ fn one_client_may_have_both_a_shared_and_a_plain_subscription() {
     expect_fence(&mut client);
     let mut publisher = broker.clean(Version::V5, "publisher");
     publisher.publish(&Publish::new("t", "x"));
-    let mut copies: Vec<Vec<Prop>> = fence(&mut publisher, &mut client).into_iter().map(|publish| publish.props).collect();
+    let mut copies: Vec<Vec<Prop>> =
+        fence(&mut publisher, &mut client).into_iter().map(|publish| publish.props).collect();
     copies.sort_by_key(|props| format!("{props:?}"));
     assert_eq!(copies, [[Prop::SubscriptionId(1)], [Prop::SubscriptionId(2)]]);
 }
@@ -202,7 +204,9 @@ fn no_local_on_a_shared_subscription_is_a_protocol_error() {
 fn names_of_groups_are_checked() {
     // [MQTT-4.8.2-1] [MQTT-4.8.2-2]
     let broker = Broker::start();
-    for filter in ["$share", "$share/", "$share/group", "$share/group/", "$share//t", "$share/+/t", "$share/#/t", "$share/a#/t"] {
+    for filter in
+        ["$share", "$share/", "$share/group", "$share/group/", "$share//t", "$share/+/t", "$share/#/t", "$share/a#/t"]
+    {
         let mut client = broker.clean(Version::V5, "client");
         client.send(&wire::subscribe(Version::V5, 1, &[(filter, 0)], &[]));
         let end = client.end();
