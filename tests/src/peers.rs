@@ -46,9 +46,12 @@ pub fn python(script: &str) -> Command {
 pub fn javascript(script: &str) -> Command {
     let modules = folder().join("node_modules");
     assert!(modules.join("mqtt").exists(), "mqtt.js is missing in {}: run tests/setup", modules.display());
-    // Modules are looked up from the script's folder upwards; a copy beside `node_modules` finds them.
-    let copy = folder().join(format!("{}-{script}", std::process::id()));
-    std::fs::copy(tests().join("clients").join(script), &copy).expect("copied");
+    // Modules are looked up from the script's folder upwards; a copy beside `node_modules` finds them. It is put there whole, since
+    // other tests do the same at the same time.
+    let copy = folder().join(script);
+    let fresh = tempfile::NamedTempFile::new_in(folder()).expect("a file");
+    std::fs::copy(tests().join("clients").join(script), fresh.path()).expect("copied");
+    fresh.persist(&copy).expect("in place");
     let mut command = Command::new("node");
     command.arg(copy);
     command

@@ -162,7 +162,7 @@ fn tests_do_not_sleep_to_synchronise() {
 #[test]
 fn unsafe_code_says_why_it_pays() {
     let mut faults = Vec::new();
-    for file in all_rust() {
+    for file in all_rust().into_iter().filter(|file| file.path != "tests/tidy/main.rs") {
         let first =
             file.text.lines().take_while(|line| line.starts_with("//!") || line.starts_with("#!")).collect::<String>();
         if file

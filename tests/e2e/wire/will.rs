@@ -104,8 +104,8 @@ fn a_refused_connection_has_no_will() {
 #[test]
 fn a_retained_will_is_retained() {
     // [MQTT-3.1.2-15]
-    let broker = Broker::start();
     for version in Version::ALL {
+        let broker = Broker::start();
         let topic = format!("will/kept/{version:?}");
         let will = Will { retain: true, qos: 1, ..Will::new(&topic, b"gone") };
         let mut watcher = watcher(&broker, version);
