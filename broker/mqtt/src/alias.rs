@@ -49,7 +49,10 @@ impl TopicAliases {
         if self.topics.len() <= index {
             self.topics.resize(index + 1, None);
         }
-        if let Some(slot) = self.topics.get_mut(index) {
+        // Some clients send topic and alias together every time: that must not allocate.
+        if let Some(slot) = self.topics.get_mut(index)
+            && slot.as_deref() != Some(topic.as_str())
+        {
             *slot = Some(topic.as_str().into());
         }
         Ok(())

@@ -21,6 +21,7 @@ type Result<T> = std::result::Result<T, DecodeError>;
 /// # Errors
 /// What is wrong with it; [`DecodeError::reason`] is what to tell the peer.
 pub fn decode<'a>(version: Version, frame: Frame<'a>) -> Result<Packet<'a>> {
+    check_length(version, frame)?;
     let mut reader = Reader::new(frame.body);
     let packet = match frame.packet_type() {
         PacketType::Connect => return decode_connect(frame).map(|connect| Packet::Connect(Box::new(connect))),
@@ -31,9 +32,9 @@ pub fn decode<'a>(version: Version, frame: Frame<'a>) -> Result<Packet<'a>> {
         PacketType::PubRel => Packet::PubRel(ack(version, &mut reader, is_release_reason)?),
         PacketType::PubComp => Packet::PubComp(ack(version, &mut reader, is_release_reason)?),
         PacketType::Subscribe => Packet::Subscribe(subscribe(version, &mut reader)?),
-        PacketType::SubAck => Packet::SubAck(suback(version, &mut reader)?),
+        PacketType::SubAck => Packet::SubAck(suback(version, &mut reader, is_subscribe_code)?),
         PacketType::Unsubscribe => Packet::Unsubscribe(unsubscribe(version, &mut reader)?),
-        PacketType::UnsubAck => Packet::UnsubAck(suback(version, &mut reader)?),
+        PacketType::UnsubAck => Packet::UnsubAck(suback(version, &mut reader, is_unsubscribe_code)?),
         PacketType::PingReq => Packet::PingReq,
         PacketType::PingResp => Packet::PingResp,
         PacketType::Disconnect => Packet::Disconnect(disconnect(version, &mut reader)?),
@@ -50,7 +51,7 @@ pub fn decode_connect(frame: Frame<'_>) -> Result<Connect<'_>> {
     let mut reader = Reader::new(frame.body);
     let name = reader.binary()?;
     let level = reader.u8()?;
-    // [MQTT-3.1.2-1] [MQTT-3.1.2-2]
+    // [MQTT-3.1.2-1] [MQTT-3.1.2-2] [MQTT3-3.1.2-2]
     let (version, bridge) = match (name, level) {
         (b"MQTT", 5) => (Version::V5, false),
         (b"MQTT", 4 | 0x84) => (Version::V311, level > 0x80),
@@ -58,6 +59,7 @@ pub fn decode_connect(frame: Frame<'_>) -> Result<Connect<'_>> {
         (b"MQTT" | b"MQIsdp", _) => return Err(DecodeError::UnsupportedProtocolVersion),
         _ => return Err(DecodeError::ProtocolName),
     };
+    check_length(version, frame)?;
     let flags = reader.u8()?;
     let has = |bit: u8| flags & bit != 0;
     // [MQTT-3.1.2-3]
@@ -69,12 +71,15 @@ pub fn decode_connect(frame: Frame<'_>) -> Result<Connect<'_>> {
         Version::V5 => ConnectProperties::decode(reader.section()?)?,
         Version::V31 | Version::V311 => ConnectProperties::default(),
     };
+    // [MQTT-3.1.3-1] [MQTT-3.1.3-3] from here on the order is that of the fields.
     let client_id = reader.string()?;
+    // [MQTT-3.1.2-9] [MQTT3-3.1.2-11]
     let will = if has(0x04) {
         let properties = match version {
             Version::V5 => WillProperties::decode(reader.section()?)?,
             Version::V31 | Version::V311 => WillProperties::default(),
         };
+        // [MQTT-3.1.3-11]
         let topic = TopicName::parse(reader.raw_string()?)?;
         let payload = reader.binary()?;
         // [MQTT-3.1.2-12]
@@ -90,7 +95,9 @@ pub fn decode_connect(frame: Frame<'_>) -> Result<Connect<'_>> {
     if has(0x40) && !has(0x80) && version == Version::V311 {
         return Err(DecodeError::ConnectFlags);
     }
+    // What the flags announce has to come, and nothing else: [MQTT-3.1.2-16] [MQTT-3.1.2-17] [MQTT-3.1.2-18] [MQTT-3.1.2-19].
     let lenient = version == Version::V31;
+    // [MQTT-3.1.3-12]
     let user_name = if has(0x80) && !(lenient && reader.is_empty()) { Some(reader.string()?) } else { None };
     let password = if has(0x40) && !(lenient && reader.is_empty()) { Some(reader.binary()?) } else { None };
     if !reader.is_empty() {
@@ -115,6 +122,7 @@ pub fn decode_connect(frame: Frame<'_>) -> Result<Connect<'_>> {
 /// What is wrong with it.
 #[inline]
 pub fn decode_publish(version: Version, frame: Frame<'_>) -> Result<Publish<'_>> {
+    check_length(version, frame)?;
     // [MQTT-3.3.1-4]
     let qos = QoS::try_from((frame.first >> 1) & 0b11).map_err(|_| DecodeError::QoS)?;
     let dup = frame.first & 0x08 != 0;
@@ -137,7 +145,7 @@ pub fn decode_publish(version: Version, frame: Frame<'_>) -> Result<Publish<'_>>
     let topic = if !text.is_empty() {
         // [MQTT-3.3.2-1] [MQTT-3.3.2-2]
         Some(TopicName::parse(text)?)
-    } else if version == Version::V5 {
+    } else if version.is_v5() {
         if properties.topic_alias.is_none() {
             return Err(DecodeError::NoTopic);
         }
@@ -148,6 +156,12 @@ pub fn decode_publish(version: Version, frame: Frame<'_>) -> Result<Publish<'_>>
     Ok(Publish { dup, qos, retain: frame.first & 0x01 != 0, topic, id, properties, payload: reader.rest() })
 }
 
+/// [MQTT-1.5.5-1]
+#[inline]
+fn check_length(version: Version, frame: Frame<'_>) -> Result<()> {
+    if version.is_v5() && !frame.is_shortest() { Err(DecodeError::RemainingLength) } else { Ok(()) }
+}
+
 fn connack<'a>(version: Version, reader: &mut Reader<'a>) -> Result<ConnAck<'a>> {
     let flags = reader.u8()?;
     // [MQTT-3.2.2-1]
@@ -155,7 +169,7 @@ fn connack<'a>(version: Version, reader: &mut Reader<'a>) -> Result<ConnAck<'a>>
         return Err(DecodeError::Flags);
     }
     let code = reader.u8()?;
-    let (reason, properties) = if version == Version::V5 {
+    let (reason, properties) = if version.is_v5() {
         let reason = ConnectReason::try_from(code).map_err(|_| DecodeError::ReasonCode)?;
         (reason, ConnAckProperties::decode(reader.section()?)?)
     } else {
@@ -176,7 +190,7 @@ fn connack<'a>(version: Version, reader: &mut Reader<'a>) -> Result<ConnAck<'a>>
 fn ack<'a>(version: Version, reader: &mut Reader<'a>, belongs: fn(ReasonCode) -> bool) -> Result<Ack<'a>> {
     let id = PacketId::new(reader.u16()?).ok_or(DecodeError::PacketIdentifier)?;
     let (mut reason, mut properties) = (ReasonCode::Success, AckProperties::default());
-    if version == Version::V5 && !reader.is_empty() {
+    if version.is_v5() && !reader.is_empty() {
         reason = ReasonCode::try_from(reader.u8()?).map_err(|_| DecodeError::ReasonCode)?;
         if !belongs(reason) {
             return Err(DecodeError::ReasonCode);
@@ -236,10 +250,11 @@ fn subscribe<'a>(version: Version, reader: &mut Reader<'a>) -> Result<Subscribe<
 }
 
 fn filter_request<'a>(version: Version, list: &mut Reader<'a>) -> Result<FilterRequest<'a>> {
+    // [MQTT-3.8.3-1]
     let filter = TopicFilter::parse(list.raw_string()?)?;
     let byte = list.u8()?;
     // [MQTT3-3.8.3-4] MQTT 3 has the QoS alone.
-    if version != Version::V5 && byte > 2 {
+    if !version.is_v5() && byte > 2 {
         return Err(DecodeError::SubscribeOptions);
     }
     Ok((filter, SubscribeOptions::from_byte(byte)?))
@@ -286,13 +301,32 @@ impl SubscribeOptions {
     }
 }
 
-fn suback<'a>(version: Version, reader: &mut Reader<'a>) -> Result<SubAck<'a>> {
+fn suback<'a>(version: Version, reader: &mut Reader<'a>, belongs: fn(Version, u8) -> bool) -> Result<SubAck<'a>> {
     let id = request_id(reader)?;
     let properties = match version {
         Version::V5 => AckProperties::decode(reader.section()?)?,
         Version::V31 | Version::V311 => AckProperties::default(),
     };
-    Ok(SubAck { id, properties, codes: reader.take(reader.rest().len())? })
+    let codes = reader.take(reader.rest().len())?;
+    if codes.iter().all(|code| belongs(version, *code)) {
+        Ok(SubAck { id, properties, codes })
+    } else {
+        Err(DecodeError::ReasonCode)
+    }
+}
+
+/// [MQTT-3.9.3-2] [MQTT3-3.9.3-2]
+fn is_subscribe_code(version: Version, code: u8) -> bool {
+    match code {
+        0..=2 | 0x80 => true,
+        0x83 | 0x87 | 0x8F | 0x91 | 0x97 | 0x9E | 0xA1 | 0xA2 => version.is_v5(),
+        _ => false,
+    }
+}
+
+/// [MQTT-3.11.3-2] an MQTT 3 UNSUBACK has none.
+fn is_unsubscribe_code(version: Version, code: u8) -> bool {
+    version.is_v5() && matches!(code, 0x00 | 0x11 | 0x80 | 0x83 | 0x87 | 0x8F | 0x91)
 }
 
 fn unsubscribe<'a>(version: Version, reader: &mut Reader<'a>) -> Result<Unsubscribe<'a>> {
@@ -308,6 +342,7 @@ fn unsubscribe<'a>(version: Version, reader: &mut Reader<'a>) -> Result<Unsubscr
         return Err(DecodeError::NoFilters);
     }
     while !list.is_empty() {
+        // [MQTT-3.10.3-1]
         TopicFilter::parse(list.raw_string()?)?;
     }
     Ok(Unsubscribe { id, properties, filters })
@@ -323,10 +358,10 @@ impl<'a> UnsubscribeFilters<'a> {
 
 fn disconnect<'a>(version: Version, reader: &mut Reader<'a>) -> Result<Disconnect<'a>> {
     let (mut reason, mut properties) = (ReasonCode::Success, DisconnectProperties::default());
-    if version == Version::V5 && !reader.is_empty() {
+    if version.is_v5() && !reader.is_empty() {
         // [MQTT-3.14.2-1]
         reason = ReasonCode::try_from(reader.u8()?).map_err(|_| DecodeError::ReasonCode)?;
-        if matches!(reason as u8, 0x01..=0x03 | 0x05..=0x7F) {
+        if !is_disconnect_reason(reason) {
             return Err(DecodeError::ReasonCode);
         }
         if !reader.is_empty() {
@@ -336,8 +371,17 @@ fn disconnect<'a>(version: Version, reader: &mut Reader<'a>) -> Result<Disconnec
     Ok(Disconnect { reason, properties })
 }
 
+/// [MQTT-3.14.2-1] of either side (MQTT 5, 2.4).
+fn is_disconnect_reason(reason: ReasonCode) -> bool {
+    let of_connect = [0x84..=0x86, 0x88..=0x88, 0x8A..=0x8A];
+    let of_acks = 0x91..=0x92;
+    let code = reason as u8;
+    matches!(reason, ReasonCode::Success | ReasonCode::DisconnectWithWill)
+        || (reason.is_error() && !of_acks.contains(&code) && !of_connect.iter().any(|codes| codes.contains(&code)))
+}
+
 fn auth<'a>(version: Version, reader: &mut Reader<'a>) -> Result<Auth<'a>> {
-    if version != Version::V5 {
+    if !version.is_v5() {
         return Err(DecodeError::PacketType);
     }
     if reader.is_empty() {

@@ -6,8 +6,8 @@ use crate::packet::{
     Version,
 };
 use crate::properties::{id, variable_len};
-use crate::property::{AckProperties, PublishProperties};
-use crate::reason::ReasonCode;
+use crate::property::AckProperties;
+use crate::reason::{ConnectReason, ReasonCode};
 use crate::topic::{TopicFilter, TopicName};
 
 /// PINGREQ.
@@ -62,13 +62,12 @@ impl Delivery<'_> {
     #[inline]
     fn lengths(&self, version: Version) -> (usize, usize) {
         let topic = if self.omit_topic { 0 } else { self.topic.as_str().len() };
-        let fixed = 2 + topic + if self.id.is_some() { 2 } else { 0 } + self.payload.len();
-        match version {
-            Version::V31 | Version::V311 => (0, fixed),
-            Version::V5 => {
-                let properties = self.property_bytes();
-                (properties, fixed + variable_len(length(properties)) + properties)
-            }
+        let fixed = 2 + topic + id_len(self.qos, self.id) + self.payload.len();
+        if version.is_v5() {
+            let properties = self.property_bytes();
+            (properties, fixed + variable_len(length(properties)) + properties)
+        } else {
+            (0, fixed)
         }
     }
 }
@@ -92,7 +91,7 @@ pub fn encode_delivery(version: Version, delivery: &Delivery<'_>, out: &mut Vec<
     if let Some(id) = delivery.id {
         out.extend_from_slice(&id.get().to_be_bytes());
     }
-    if version == Version::V5 {
+    if version.is_v5() {
         variable(out, length(properties));
         if properties > 0 {
             if let Some(alias) = delivery.topic_alias {
@@ -142,7 +141,7 @@ impl AckKind {
 #[inline]
 pub fn encode_ack(version: Version, kind: AckKind, id: PacketId, reason: ReasonCode, out: &mut Vec<u8>) {
     let [high, low] = id.get().to_be_bytes();
-    if version == Version::V5 && reason != ReasonCode::Success {
+    if version.is_v5() && reason != ReasonCode::Success {
         out.extend_from_slice(&[kind.first(), 3, high, low, reason as u8]);
     } else {
         out.extend_from_slice(&[kind.first(), 2, high, low]);
@@ -172,14 +171,24 @@ pub fn encode(version: Version, packet: &Packet<'_>, out: &mut Vec<u8>) {
 
 /// Appends a PUBLISH of either direction.
 pub fn encode_publish(version: Version, publish: &Publish<'_>, out: &mut Vec<u8>) {
-    framed(publish_first(publish.dup, publish.qos, publish.retain), out, |body| {
-        binary(body, publish.topic.map_or(b"", |topic| topic.as_str().as_bytes()));
-        if let Some(id) = publish.id {
-            body.extend_from_slice(&id.get().to_be_bytes());
-        }
-        section(version, body, |out| PublishProperties::encode(&publish.properties, out));
-        body.extend_from_slice(publish.payload);
-    });
+    let topic = publish.topic.map_or("", TopicName::as_str);
+    let mut remaining = 2 + topic.len() + id_len(publish.qos, publish.id) + publish.payload.len();
+    let properties = if version.is_v5() { publish.properties.encoded_len() } else { 0 };
+    if version.is_v5() {
+        remaining += variable_len(length(properties)) + properties;
+    }
+    out.reserve(remaining + 5);
+    out.push(publish_first(publish.dup, publish.qos, publish.retain));
+    variable(out, length(remaining));
+    binary(out, topic.as_bytes());
+    if let Some(id) = publish.id {
+        out.extend_from_slice(&id.get().to_be_bytes());
+    }
+    if version.is_v5() {
+        variable(out, length(properties));
+        publish.properties.encode(out);
+    }
+    out.extend_from_slice(publish.payload);
 }
 
 /// Appends a SUBSCRIBE of these requests.
@@ -196,7 +205,7 @@ pub fn encode_subscribe<'a>(
         section(version, body, |out| properties.encode(out));
         for (filter, options) in requests {
             binary(body, filter.as_str().as_bytes());
-            body.push(if version == Version::V5 { options.to_byte() } else { options.qos as u8 });
+            body.push(if version.is_v5() { options.to_byte() } else { options.qos as u8 });
         }
     });
 }
@@ -217,6 +226,13 @@ pub fn encode_unsubscribe<'a>(
     });
 }
 
+/// Bytes of a PUBLISH's packet identifier.
+#[inline]
+fn id_len(qos: QoS, id: Option<PacketId>) -> usize {
+    debug_assert_eq!(qos != QoS::AtMostOnce, id.is_some(), "[MQTT-2.2.1-2] an identifier above QoS 0 and only there");
+    if id.is_some() { 2 } else { 0 }
+}
+
 #[inline]
 fn publish_first(dup: bool, qos: QoS, retain: bool) -> u8 {
     0x30 | u8::from(dup) << 3 | (qos as u8) << 1 | u8::from(retain)
@@ -225,7 +241,7 @@ fn publish_first(dup: bool, qos: QoS, retain: bool) -> u8 {
 fn connect(packet: &Connect<'_>, out: &mut Vec<u8>) {
     framed(0x10, out, |body| {
         binary(body, if packet.version == Version::V31 { b"MQIsdp" } else { b"MQTT" });
-        body.push(packet.version as u8 | u8::from(packet.bridge && packet.version != Version::V5) << 7);
+        body.push(packet.version as u8 | u8::from(packet.bridge && !packet.version.is_v5()) << 7);
         let will = packet.will.as_ref();
         body.push(
             u8::from(packet.clean_start) << 1
@@ -252,9 +268,11 @@ fn connect(packet: &Connect<'_>, out: &mut Vec<u8>) {
 
 fn connack(version: Version, packet: &ConnAck<'_>, out: &mut Vec<u8>) {
     framed(0x20, out, |body| {
-        // [MQTT-3.2.2-2] MQTT 3.1 has no session present flag.
-        body.push(u8::from(packet.session_present && version != Version::V31));
-        body.push(if version == Version::V5 { packet.reason as u8 } else { packet.reason.return_code() });
+        // [MQTT-3.2.2-6] not with a refusal. MQTT 3.1 has no session present flag.
+        let session_present = packet.session_present && packet.reason == ConnectReason::Success;
+        body.push(u8::from(session_present && version != Version::V31));
+        // [MQTT-3.2.2-8]
+        body.push(if version.is_v5() { packet.reason as u8 } else { packet.reason.return_code() });
         section(version, body, |out| packet.properties.encode(out));
     });
 }
@@ -267,7 +285,7 @@ fn ack(
     properties: &AckProperties<'_>,
     out: &mut Vec<u8>,
 ) {
-    if version != Version::V5 || properties.is_empty() {
+    if !version.is_v5() || properties.is_empty() {
         encode_ack(version, kind, id, reason, out);
         return;
     }
@@ -291,7 +309,7 @@ fn suback(version: Version, packet_type: PacketType, packet: &SubAck<'_>, out: &
         body.extend_from_slice(&packet.id.get().to_be_bytes());
         section(version, body, |out| packet.properties.encode(out));
         // MQTT 3's UNSUBACK has no codes (3.11.3).
-        if version == Version::V5 || packet_type == PacketType::SubAck {
+        if version.is_v5() || packet_type == PacketType::SubAck {
             body.extend_from_slice(packet.codes);
         }
     });
@@ -307,7 +325,7 @@ fn unsubscribe(version: Version, packet: &Unsubscribe<'_>, out: &mut Vec<u8>) {
 
 fn disconnect(version: Version, packet: &Disconnect<'_>, out: &mut Vec<u8>) {
     framed(0xE0, out, |body| {
-        if version != Version::V5 {
+        if !version.is_v5() {
             return;
         }
         if !packet.properties.is_empty() {
@@ -332,9 +350,9 @@ fn framed(first: u8, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     prefixed(out, write);
 }
 
-/// Writes a property section, in MQTT 5.
+/// Writes a property section, in MQTT 5; without properties it is its length alone [MQTT-2.2.2-1].
 fn section(version: Version, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
-    if version == Version::V5 {
+    if version.is_v5() {
         prefixed(out, write);
     }
 }
@@ -344,9 +362,13 @@ fn prefixed(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     let at = out.len();
     out.push(0);
     write(out);
-    let mut prefix = Vec::with_capacity(4);
-    variable(&mut prefix, length(out.len() - at - 1));
-    out.splice(at..=at, prefix);
+    let value = length(out.len() - at - 1);
+    let size = variable_len(value);
+    let prefix: [u8; 4] = std::array::from_fn(|index| {
+        let more = if index + 1 < size { 0x80 } else { 0 };
+        ((value >> (7 * index)) & 0x7F) as u8 | more
+    });
+    out.splice(at..=at, prefix.into_iter().take(size));
 }
 
 /// Appends a length-prefixed string or binary data.
@@ -369,5 +391,6 @@ pub(crate) fn variable(out: &mut Vec<u8>, mut value: u32) {
 
 #[inline]
 fn length(bytes: usize) -> u32 {
+    debug_assert!(bytes < 1 << 28, "the caller bounds its packets");
     u32::try_from(bytes).expect("a packet has at most 256 MiB")
 }

@@ -62,8 +62,10 @@ pub enum DecodeError {
     RepeatedProperty,
     /// A value that the property can't have.
     PropertyValue,
-    /// Authentication data without a method [MQTT-3.1.2-30].
+    /// Authentication data without a method (MQTT 5, 3.1.2.11.10).
     AuthenticationData,
+    /// A client's PUBLISH with a subscription identifier (MQTT 5, 3.3.4).
+    IdentifierFromClient,
 }
 
 impl DecodeError {
@@ -95,7 +97,8 @@ impl DecodeError {
             | Self::MisplacedProperty
             | Self::RepeatedProperty
             | Self::PropertyValue
-            | Self::AuthenticationData => ReasonCode::ProtocolError,
+            | Self::AuthenticationData
+            | Self::IdentifierFromClient => ReasonCode::ProtocolError,
             Self::TopicAlias => ReasonCode::TopicAliasInvalid,
             Self::TooLarge => ReasonCode::PacketTooLarge,
             Self::ProtocolName | Self::UnsupportedProtocolVersion => ReasonCode::UnsupportedProtocolVersion,
@@ -138,6 +141,7 @@ impl fmt::Display for DecodeError {
             Self::RepeatedProperty => "a property is there twice",
             Self::PropertyValue => "a property has a value that it can't have",
             Self::AuthenticationData => "there is authentication data without a method",
+            Self::IdentifierFromClient => "a client must not send subscription identifiers",
         })
     }
 }

@@ -46,7 +46,7 @@ impl PacketType {
         })
     }
 
-    /// [MQTT-2.1.3-1] the flags of all but PUBLISH are fixed.
+    /// [MQTT-2.1.3-1] [MQTT-3.8.1-1] [MQTT-3.10.1-1] [MQTT-3.14.1-1] [MQTT-3.15.1-1] the flags of all but PUBLISH are fixed.
     fn flags(self) -> Option<u8> {
         match self {
             Self::Publish => None,
@@ -83,7 +83,14 @@ impl<'a> Frame<'a> {
         self.packet_type
     }
 
-    /// Appends the packet as it was.
+    /// [MQTT-1.5.5-1] whether the remaining length has as few bytes as it can. MQTT 3 doesn't ask for that, and there are devices
+    /// that set aside a fixed number of bytes.
+    #[inline]
+    pub(crate) fn is_shortest(&self) -> bool {
+        self.header == 2 || self.body.len() >> (7 * (u32::from(self.header) - 2)) != 0
+    }
+
+    /// Appends the packet, with the shortest remaining length.
     pub fn copy_to(&self, out: &mut Vec<u8>) {
         out.push(self.first);
         let length = u32::try_from(self.body.len()).expect("a body is at most 256 MiB");
@@ -131,8 +138,7 @@ fn remaining_length(bytes: &[u8]) -> Result<Option<(u32, u8)>, DecodeError> {
         let Some(&byte) = bytes.get(index as usize) else { return Ok(None) };
         length |= u32::from(byte & 0x7F) << (7 * index);
         if byte < 0x80 {
-            // [MQTT-1.5.5-1] the shortest form.
-            return if byte == 0 { Err(DecodeError::RemainingLength) } else { Ok(Some((length, size))) };
+            return Ok(Some((length, size)));
         }
     }
     Err(DecodeError::RemainingLength)

@@ -1,5 +1,6 @@
 //! Packets of all versions, in one internal type. Everything borrows from the buffer that was read.
 
+use crate::error::DecodeError;
 use crate::property::{
     AckProperties, AuthProperties, ConnAckProperties, ConnectProperties, DisconnectProperties, PublishProperties,
     SubscribeProperties, WillProperties,
@@ -16,6 +17,26 @@ pub enum Version {
     V311 = 4,
     /// MQTT 5.0 (`MQTT`, level 5).
     V5 = 5,
+}
+
+impl Version {
+    /// The version of a level in CONNECT, without the bridge bit.
+    #[must_use]
+    pub fn from_level(level: u8) -> Option<Self> {
+        match level {
+            3 => Some(Self::V31),
+            4 => Some(Self::V311),
+            5 => Some(Self::V5),
+            _ => None,
+        }
+    }
+
+    /// Whether packets have properties and reason codes.
+    #[inline]
+    #[must_use]
+    pub fn is_v5(self) -> bool {
+        self == Self::V5
+    }
 }
 
 /// Quality of service.
@@ -126,7 +147,7 @@ pub struct Publish<'a> {
     pub qos: QoS,
     /// RETAIN.
     pub retain: bool,
-    /// The topic as text: empty if the packet has only a topic alias (MQTT 5); else a valid topic name.
+    /// `None` if the packet has only a topic alias (MQTT 5).
     pub topic: Option<TopicName<'a>>,
     /// Some exactly if QoS is above 0.
     pub id: Option<PacketId>,
@@ -134,6 +155,22 @@ pub struct Publish<'a> {
     pub properties: PublishProperties<'a>,
     /// The application's bytes.
     pub payload: &'a [u8],
+}
+
+impl Publish<'_> {
+    /// What a server must check besides, since decoding takes the packets of either direction: subscription identifiers are its own
+    /// to send (MQTT 5, 3.3.4).
+    ///
+    /// # Errors
+    /// [`DecodeError::IdentifierFromClient`].
+    #[inline]
+    pub fn check_from_client(&self) -> Result<(), DecodeError> {
+        if self.properties.subscription_identifiers.is_empty() {
+            Ok(())
+        } else {
+            Err(DecodeError::IdentifierFromClient)
+        }
+    }
 }
 
 /// PUBACK, PUBREC, PUBREL, PUBCOMP.

@@ -80,8 +80,10 @@ fn next<'a>(reader: &mut Reader<'a>) -> Result<(u8, Value<'a>)> {
         | id::AUTHENTICATION_METHOD
         | id::RESPONSE_INFORMATION
         | id::SERVER_REFERENCE
+        // [MQTT-3.3.2-13] [MQTT-3.3.2-19]
         | id::REASON_STRING => Value::Text(reader.string()?),
         id::CORRELATION_DATA | id::AUTHENTICATION_DATA => Value::Binary(reader.binary()?),
+        // [MQTT-1.5.7-1]
         id::USER => Value::Pair(reader.string()?, reader.string()?),
         _ => return Err(DecodeError::UnknownProperty),
     };
@@ -234,6 +236,12 @@ impl<'a> PublishProperties<'a> {
         })
     }
 
+    /// How many bytes [`PublishProperties::encode`] appends.
+    pub(crate) fn encoded_len(&self) -> usize {
+        let identifiers: usize = self.identifiers().map(|identifier| 1 + variable_len(identifier)).sum();
+        self.topic_alias.map_or(0, |_| 3) + self.message_expiry_s.map_or(0, |_| 5) + identifiers + self.forwardable.len
+    }
+
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         two(out, id::TOPIC_ALIAS, self.topic_alias);
         four(out, id::MESSAGE_EXPIRY, self.message_expiry_s);
@@ -384,6 +392,9 @@ impl<'a> ConnAckProperties<'a> {
             (id::AUTHENTICATION_DATA, Value::Binary(v)) => once(&mut p.authentication_data, v),
             _ => Ok(false),
         })?;
+        if p.authentication_data.is_some() && p.authentication_method.is_none() {
+            return Err(DecodeError::AuthenticationData);
+        }
         Ok(p)
     }
 

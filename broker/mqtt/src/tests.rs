@@ -1,5 +1,8 @@
 //! Round trips, truncations and garbage for every packet; and a table of what is refused, and how.
 
+mod arbitrary;
+mod hot;
+
 use proptest::prelude::*;
 
 use crate::*;
@@ -168,7 +171,8 @@ proptest! {
                 round_trip(version, &Packet::PubRel(Ack { id, reason: ReasonCode::Success, properties }));
                 round_trip(version, &Packet::PubComp(Ack { id, reason: ReasonCode::Success, properties }));
                 round_trip(version, &Packet::SubAck(SubAck { id, properties, codes: &[0, 1, 0x80] }));
-                round_trip(version, &Packet::UnsubAck(SubAck { id, properties, codes: &[] }));
+                let codes: &[u8] = if version.is_v5() { &[0, 0x11, 0x87] } else { &[] };
+                round_trip(version, &Packet::UnsubAck(SubAck { id, properties, codes }));
             }
         }
     }
@@ -185,11 +189,11 @@ proptest! {
     fn garbage_bodies_never_panic(version in version(), first in any::<u8>(), body in proptest::collection::vec(any::<u8>(), 0..127)) {
         let mut bytes = vec![first, body.len() as u8];
         bytes.extend_from_slice(&body);
-        if let Ok(Some(frame)) = frame(&bytes, 1 << 20) {
-            if let Ok(Packet::Publish(publish)) = decode(version, frame) {
-                let _ = publish.properties.forwardable.iter().count();
-                publish.properties.forwardable.copy_to(&mut Vec::new());
-            }
+        if let Ok(Some(frame)) = frame(&bytes, 1 << 20)
+            && let Ok(Packet::Publish(publish)) = decode(version, frame)
+        {
+            let _ = publish.properties.forwardable.iter().count();
+            publish.properties.forwardable.copy_to(&mut Vec::new());
         }
     }
 }
@@ -245,7 +249,15 @@ fn malformed_packets_are_refused_with_their_reasons() {
         ("a2 03 00 01 00", E::NoFilters),
         ("c0 01 00", E::Trailing),
         ("e0 01 7f", E::ReasonCode),
+        ("e0 01 84", E::ReasonCode),
+        ("e0 01 91", E::ReasonCode),
         ("f0 01 01", E::ReasonCode),
+        ("20 07 00 00 04 16 00 01 61", E::AuthenticationData),
+        ("20 03 02 00 00", E::Flags),
+        ("20 03 00 01 00", E::ReasonCode),
+        ("90 04 00 01 00 03", E::ReasonCode),
+        ("b0 04 00 01 00 01", E::ReasonCode),
+        ("30 84 80 00 00 01 61 00", E::RemainingLength),
     ];
     for (hex, error) in v5 {
         assert_eq!(refused(Version::V5, hex), error, "{hex}");
@@ -257,11 +269,75 @@ fn malformed_packets_are_refused_with_their_reasons() {
         ("82 06 00 01 00 01 61 04", E::SubscribeOptions),
         ("40 03 00 01 00", E::Trailing),
         ("e0 01 00", E::Trailing),
+        ("90 03 00 01 87", E::ReasonCode),
+        ("b0 03 00 01 00", E::ReasonCode),
         ("f0 00", E::PacketType),
     ];
     for (hex, error) in v311 {
         assert_eq!(refused(Version::V311, hex), error, "{hex}");
     }
+}
+
+#[test]
+fn only_mqtt_5_asks_for_the_shortest_remaining_length() {
+    let bytes = [0x30, 0x84, 0x80, 0x00, 0, 1, b'a', b'!'];
+    let whole = frame(&bytes, 1_000).expect("a frame").expect("whole");
+    assert_eq!((whole.len(), frame_size(&bytes)), (8, Some(8)));
+    assert!(decode_publish(Version::V311, whole).is_ok_and(|publish| publish.payload == b"!"));
+    assert_eq!(decode_publish(Version::V5, whole), Err(DecodeError::RemainingLength));
+    let mut shortest = Vec::new();
+    whole.copy_to(&mut shortest);
+    assert_eq!(shortest, [0x30, 4, 0, 1, b'a', b'!']);
+}
+
+#[test]
+fn the_header_is_refused_before_the_body_comes() {
+    for (bytes, error) in [
+        (&[0x00][..], DecodeError::PacketType),
+        (&[0x83], DecodeError::Flags),
+        (&[0x30, 0xFF, 0xFF, 0xFF, 0xFF], DecodeError::RemainingLength),
+        (&[0x30, 99], DecodeError::TooLarge),
+    ] {
+        assert_eq!(frame(bytes, 100), Err(error));
+    }
+    // The fixed header counts: 2 and 98 bytes are the whole 100.
+    assert_eq!(frame(&[0x30, 98], 100), Ok(None));
+    assert_eq!((frame_size(&[0x30]), frame_size(&[0x30, 0x80]), frame_size(&[0x30, 98])), (None, None, Some(100)));
+}
+
+#[test]
+fn a_server_refuses_subscription_identifiers() {
+    let bytes = [0x30, 6, 0, 1, b'a', 2, 0x0B, 1];
+    let publish = decode_publish(Version::V5, frame(&bytes, 100).expect("a frame").expect("whole")).expect("a packet");
+    assert_eq!(publish.properties.identifiers().collect::<Vec<_>>(), [1]);
+    assert_eq!(publish.check_from_client(), Err(DecodeError::IdentifierFromClient));
+    assert_eq!(DecodeError::IdentifierFromClient.reason(), ReasonCode::ProtocolError);
+    let plain = Publish { properties: PublishProperties::default(), ..publish };
+    assert_eq!(plain.check_from_client(), Ok(()));
+}
+
+#[test]
+fn a_refusal_has_no_session_and_a_return_code_in_mqtt_3() {
+    for (reason, v311, v5) in [
+        (ConnectReason::Success, [0x20, 2, 1, 0], [0x20, 3, 1, 0, 0]),
+        (ConnectReason::BadUserNameOrPassword, [0x20, 2, 0, 4], [0x20, 3, 0, 0x86, 0]),
+        (ConnectReason::UnsupportedProtocolVersion, [0x20, 2, 0, 1], [0x20, 3, 0, 0x84, 0]),
+    ] {
+        let packet =
+            Packet::ConnAck(Box::new(ConnAck { session_present: true, reason, properties: Default::default() }));
+        let (mut three, mut five) = (Vec::new(), Vec::new());
+        encode(Version::V311, &packet, &mut three);
+        encode(Version::V5, &packet, &mut five);
+        assert_eq!((three.as_slice(), five.as_slice()), (&v311[..], &v5[..]));
+    }
+}
+
+#[test]
+fn levels_name_versions() {
+    for version in [Version::V31, Version::V311, Version::V5] {
+        assert_eq!(Version::from_level(version as u8), Some(version));
+    }
+    assert_eq!(Version::from_level(6), None);
 }
 
 #[test]

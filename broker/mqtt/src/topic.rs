@@ -46,15 +46,16 @@ impl<'a> TopicName<'a> {
     #[inline]
     pub fn parse(text: &'a str) -> Result<Self, TopicError> {
         check_length(text)?;
-        for byte in text.bytes() {
-            if byte == b'+' || byte == b'#' {
-                return Err(TopicError::WildcardInName);
-            }
-            if byte < 0x20 || byte == 0x7F {
-                return Err(TopicError::ControlCharacter);
-            }
+        // No early exit, so that it becomes vector instructions: names are short, and nearly all of them are valid.
+        let faulty = text.bytes().fold(false, |faulty, byte| faulty | is_wildcard(byte) | is_control(byte));
+        if !faulty {
+            return Ok(Self(text));
         }
-        Ok(Self(text))
+        match text.bytes().find(|byte| is_wildcard(*byte) || is_control(*byte)) {
+            Some(byte) if is_control(byte) => Err(TopicError::ControlCharacter),
+            // [MQTT-4.7.0-1]
+            _ => Err(TopicError::WildcardInName),
+        }
     }
 
     /// Takes a text that was a topic name before.
@@ -92,7 +93,7 @@ impl<'a> TopicFilter<'a> {
     /// What is wrong with it.
     pub fn parse(text: &'a str) -> Result<Self, TopicError> {
         check_length(text)?;
-        if text.bytes().any(|byte| byte < 0x20 || byte == 0x7F) {
+        if text.bytes().any(is_control) {
             return Err(TopicError::ControlCharacter);
         }
         let inner = match text.strip_prefix("$share/") {
@@ -172,6 +173,16 @@ impl<'a> TopicFilter<'a> {
             }
         }
     }
+}
+
+fn is_wildcard(byte: u8) -> bool {
+    byte == b'+' || byte == b'#'
+}
+
+/// U+0000 [MQTT-1.5.4-2], and the characters that a string should not have either (MQTT 5, 1.5.4).
+#[inline]
+pub(crate) fn is_control(byte: u8) -> bool {
+    byte < 0x20 || byte == 0x7F
 }
 
 fn check_length(text: &str) -> Result<(), TopicError> {
