@@ -1,0 +1,168 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, Faults, Kind, Listener};
+
+/// MQTT device-access broker.
+#[derive(Parser, Debug)]
+#[command(name = "turnpike", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// What to do; `serve` if nothing is said.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Options of `serve`.
+    #[command(flatten)]
+    pub serve: Serve,
+}
+
+/// What to do.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Serve clients until SIGTERM.
+    Serve(Serve),
+    /// List every fault of a configuration; exit 64 if there is any.
+    Check {
+        /// The file.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Print the client id, user name and password of a device.
+    Credential(Credential),
+}
+
+/// Options of `serve`. Where a listener flag is given, only the listeners named by flags open; port 0 takes a free one.
+#[derive(Args, Clone, Default, Debug)]
+pub struct Serve {
+    /// Configuration file.
+    #[arg(long)]
+    pub config: Option<PathBuf>,
+    /// Folder of everything that survives.
+    #[arg(long)]
+    pub data: Option<PathBuf>,
+    /// MQTT over TCP.
+    #[arg(long, value_name = "ADDR")]
+    pub mqtt: Option<SocketAddr>,
+    /// MQTT over TLS.
+    #[arg(long, value_name = "ADDR")]
+    pub mqtts: Option<SocketAddr>,
+    /// MQTT over WebSocket.
+    #[arg(long, value_name = "ADDR")]
+    pub ws: Option<SocketAddr>,
+    /// MQTT over WebSocket over TLS.
+    #[arg(long, value_name = "ADDR")]
+    pub wss: Option<SocketAddr>,
+    /// HTTP API.
+    #[arg(long, value_name = "ADDR")]
+    pub http: Option<SocketAddr>,
+    /// Let everybody in, on every topic; only while every MQTT listener is on loopback.
+    #[arg(long)]
+    pub anonymous: bool,
+}
+
+/// Options of `credential`.
+#[derive(Args, Debug)]
+pub struct Credential {
+    /// native or aliyun.
+    #[arg(long)]
+    pub profile: turnpike_authz::profile::Profile,
+    /// Product key.
+    #[arg(long)]
+    pub product: String,
+    /// Device name.
+    #[arg(long)]
+    pub device: String,
+    /// The device's secret; better given by the environment, which others on the machine don't see.
+    #[arg(long, env = "TURNPIKE_DEVICE_SECRET", hide_env_values = true)]
+    pub secret: String,
+    /// Client id; for aliyun what stands before the first `|`.
+    #[arg(long)]
+    pub client_id: Option<String>,
+    /// As one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Serve {
+    /// The configuration: the file's, and what the flags say instead.
+    ///
+    /// # Errors
+    /// Every fault.
+    pub fn configure(&self) -> Result<Config, Faults> {
+        let mut config = match &self.config {
+            Some(file) => Config::load(file)?,
+            None => Config::default(),
+        };
+        if let Some(data) = &self.data {
+            config.data.clone_from(data);
+        }
+        let flags = [(Kind::Mqtt, self.mqtt), (Kind::Mqtts, self.mqtts), (Kind::Ws, self.ws), (Kind::Wss, self.wss)];
+        if flags.iter().any(|(_, address)| address.is_some()) || self.http.is_some() {
+            let configured = std::mem::take(&mut config.listeners);
+            config.listeners = flags
+                .into_iter()
+                .filter_map(|(kind, address)| Some((kind, address?)))
+                .map(|(kind, address)| named_by_flag(&configured, kind, address))
+                .collect();
+            config.http = self.http;
+        }
+        config.anonymous |= self.anonymous;
+        match config.anonymous_fault() {
+            Some(fault) => Err(Faults { file: self.fault_place(), faults: vec![fault] }),
+            None => Ok(config),
+        }
+    }
+
+    fn fault_place(&self) -> PathBuf {
+        self.config.clone().unwrap_or_else(|| PathBuf::from("command line"))
+    }
+}
+
+/// The configured listener of this kind with another address, so that a flag keeps its certificates; else a plain one.
+fn named_by_flag(configured: &[Listener], kind: Kind, address: SocketAddr) -> Listener {
+    match configured.iter().find(|listener| listener.kind == kind) {
+        Some(listener) => Listener { address, ..listener.clone() },
+        None => Listener::plain(kind, address),
+    }
+}
+
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn serve(args: &[&str]) -> Serve {
+        let cli = Cli::try_parse_from([&["turnpike"], args].concat()).expect("parsed");
+        match cli.command {
+            Some(Command::Serve(serve)) => serve,
+            None => cli.serve,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn no_command_is_serve() {
+        let config = serve(&[]).configure().expect("valid");
+        assert_eq!(config, Config::default());
+        assert_eq!(serve(&["--data", "x"]).configure().expect("valid").data, PathBuf::from("x"));
+    }
+
+    #[test]
+    fn flags_open_what_they_name_and_nothing_else() {
+        let config = serve(&["serve", "--ws", "127.0.0.1:0", "--anonymous"]).configure().expect("valid");
+        assert_eq!(config.listeners.iter().map(|l| l.name.as_str()).collect::<Vec<_>>(), ["ws"]);
+        assert_eq!(config.http, None);
+        assert!(config.anonymous);
+        let config = serve(&["serve", "--http", "127.0.0.1:0"]).configure().expect("valid");
+        assert!(config.listeners.is_empty() && config.http.is_some());
+    }
+
+    #[test]
+    fn anonymous_is_refused_beyond_loopback() {
+        let faults = serve(&["serve", "--mqtt", "0.0.0.0:0", "--anonymous"]).configure().expect_err("refused");
+        assert_eq!(faults.faults.len(), 1);
+    }
+}

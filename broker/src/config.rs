@@ -1,0 +1,382 @@
+//! The configuration: one TOML file in which every key has a default and an unknown key is a fault. All faults are found at once.
+
+mod read;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use turnpike_core::limits::Limits;
+
+use crate::listener::{ListenerSettings, WebSocketSettings};
+use crate::tls::{CertificateSettings, ClientAuth, TlsSettings, TlsVersion};
+use crate::transport::TransportLimits;
+use read::Section;
+
+/// What is wrong with one key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fault {
+    /// Dotted, such as `limits.receive_max` or `listeners[1].address`; empty for the file as a whole.
+    pub key: String,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+/// Every fault of a file.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Faults {
+    /// Which file.
+    pub file: PathBuf,
+    /// At least one.
+    pub faults: Vec<Fault>,
+}
+
+impl std::fmt::Display for Faults {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (index, fault) in self.faults.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "\n" };
+            let key = if fault.key.is_empty() { String::new() } else { format!(" {}:", fault.key) };
+            write!(f, "{separator}{}:{key} {}", self.file.display(), fault.message)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Faults {}
+
+/// What a listener speaks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// MQTT over TCP.
+    Mqtt,
+    /// MQTT over TLS.
+    Mqtts,
+    /// MQTT over WebSocket.
+    Ws,
+    /// MQTT over WebSocket over TLS.
+    Wss,
+}
+
+impl Kind {
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Mqtt => "mqtt",
+            Self::Mqtts => "mqtts",
+            Self::Ws => "ws",
+            Self::Wss => "wss",
+        }
+    }
+
+    /// Whether it speaks TLS.
+    #[must_use]
+    pub fn is_tls(self) -> bool {
+        matches!(self, Self::Mqtts | Self::Wss)
+    }
+
+    fn is_websocket(self) -> bool {
+        matches!(self, Self::Ws | Self::Wss)
+    }
+}
+
+/// One listener.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Listener {
+    /// Unique.
+    pub name: String,
+    /// Where.
+    pub address: SocketAddr,
+    /// What it speaks.
+    pub kind: Kind,
+    /// Its TLS; none for a TLS listener means the development certificate.
+    pub tls: Option<TlsSettings>,
+    /// WebSocket paths.
+    pub paths: Vec<String>,
+    /// Whether connections begin with a PROXY header.
+    pub proxy_protocol: bool,
+}
+
+impl Listener {
+    /// A listener with nothing special about it.
+    #[must_use]
+    pub fn plain(kind: Kind, address: SocketAddr) -> Self {
+        let paths = WebSocketSettings::default().paths;
+        Self { name: kind.as_str().to_owned(), address, kind, tls: None, paths, proxy_protocol: false }
+    }
+
+    /// What the data plane is to open; `development` is the certificate of TLS listeners that name none.
+    #[must_use]
+    pub fn settings(&self, development: Option<&CertificateSettings>) -> ListenerSettings {
+        let tls = self.kind.is_tls().then(|| {
+            self.tls.clone().unwrap_or_else(|| TlsSettings {
+                certificates: development.cloned().into_iter().collect(),
+                client_auth: ClientAuth::None,
+                client_ca_files: Vec::new(),
+                crl_files: Vec::new(),
+                min_version: TlsVersion::V1_2,
+            })
+        });
+        ListenerSettings {
+            name: self.name.clone(),
+            address: self.address,
+            tls,
+            websocket: self.kind.is_websocket().then(|| WebSocketSettings { paths: self.paths.clone() }),
+            proxy_protocol: self.proxy_protocol,
+        }
+    }
+}
+
+/// Where durable state lives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Engine {
+    /// On disk, in the data folder.
+    Embedded,
+    /// Nowhere: everything ends with the process.
+    Memory,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A valid configuration.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Config {
+    /// Folder of everything that survives.
+    pub data: PathBuf,
+    /// Threads that serve clients.
+    pub shards: u16,
+    /// Lets everybody in; on loopback only.
+    pub anonymous: bool,
+    /// Where clients come in.
+    pub listeners: Vec<Listener>,
+    /// Where the HTTP API listens; none switches it off.
+    pub http: Option<SocketAddr>,
+    /// Bounds of the core.
+    pub limits: Limits,
+    /// Bounds of the shell.
+    pub transport: TransportLimits,
+    /// Where durable state lives.
+    pub engine: Engine,
+    /// Bounds of a group commit.
+    pub commit: turnpike_store::Limits,
+    /// Free bytes of the data folder's file system below which nothing is written.
+    pub free_bytes_min: u64,
+    /// Log format.
+    pub log_format: LogFormat,
+    /// Log filter, such as `info` or `turnpike=debug`.
+    pub log_level: String,
+    /// File of the master key; none means `master-key` in the data folder.
+    pub master_key_file: Option<PathBuf>,
+    /// Used nonces that are remembered.
+    pub nonces_max: usize,
+    /// Between two rounds of `$SYS`; zero switches it off.
+    pub sys_interval: Duration,
+    /// How long clients may take to leave.
+    pub drain_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        Self {
+            data: PathBuf::from("turnpike-data"),
+            shards: std::thread::available_parallelism().map_or(1, |n| u16::try_from(n.get()).unwrap_or(u16::MAX)),
+            anonymous: false,
+            listeners: [(Kind::Mqtt, 1883), (Kind::Mqtts, 8883), (Kind::Ws, 8083), (Kind::Wss, 8084)]
+                .map(|(kind, port)| Listener::plain(kind, loopback(port)))
+                .to_vec(),
+            http: Some(loopback(18083)),
+            limits: Limits::default(),
+            transport: TransportLimits::default(),
+            engine: Engine::Embedded,
+            commit: turnpike_store::Limits::default(),
+            free_bytes_min: turnpike_store::embedded::Options::default().free_bytes_min,
+            log_format: LogFormat::Text,
+            log_level: "info".to_owned(),
+            master_key_file: None,
+            nonces_max: 1_000_000,
+            sys_interval: Duration::from_secs(10),
+            drain_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// Every fault in it.
+    pub fn load(file: &Path) -> Result<Self, Faults> {
+        let whole = |message: String| Faults { file: file.to_owned(), faults: vec![Fault { key: String::new(), message }] };
+        let text = std::fs::read_to_string(file).map_err(|error| whole(format!("can't be read: {error}")))?;
+        Self::parse(&text).map_err(|faults| Faults { file: file.to_owned(), faults })
+    }
+
+    /// Checks a text.
+    ///
+    /// # Errors
+    /// Every fault in it.
+    pub fn parse(text: &str) -> Result<Self, Vec<Fault>> {
+        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+            vec![Fault { key: String::new(), message: error.to_string().trim_end().to_owned() }]
+        })?;
+        let mut faults = Vec::new();
+        let mut config = Self::default();
+        let mut root = Section::new(table, String::new(), &mut faults);
+        root.path("data", &mut config.data);
+        root.integer("shards", &mut config.shards, 1..=1024);
+        root.boolean("anonymous", &mut config.anonymous);
+        root.seconds("sys_interval_s", &mut config.sys_interval, 0..=3600);
+        root.seconds("drain_timeout_s", &mut config.drain_timeout, 0..=3600);
+        root.optional_path("master_key_file", &mut config.master_key_file);
+        root.integer("nonces_max", &mut config.nonces_max, 1_000..=1_000_000_000);
+        root.section("http", |http| {
+            let mut enabled = true;
+            http.boolean("enabled", &mut enabled);
+            if let Some(address) = &mut config.http {
+                http.parsed("address", address, "an address such as \"127.0.0.1:18083\"");
+            }
+            if !enabled {
+                config.http = None;
+            }
+        });
+        root.section("log", |log| {
+            let formats = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+            log.choice("format", &mut config.log_format, formats);
+            log.text("level", &mut config.log_level);
+        });
+        root.section("store", |store| {
+            let engines = &[("embedded", Engine::Embedded), ("memory", Engine::Memory)];
+            store.choice("engine", &mut config.engine, engines);
+            store.integer("group_ops_max", &mut config.commit.group_ops_max, 1..=1_000_000);
+            store.integer("group_bytes_max", &mut config.commit.group_bytes_max, 1024..=1 << 30);
+            store.integer("free_bytes_min", &mut config.free_bytes_min, 0..=u64::MAX);
+        });
+        root.section("transport", |section| transport(section, &mut config.transport));
+        root.section("limits", |section| limits(section, &mut config.limits));
+        root.sections("listeners", |sections| {
+            config.listeners = sections.iter_mut().map(listener).collect();
+        });
+        root.finish();
+        check_listeners(&config, &mut faults);
+        if faults.is_empty() { Ok(config) } else { Err(faults) }
+    }
+}
+
+/// Faults that no single key shows.
+fn check_listeners(config: &Config, faults: &mut Vec<Fault>) {
+    for (index, listener) in config.listeners.iter().enumerate() {
+        if config.listeners.iter().take(index).any(|other| other.name == listener.name) {
+            let message = format!("{:?} is the name of another listener too", listener.name);
+            faults.push(Fault { key: format!("listeners[{index}].name"), message });
+        }
+    }
+    faults.extend(config.anonymous_fault());
+}
+
+impl Config {
+    /// `anonymous` with a listener that others can reach.
+    #[must_use]
+    pub fn anonymous_fault(&self) -> Option<Fault> {
+        let open = self.listeners.iter().find(|listener| !listener.address.ip().is_loopback())?;
+        self.anonymous.then(|| Fault {
+            key: "anonymous".to_owned(),
+            message: format!(
+                "lets everybody in, which is allowed on loopback alone; listener {} is at {}",
+                open.name, open.address
+            ),
+        })
+    }
+}
+
+fn transport(section: &mut Section<'_>, transport: &mut TransportLimits) {
+    section.integer("handshakes_max", &mut transport.handshakes_max, 1..=10_000_000);
+    section.integer("handshake_timeout_ms", &mut transport.handshake_timeout_ms, 100..=600_000);
+    section.integer("linger_ms", &mut transport.linger_ms, 0..=600_000);
+    section.integer("commit_bytes_high", &mut transport.commit_bytes_high, 1 << 20..=1 << 40);
+}
+
+fn limits(section: &mut Section<'_>, limits: &mut Limits) {
+    section.integer("packet_bytes_max", &mut limits.packet_bytes_max, 128..=268_435_460);
+    section.integer("topic_levels_max", &mut limits.topic_levels_max, 1..=1024);
+    section.integer("client_id_bytes_max", &mut limits.client_id_bytes_max, 23..=65_535);
+    section.integer("receive_max", &mut limits.receive_max, 1..=65_535);
+    section.integer("inflight_max", &mut limits.inflight_max, 1..=65_535);
+    section.integer("queued_messages_max", &mut limits.queued_messages_max, 1..=100_000_000);
+    section.integer("queued_bytes_max", &mut limits.queued_bytes_max, 1024..=u32::MAX);
+    section.integer("out_bytes_high", &mut limits.out_bytes_high, 1024..=1 << 30);
+    section.integer("topic_alias_in_max", &mut limits.topic_alias_in_max, 0..=65_535);
+    section.integer("topic_alias_out_max", &mut limits.topic_alias_out_max, 0..=1024);
+    section.integer("subscriptions_max", &mut limits.subscriptions_max, 1..=1_000_000);
+    section.integer("sessions_max", &mut limits.sessions_max, 1..=100_000_000);
+    section.integer("connections_max", &mut limits.connections_max, 1..=100_000_000);
+    section.integer("connect_timeout_ms", &mut limits.connect_timeout_ms, 100..=600_000);
+    section.integer("keep_alive_max_s", &mut limits.keep_alive_max_s, 1..=65_535);
+    section.integer("session_expiry_max_s", &mut limits.session_expiry_max_s, 0..=u32::MAX);
+    section.integer("session_expiry_mqtt3_s", &mut limits.session_expiry_mqtt3_s, 0..=u32::MAX);
+    section.integer("retained_messages_max", &mut limits.retained_messages_max, 0..=u64::MAX);
+    section.integer("retained_bytes_max", &mut limits.retained_bytes_max, 0..=u64::MAX);
+    section.integer("batch_bytes_high", &mut limits.batch_bytes_high, 1 << 16..=1 << 30);
+}
+
+fn listener(section: &mut Section<'_>) -> Listener {
+    let kinds = [Kind::Mqtt, Kind::Mqtts, Kind::Ws, Kind::Wss].map(|kind| (kind.as_str(), kind));
+    let mut listener = Listener::plain(Kind::Mqtt, SocketAddr::from(([127, 0, 0, 1], 1883)));
+    section.choice("kind", &mut listener.kind, &kinds);
+    listener.name = listener.kind.as_str().to_owned();
+    section.text("name", &mut listener.name);
+    section.required("address");
+    section.parsed("address", &mut listener.address, "an address such as \"0.0.0.0:1883\"");
+    section.texts("paths", &mut listener.paths);
+    section.boolean("proxy_protocol", &mut listener.proxy_protocol);
+    let speaks_tls = listener.kind.is_tls();
+    section.section("tls", |section| {
+        if !speaks_tls {
+            section.fault("", "this kind of listener speaks no TLS; use kind mqtts or wss");
+        }
+        listener.tls = Some(tls(section));
+    });
+    listener
+}
+
+fn tls(section: &mut Section<'_>) -> TlsSettings {
+    let mut tls = TlsSettings {
+        certificates: Vec::new(),
+        client_auth: ClientAuth::None,
+        client_ca_files: Vec::new(),
+        crl_files: Vec::new(),
+        min_version: TlsVersion::V1_2,
+    };
+    section.sections("certificates", |sections| {
+        for section in sections {
+            let mut certificate = CertificateSettings { chain_file: PathBuf::new(), key_file: PathBuf::new() };
+            section.required("chain_file");
+            section.required("key_file");
+            section.existing_file("chain_file", &mut certificate.chain_file);
+            section.existing_file("key_file", &mut certificate.key_file);
+            tls.certificates.push(certificate);
+        }
+    });
+    if tls.certificates.is_empty() {
+        section.fault("certificates", "needs at least one [[listeners.tls.certificates]] with chain_file and key_file");
+    }
+    let auths =
+        &[("none", ClientAuth::None), ("optional", ClientAuth::Optional), ("required", ClientAuth::Required)];
+    section.choice("client_auth", &mut tls.client_auth, auths);
+    section.existing_files("client_ca_files", &mut tls.client_ca_files);
+    section.existing_files("crl_files", &mut tls.crl_files);
+    section.choice("min_version", &mut tls.min_version, &[("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)]);
+    if tls.client_auth != ClientAuth::None && tls.client_ca_files.is_empty() {
+        section.fault("client_ca_files", "must name the authorities of client certificates when client_auth isn't none");
+    }
+    tls
+}

@@ -1,0 +1,181 @@
+//! Reads a TOML table key by key and collects what is wrong, instead of stopping at the first fault.
+
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use toml::{Table, Value};
+
+use super::Fault;
+
+/// Keys that had another name once: the old, dotted, and the new.
+const RENAMED: &[(&str, &str)] = &[];
+
+/// A table, of which what was read is taken out; what is left at the end is unknown.
+pub(super) struct Section<'a> {
+    table: Table,
+    prefix: String,
+    faults: &'a mut Vec<Fault>,
+}
+
+impl<'a> Section<'a> {
+    pub(super) fn new(table: Table, prefix: String, faults: &'a mut Vec<Fault>) -> Self {
+        Self { table, prefix, faults }
+    }
+
+    fn name(&self, key: &str) -> String {
+        match (self.prefix.as_str(), key) {
+            (prefix, "") => prefix.to_owned(),
+            ("", key) => key.to_owned(),
+            (prefix, key) => format!("{prefix}.{key}"),
+        }
+    }
+
+    pub(super) fn fault(&mut self, key: &str, message: impl Into<String>) {
+        let key = self.name(key);
+        self.faults.push(Fault { key, message: message.into() });
+    }
+
+    /// Every key that nobody asked for is a fault.
+    pub(super) fn finish(&mut self) {
+        for (key, _) in std::mem::take(&mut self.table) {
+            let name = self.name(&key);
+            match RENAMED.iter().find(|(old, _)| *old == name) {
+                Some((_, new)) => self.fault(&key, format!("is now called {new}")),
+                None => self.fault(&key, "is no key of this configuration"),
+            }
+        }
+    }
+
+    pub(super) fn required(&mut self, key: &str) {
+        if !self.table.contains_key(key) {
+            self.fault(key, "is missing");
+        }
+    }
+
+    /// Takes a value; `None` from `read` means that it is of the wrong kind.
+    fn take<T>(&mut self, key: &str, into: &mut T, expected: &str, read: impl FnOnce(&Value) -> Option<T>) {
+        let Some(value) = self.table.remove(key) else { return };
+        match read(&value) {
+            Some(value) => *into = value,
+            None => self.fault(key, format!("must be {expected}; it is {value}")),
+        }
+    }
+
+    pub(super) fn boolean(&mut self, key: &str, into: &mut bool) {
+        self.take(key, into, "true or false", Value::as_bool);
+    }
+
+    pub(super) fn text(&mut self, key: &str, into: &mut String) {
+        self.take(key, into, "a text that isn't empty", |v| v.as_str().filter(|text| !text.is_empty()).map(str::to_owned));
+    }
+
+    pub(super) fn texts(&mut self, key: &str, into: &mut Vec<String>) {
+        self.take(key, into, "a list of texts", |value| {
+            value.as_array()?.iter().map(|item| item.as_str().map(str::to_owned)).collect()
+        });
+    }
+
+    pub(super) fn path(&mut self, key: &str, into: &mut PathBuf) {
+        self.take(key, into, "a path", |value| value.as_str().filter(|text| !text.is_empty()).map(PathBuf::from));
+    }
+
+    pub(super) fn optional_path(&mut self, key: &str, into: &mut Option<PathBuf>) {
+        self.take(key, into, "a path", |value| value.as_str().filter(|text| !text.is_empty()).map(|t| Some(PathBuf::from(t))));
+    }
+
+    pub(super) fn existing_file(&mut self, key: &str, into: &mut PathBuf) {
+        self.path(key, into);
+        self.check_file(key, into);
+    }
+
+    pub(super) fn existing_files(&mut self, key: &str, into: &mut Vec<PathBuf>) {
+        let mut texts = Vec::new();
+        self.texts(key, &mut texts);
+        *into = texts.into_iter().map(PathBuf::from).collect();
+        for file in into {
+            self.check_file(key, file);
+        }
+    }
+
+    fn check_file(&mut self, key: &str, file: &Path) {
+        if file.as_os_str().is_empty() {
+            return;
+        }
+        if let Err(error) = std::fs::File::open(file) {
+            self.fault(key, format!("{} can't be read: {error}", file.display()));
+        }
+    }
+
+    /// An integer of any width, within a range.
+    pub(super) fn integer<T>(&mut self, key: &str, into: &mut T, range: RangeInclusive<T>)
+    where
+        T: TryFrom<i64> + PartialOrd + std::fmt::Display,
+    {
+        let expected = format!("a whole number from {} to {}", range.start(), range.end());
+        self.take(key, into, &expected, |value| {
+            let number = T::try_from(value.as_integer()?).ok()?;
+            range.contains(&number).then_some(number)
+        });
+    }
+
+    pub(super) fn seconds(&mut self, key: &str, into: &mut Duration, range: RangeInclusive<u64>) {
+        let mut seconds = into.as_secs();
+        self.integer(key, &mut seconds, range);
+        *into = Duration::from_secs(seconds);
+    }
+
+    pub(super) fn parsed<T: FromStr>(&mut self, key: &str, into: &mut T, expected: &str) {
+        self.take(key, into, expected, |value| value.as_str()?.parse().ok());
+    }
+
+    pub(super) fn choice<T: Copy>(&mut self, key: &str, into: &mut T, choices: &[(&str, T)]) {
+        let names: Vec<String> = choices.iter().map(|(name, _)| format!("{name:?}")).collect();
+        let expected = format!("one of {}", names.join(", "));
+        self.take(key, into, &expected, |value| {
+            let text = value.as_str()?;
+            choices.iter().find(|(name, _)| *name == text).map(|(_, choice)| *choice)
+        });
+    }
+
+    /// A table within this one, if it is there.
+    pub(super) fn section(&mut self, key: &str, read: impl FnOnce(&mut Section<'_>)) {
+        let name = self.name(key);
+        match self.table.remove(key) {
+            None => {}
+            Some(Value::Table(table)) => {
+                let mut section = Section::new(table, name, self.faults);
+                read(&mut section);
+                section.finish();
+            }
+            Some(_) => self.fault(key, format!("must be a table: [{name}]")),
+        }
+    }
+
+    /// A list of tables within this one, if it is there.
+    pub(super) fn sections(&mut self, key: &str, read: impl FnOnce(&mut [Section<'_>])) {
+        let name = self.name(key);
+        let tables = match self.table.remove(key) {
+            None => return,
+            Some(Value::Array(items)) => items.into_iter().map(|item| Table::try_from(item).ok()).collect(),
+            Some(_) => None,
+        };
+        let Some(tables): Option<Vec<Table>> = tables else {
+            self.fault(key, format!("must be a list of tables: [[{name}]]"));
+            return;
+        };
+        // Each gets a list of its own, since they are alive together.
+        let mut found: Vec<Vec<Fault>> = tables.iter().map(|_| Vec::new()).collect();
+        let mut sections: Vec<Section<'_>> = tables
+            .into_iter()
+            .zip(&mut found)
+            .enumerate()
+            .map(|(index, (table, faults))| Section::new(table, format!("{name}[{index}]"), faults))
+            .collect();
+        read(&mut sections);
+        sections.iter_mut().for_each(Section::finish);
+        drop(sections);
+        self.faults.extend(found.into_iter().flatten());
+    }
+}
