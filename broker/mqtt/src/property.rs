@@ -77,7 +77,8 @@ pub struct PublishProperties<'a> {
     pub topic_alias: Option<u16>,
     /// What is forwarded.
     pub forwardable: Forwardable<'a>,
-    /// Subscription identifiers (server to client only), still encoded one after another, each with its property identifier.
+    /// The section that has subscription identifiers (server to client only), empty if there are none; read with
+    /// [`PublishProperties::identifiers`].
     pub subscription_identifiers: &'a [u8],
 }
 

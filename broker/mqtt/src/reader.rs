@@ -1,7 +1,7 @@
 //! A cursor over a packet's body. Every read is checked.
 
 use crate::error::DecodeError;
-use crate::topic::is_control;
+use crate::topic::has_control;
 
 type Result<T> = std::result::Result<T, DecodeError>;
 
@@ -71,7 +71,7 @@ impl<'a> Reader<'a> {
     #[inline]
     pub(crate) fn string(&mut self) -> Result<&'a str> {
         let text = self.raw_string()?;
-        if text.bytes().any(is_control) {
+        if has_control(text) {
             return Err(DecodeError::Utf8);
         }
         Ok(text)
