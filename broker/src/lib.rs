@@ -1,8 +1,17 @@
 //! MQTT device-access broker: the shards, the listeners, the control plane and the binary.
 
+pub mod cli;
+pub mod config;
+pub mod http;
 mod inbox;
 pub mod listener;
+pub mod logging;
+pub mod metrics;
+pub mod pki;
+pub mod provision;
+pub mod run;
 pub mod server;
 pub mod shard;
+pub mod sys;
 pub mod tls;
 pub mod transport;

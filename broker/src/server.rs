@@ -22,7 +22,7 @@ use turnpike_core::shard::{self, Shard};
 use turnpike_core::shared::Shared;
 use turnpike_store::{CommitEvent, Committer, CommitterHandle, Store, StoreError};
 
-pub use control::{Control, Health, ReloadError, StoreHealth};
+pub use control::{Control, Health, ReloadError, StoreHealth, Totals};
 
 use crate::inbox::Inbox;
 use crate::listener::{self, BindError, ListenerSettings};
@@ -114,7 +114,7 @@ impl Server {
         let beats: Vec<_> = (0..shards).map(|_| Arc::new(AtomicU64::new(0))).collect();
         let plane = Arc::new(Plane::new(Arc::clone(&inboxes), beats.clone(), parts.listeners, doors.clone()));
         let on_event = {
-            let plane = Arc::clone(&plane);
+            let (plane, shared) = (Arc::clone(&plane), Arc::clone(&shared));
             Box::new(move |event: CommitEvent<'_>| plane.on_commit(event, &shared))
         };
         let committer = Committer::start(parts.store, parts.commit, on_event)?;
@@ -142,7 +142,7 @@ impl Server {
             let plane = Arc::clone(&plane);
             threads.push(std::thread::Builder::new().name(format!("shard-{id}")).spawn(move || run(thread, &plane))?);
         }
-        let control = Control::new(plane, committer.clone());
+        let control = Control::new(plane, committer.clone(), shared);
         Ok(Self { control, addresses, threads, committer })
     }
 

@@ -32,6 +32,18 @@ const COMMIT_MAX: Duration = Duration::from_secs(5);
 pub struct Control {
     plane: Arc<Plane>,
     committer: CommitterHandle,
+    shared: Arc<Shared>,
+}
+
+/// Figures that no single shard has.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Totals {
+    /// Subscriptions, shared ones included.
+    pub subscriptions: u64,
+    /// Retained messages.
+    pub retained_messages: u64,
+    /// Their bytes.
+    pub retained_bytes: u64,
 }
 
 /// How the data plane is.
@@ -75,8 +87,18 @@ pub struct ReloadError {
 }
 
 impl Control {
-    pub(super) fn new(plane: Arc<Plane>, committer: CommitterHandle) -> Self {
-        Self { plane, committer }
+    pub(super) fn new(plane: Arc<Plane>, committer: CommitterHandle, shared: Arc<Shared>) -> Self {
+        Self { plane, committer, shared }
+    }
+
+    /// Figures that no single shard has.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        Totals {
+            subscriptions: self.shared.router.counts().subscriptions,
+            retained_messages: self.shared.retained.len(),
+            retained_bytes: self.shared.retained.bytes(),
+        }
     }
 
     /// The registry has changed for a product, or for one device of it: live sessions that it concerns are judged again.

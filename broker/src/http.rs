@@ -1,0 +1,219 @@
+//! The HTTP side: health, metrics, and the API for products and devices.
+//!
+//! Its own thread with a single-threaded runtime: it may wait, shards may not. A change is decided against the registry, committed, applied,
+//! and only then answered; sessions that it concerns are judged again.
+
+mod api;
+mod import;
+mod openapi;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use sha2::{Digest, Sha256};
+use tokio::net::TcpListener;
+use turnpike_authz::Gatekeeper;
+use turnpike_authz::registry::Change;
+
+use crate::metrics;
+use crate::server::{Control, StoreHealth};
+
+/// Bytes of a request's body, but for imports.
+const BODY_BYTES_MAX: usize = 64 << 10;
+/// Requests served at once; more wait.
+const REQUESTS_MAX: usize = 256;
+/// How long a change may wait for its commit before the caller is told to try again.
+const COMMIT_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// What every handler needs.
+#[derive(Clone)]
+pub struct Api {
+    control: Control,
+    gate: Arc<Gatekeeper>,
+    /// Hash of the bearer token: comparing hashes takes the same time wherever the texts differ.
+    token: [u8; 32],
+    /// One change at a time: what is decided must still hold when it is applied.
+    changing: Arc<tokio::sync::Mutex<()>>,
+    busy: Arc<tokio::sync::Semaphore>,
+}
+
+impl Api {
+    /// Serves these.
+    #[must_use]
+    pub fn new(control: Control, gate: Arc<Gatekeeper>, token: &str) -> Self {
+        Self {
+            control,
+            gate,
+            token: Sha256::digest(token).into(),
+            changing: Arc::default(),
+            busy: Arc::new(tokio::sync::Semaphore::new(REQUESTS_MAX)),
+        }
+    }
+
+    fn router(self) -> Router {
+        let device = get(api::show_device)
+            .put(api::put_device)
+            .patch(api::patch_device)
+            .delete(api::delete_device);
+        let product =
+            get(api::show_product).put(api::put_product).patch(api::patch_product).delete(api::delete_product);
+        let guarded = Router::new()
+            .route("/products", get(api::list_products))
+            .route("/products/{product}", product)
+            .route("/products/{product}/enable", post(api::enable_product))
+            .route("/products/{product}/disable", post(api::disable_product))
+            .route("/products/{product}/devices", get(api::list_devices))
+            .route("/products/{product}/devices/{device}", device)
+            .route("/products/{product}/devices/{device}/enable", post(api::enable_device))
+            .route("/products/{product}/devices/{device}/disable", post(api::disable_device))
+            .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+            .route(
+                "/products/{product}/devices/import",
+                post(import::import_devices).layer(DefaultBodyLimit::disable()),
+            )
+            .layer(middleware::from_fn_with_state(self.clone(), authorize));
+        Router::new()
+            .route("/healthz", get(healthz))
+            .route("/readyz", get(readyz))
+            .route("/metrics", get(metrics_text))
+            .route("/api/openapi.json", get(openapi::document))
+            .nest("/api/v1", guarded)
+            .fallback(|| async { Problem::not_found("there is nothing at this path") })
+            .layer(middleware::from_fn_with_state(self.clone(), bounded))
+            .with_state(self)
+    }
+
+    /// Commits changes, then applies them. The caller holds `changing`.
+    async fn commit(&self, changes: Vec<Change>) -> Result<(), Problem> {
+        if let StoreHealth::Failing(fault) = self.control.health().store {
+            tracing::warn!(%fault, "a change of the registry was refused");
+            return Err(Problem::store());
+        }
+        let committed = self.control.commit_registry(changes.iter().map(Change::op).collect());
+        match tokio::time::timeout(COMMIT_TIME_MAX, committed).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => return Err(Problem::store()),
+        }
+        let registry = self.gate.registry();
+        changes.into_iter().for_each(|change| registry.apply(change));
+        Ok(())
+    }
+}
+
+/// Serves the API on a thread of its own until the process ends. Gives the address.
+///
+/// # Errors
+/// The address can't be bound, or the thread not be started.
+pub fn serve(address: SocketAddr, api: Api) -> std::io::Result<SocketAddr> {
+    let listener = std::net::TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    std::thread::Builder::new().name("http".to_owned()).spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let served = runtime.and_then(|runtime| {
+            runtime.block_on(async { axum::serve(TcpListener::from_std(listener)?, api.router()).await })
+        });
+        if let Err(error) = served {
+            tracing::error!(%error, "the HTTP API has ended");
+        }
+    })?;
+    Ok(address)
+}
+
+/// An error as the API says it: a code for programs and a sentence for people, and nothing of what was sent.
+#[derive(Debug)]
+struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+}
+
+impl Problem {
+    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into() }
+    }
+
+    fn not_found(message: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", message)
+    }
+
+    fn invalid(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid", message)
+    }
+
+    fn store() -> Self {
+        let message = "the store doesn't take changes at the moment; nothing is confirmed, try again later";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", message)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = serde_json::json!({ "error": { "code": self.code, "message": self.message } });
+        (self.status, axum::Json(body)).into_response()
+    }
+}
+
+/// Lets through whoever has the token.
+async fn authorize(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let token = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+    let hash: [u8; 32] = Sha256::digest(token.trim()).into();
+    let same = hash.iter().zip(&api.token).fold(0, |different, (a, b)| different | (a ^ b)) == 0;
+    if same {
+        next.run(request).await
+    } else {
+        let problem = Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "a bearer token is needed");
+        ([(header::WWW_AUTHENTICATE, "Bearer")], problem).into_response()
+    }
+}
+
+/// At most so many requests at once.
+async fn bounded(State(api): State<Api>, request: Request, next: Next) -> Response {
+    match api.busy.clone().acquire_owned().await {
+        Ok(_permit) => next.run(request).await,
+        Err(_) => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "ending", "the broker is ending").into_response(),
+    }
+}
+
+/// The process is alive: every shard has shown so within seconds.
+async fn healthz(State(api): State<Api>) -> Response {
+    let health = api.control.health();
+    let silent: Vec<u16> = health.silent_shards.iter().map(|shard| shard.0).collect();
+    let alive = silent.is_empty() && !health.dead;
+    let status = if alive { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, axum::Json(serde_json::json!({ "alive": alive, "silent_shards": silent }))).into_response()
+}
+
+/// Clients may be sent here.
+async fn readyz(State(api): State<Api>) -> Response {
+    let health = api.control.health();
+    let mut reasons = Vec::new();
+    if let StoreHealth::Failing(fault) = &health.store {
+        reasons.push(format!("store: {fault}"));
+    }
+    reasons.extend(health.silent_shards.iter().map(|shard| format!("shard {} is silent", shard.0)));
+    if health.draining {
+        reasons.push("draining".to_owned());
+    }
+    let status = if health.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, axum::Json(serde_json::json!({ "ready": health.is_ready(), "reasons": reasons }))).into_response()
+}
+
+async fn metrics_text(State(api): State<Api>) -> Response {
+    let stats = api.control.stats().await;
+    match metrics::text(&stats, api.control.commit_stats(), &api.control.totals(), &api.gate) {
+        Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "metrics can't be encoded");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}

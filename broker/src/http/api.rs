@@ -1,0 +1,372 @@
+//! Products and devices.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use turnpike_authz::names::{DeviceName, ProductKey};
+use turnpike_authz::registry::{Change, Device, Product, owner};
+use turnpike_authz::secret::Secret;
+use utoipa::ToSchema;
+
+use super::{Api, Problem};
+use crate::provision::random;
+
+/// Items of a page, unless the caller says otherwise.
+const PAGE: usize = 100;
+/// Items of a page at the most; also devices deleted in one commit.
+const PAGE_MAX: usize = 1000;
+
+/// Which page.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Page {
+    limit: Option<usize>,
+    after: Option<String>,
+}
+
+impl Page {
+    fn limit(&self) -> Result<usize, Problem> {
+        match self.limit.unwrap_or(PAGE) {
+            limit @ 1..=PAGE_MAX => Ok(limit),
+            _ => Err(Problem::invalid(format!("limit must be from 1 to {PAGE_MAX}"))),
+        }
+    }
+}
+
+/// A product.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ProductView {
+    /// Product key.
+    product: String,
+    /// A disabled product lets none of its devices in.
+    enabled: bool,
+    /// Seconds since 1970 UTC.
+    created_at: u64,
+    /// How many devices it has.
+    devices: usize,
+}
+
+/// A page of products, in the order of their keys.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ProductPage {
+    products: Vec<ProductView>,
+    /// `after` of the next page; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+/// A device.
+#[derive(Serialize, ToSchema)]
+pub(super) struct DeviceView {
+    /// Product key.
+    product: String,
+    /// Device name.
+    device: String,
+    /// A disabled device isn't let in.
+    enabled: bool,
+    /// Seconds since 1970 UTC.
+    created_at: u64,
+    /// The secret, where it was made by this request; it is never shown again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret: Option<String>,
+}
+
+/// A page of devices, in the order of their names.
+#[derive(Serialize, ToSchema)]
+pub(super) struct DevicePage {
+    devices: Vec<DeviceView>,
+    /// `after` of the next page; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+/// What a product is created or replaced with.
+#[derive(Deserialize, Default, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PutProduct {
+    /// Default: true.
+    enabled: Option<bool>,
+}
+
+/// What a device is created or replaced with.
+#[derive(Deserialize, Default, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PutDevice {
+    /// 8 to 256 bytes; one is made where there is none.
+    secret: Option<String>,
+    /// Default: true.
+    enabled: Option<bool>,
+}
+
+/// A change of what is there.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Patch {
+    /// Lets in or shuts out.
+    enabled: bool,
+}
+
+/// Reads a body that may be empty. The parser's own words would repeat what was sent, so they aren't passed on.
+fn body<T: serde::de::DeserializeOwned + Default>(bytes: &Bytes) -> Result<T, Problem> {
+    if bytes.is_empty() { Ok(T::default()) } else { whole_body(bytes) }
+}
+
+fn whole_body<T: serde::de::DeserializeOwned>(bytes: &Bytes) -> Result<T, Problem> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        let what = if error.is_data() { "a field that isn't known, is missing or has the wrong type" } else { "no JSON" };
+        Problem::invalid(format!("the body has {what}, at line {} column {}", error.line(), error.column()))
+    })
+}
+
+pub(super) fn product_key(text: &str) -> Result<ProductKey, Problem> {
+    ProductKey::parse(text).map_err(|error| Problem::invalid(format!("product: {error}")))
+}
+
+pub(super) fn device_name(text: &str) -> Result<DeviceName, Problem> {
+    DeviceName::parse(text).map_err(|error| Problem::invalid(format!("device: {error}")))
+}
+
+pub(super) fn now_s() -> u64 {
+    std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs())
+}
+
+impl Api {
+    fn view_product(&self, key: &ProductKey, product: Product) -> ProductView {
+        ProductView {
+            product: key.to_string(),
+            enabled: product.enabled,
+            created_at: product.created_at_s,
+            devices: self.gate.registry().device_count(key.as_str()),
+        }
+    }
+
+    pub(super) fn existing_product(&self, key: &str) -> Result<(ProductKey, Product), Problem> {
+        let product = self.gate.registry().product(key).ok_or_else(|| Problem::not_found("there is no such product"))?;
+        Ok((product_key(key)?, product))
+    }
+
+    fn existing_device(&self, product: &str, name: &str) -> Result<(ProductKey, DeviceName, Device), Problem> {
+        let (key, _) = self.existing_product(product)?;
+        let device = self.gate.registry().device(product, name);
+        let device = device.ok_or_else(|| Problem::not_found("the product has no such device"))?;
+        Ok((key, device_name(name)?, device))
+    }
+
+    async fn set_product_enabled(&self, product: &str, enabled: bool) -> Result<Json<ProductView>, Problem> {
+        let _changing = self.changing.lock().await;
+        let (key, before) = self.existing_product(product)?;
+        let after = Product { enabled, ..before };
+        self.commit(vec![Change::PutProduct(key.clone(), after)]).await?;
+        self.control.rejudge(product, None);
+        Ok(Json(self.view_product(&key, after)))
+    }
+
+    async fn set_device_enabled(&self, product: &str, name: &str, enabled: bool) -> Result<Json<DeviceView>, Problem> {
+        let _changing = self.changing.lock().await;
+        let (key, parsed, before) = self.existing_device(product, name)?;
+        let after = Device { enabled, ..before };
+        let view = view_device(product, &parsed, &after);
+        self.commit(vec![Change::PutDevice(key, parsed, after)]).await?;
+        self.control.rejudge(product, Some(name));
+        Ok(Json(view))
+    }
+}
+
+fn view_device(product: &str, name: &DeviceName, device: &Device) -> DeviceView {
+    DeviceView {
+        product: product.to_owned(),
+        device: name.to_string(),
+        enabled: device.enabled,
+        created_at: device.created_at_s,
+        secret: None,
+    }
+}
+
+/// Products, by page.
+#[utoipa::path(get, path = "/api/v1/products", params(("limit" = Option<usize>, Query, description = "1 to 1000; default 100"), ("after" = Option<String>, Query, description = "`next` of the page before")), responses((status = 200, body = ProductPage), (status = 401)), security(("token" = [])))]
+pub(super) async fn list_products(
+    State(api): State<Api>,
+    Query(page): Query<Page>,
+) -> Result<Json<ProductPage>, Problem> {
+    let limit = page.limit()?;
+    let found = api.gate.registry().products(page.after.as_deref(), limit + 1);
+    let next = (found.len() > limit).then(|| found.get(limit - 1).map(|(key, _)| key.to_string())).flatten();
+    let products = found.iter().take(limit).map(|(key, product)| api.view_product(key, *product)).collect();
+    Ok(Json(ProductPage { products, next }))
+}
+
+/// One product.
+#[utoipa::path(get, path = "/api/v1/products/{product}", params(("product" = String, Path)), responses((status = 200, body = ProductView), (status = 404)), security(("token" = [])))]
+pub(super) async fn show_product(
+    State(api): State<Api>,
+    Path(product): Path<String>,
+) -> Result<Json<ProductView>, Problem> {
+    let (key, found) = api.existing_product(&product)?;
+    Ok(Json(api.view_product(&key, found)))
+}
+
+/// Creates or replaces a product. Its devices stay.
+#[utoipa::path(put, path = "/api/v1/products/{product}", params(("product" = String, Path)), request_body = PutProduct, responses((status = 200, body = ProductView, description = "replaced"), (status = 201, body = ProductView, description = "created"), (status = 400), (status = 503)), security(("token" = [])))]
+pub(super) async fn put_product(
+    State(api): State<Api>,
+    Path(product): Path<String>,
+    bytes: Bytes,
+) -> Result<(StatusCode, Json<ProductView>), Problem> {
+    let asked: PutProduct = body(&bytes)?;
+    let key = product_key(&product)?;
+    let _changing = api.changing.lock().await;
+    let before = api.gate.registry().product(&product);
+    let created_at_s = before.map_or_else(now_s, |before| before.created_at_s);
+    let after = Product { enabled: asked.enabled.unwrap_or(true), created_at_s };
+    api.commit(vec![Change::PutProduct(key.clone(), after)]).await?;
+    api.control.rejudge(&product, None);
+    let status = if before.is_some() { StatusCode::OK } else { StatusCode::CREATED };
+    Ok((status, Json(api.view_product(&key, after))))
+}
+
+/// Enables or disables a product. Disabling closes the connections of its devices.
+#[utoipa::path(patch, path = "/api/v1/products/{product}", params(("product" = String, Path)), request_body = Patch, responses((status = 200, body = ProductView), (status = 404), (status = 503)), security(("token" = [])))]
+pub(super) async fn patch_product(
+    State(api): State<Api>,
+    Path(product): Path<String>,
+    bytes: Bytes,
+) -> Result<Json<ProductView>, Problem> {
+    let asked: Patch = whole_body(&bytes)?;
+    api.set_product_enabled(&product, asked.enabled).await
+}
+
+/// Enables a product.
+#[utoipa::path(post, path = "/api/v1/products/{product}/enable", params(("product" = String, Path)), responses((status = 200, body = ProductView), (status = 404), (status = 503)), security(("token" = [])))]
+pub(super) async fn enable_product(
+    State(api): State<Api>,
+    Path(product): Path<String>,
+) -> Result<Json<ProductView>, Problem> {
+    api.set_product_enabled(&product, true).await
+}
+
+/// Disables a product and closes the connections of its devices.
+#[utoipa::path(post, path = "/api/v1/products/{product}/disable", params(("product" = String, Path)), responses((status = 200, body = ProductView), (status = 404), (status = 503)), security(("token" = [])))]
+pub(super) async fn disable_product(
+    State(api): State<Api>,
+    Path(product): Path<String>,
+) -> Result<Json<ProductView>, Problem> {
+    api.set_product_enabled(&product, false).await
+}
+
+/// Deletes a product and all its devices, and closes their connections.
+#[utoipa::path(delete, path = "/api/v1/products/{product}", params(("product" = String, Path)), responses((status = 204), (status = 404), (status = 503)), security(("token" = [])))]
+pub(super) async fn delete_product(
+    State(api): State<Api>,
+    Path(product): Path<String>,
+) -> Result<StatusCode, Problem> {
+    let _changing = api.changing.lock().await;
+    let (key, _) = api.existing_product(&product)?;
+    loop {
+        let devices = api.gate.registry().devices(&product, None, PAGE_MAX);
+        if devices.is_empty() {
+            break;
+        }
+        let changes = devices.into_iter().map(|(name, _)| Change::DeleteDevice(key.clone(), name)).collect();
+        api.commit(changes).await?;
+    }
+    api.commit(vec![Change::DeleteProduct(key)]).await?;
+    api.control.rejudge(&product, None);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Devices of a product, by page. Secrets are never shown.
+#[utoipa::path(get, path = "/api/v1/products/{product}/devices", params(("product" = String, Path), ("limit" = Option<usize>, Query, description = "1 to 1000; default 100"), ("after" = Option<String>, Query, description = "`next` of the page before")), responses((status = 200, body = DevicePage), (status = 404)), security(("token" = [])))]
+pub(super) async fn list_devices(
+    State(api): State<Api>,
+    Path(product): Path<String>,
+    Query(page): Query<Page>,
+) -> Result<Json<DevicePage>, Problem> {
+    let limit = page.limit()?;
+    api.existing_product(&product)?;
+    let found = api.gate.registry().devices(&product, page.after.as_deref(), limit + 1);
+    let next = (found.len() > limit).then(|| found.get(limit - 1).map(|(name, _)| name.to_string())).flatten();
+    let devices = found.iter().take(limit).map(|(name, device)| view_device(&product, name, device)).collect();
+    Ok(Json(DevicePage { devices, next }))
+}
+
+/// One device.
+#[utoipa::path(get, path = "/api/v1/products/{product}/devices/{device}", params(("product" = String, Path), ("device" = String, Path)), responses((status = 200, body = DeviceView), (status = 404)), security(("token" = [])))]
+pub(super) async fn show_device(
+    State(api): State<Api>,
+    Path((product, device)): Path<(String, String)>,
+) -> Result<Json<DeviceView>, Problem> {
+    let (_, name, found) = api.existing_device(&product, &device)?;
+    Ok(Json(view_device(&product, &name, &found)))
+}
+
+/// Creates or replaces a device. A device that is replaced is closed only if it is disabled: a new secret counts from the next log-in.
+#[utoipa::path(put, path = "/api/v1/products/{product}/devices/{device}", params(("product" = String, Path), ("device" = String, Path)), request_body = PutDevice, responses((status = 200, body = DeviceView, description = "replaced"), (status = 201, body = DeviceView, description = "created"), (status = 400), (status = 404), (status = 503)), security(("token" = [])))]
+pub(super) async fn put_device(
+    State(api): State<Api>,
+    Path((product, device)): Path<(String, String)>,
+    bytes: Bytes,
+) -> Result<(StatusCode, Json<DeviceView>), Problem> {
+    let asked: PutDevice = body(&bytes)?;
+    let name = device_name(&device)?;
+    let _changing = api.changing.lock().await;
+    let (key, _) = api.existing_product(&product)?;
+    let (secret, made) = match asked.secret {
+        Some(given) => (Secret::new(given.as_bytes()).map_err(|error| Problem::invalid(error.to_string()))?, false),
+        None => (Secret::generate(random()), true),
+    };
+    let before = api.gate.registry().device(&product, &device);
+    let after = Device {
+        enabled: asked.enabled.unwrap_or(true),
+        created_at_s: before.as_ref().map_or_else(now_s, |before| before.created_at_s),
+        secret: api.gate.master_key().seal(&owner(&product, &device), &secret, random()),
+    };
+    let mut view = view_device(&product, &name, &after);
+    view.secret = made.then(|| String::from_utf8_lossy(secret.expose()).into_owned());
+    api.commit(vec![Change::PutDevice(key, name, after)]).await?;
+    api.control.rejudge(&product, Some(&device));
+    Ok((if before.is_some() { StatusCode::OK } else { StatusCode::CREATED }, Json(view)))
+}
+
+/// Enables or disables a device. Disabling closes its connection.
+#[utoipa::path(patch, path = "/api/v1/products/{product}/devices/{device}", params(("product" = String, Path), ("device" = String, Path)), request_body = Patch, responses((status = 200, body = DeviceView), (status = 404), (status = 503)), security(("token" = [])))]
+pub(super) async fn patch_device(
+    State(api): State<Api>,
+    Path((product, device)): Path<(String, String)>,
+    bytes: Bytes,
+) -> Result<Json<DeviceView>, Problem> {
+    let asked: Patch = whole_body(&bytes)?;
+    api.set_device_enabled(&product, &device, asked.enabled).await
+}
+
+/// Enables a device.
+#[utoipa::path(post, path = "/api/v1/products/{product}/devices/{device}/enable", params(("product" = String, Path), ("device" = String, Path)), responses((status = 200, body = DeviceView), (status = 404), (status = 503)), security(("token" = [])))]
+pub(super) async fn enable_device(
+    State(api): State<Api>,
+    Path((product, device)): Path<(String, String)>,
+) -> Result<Json<DeviceView>, Problem> {
+    api.set_device_enabled(&product, &device, true).await
+}
+
+/// Disables a device and closes its connection.
+#[utoipa::path(post, path = "/api/v1/products/{product}/devices/{device}/disable", params(("product" = String, Path), ("device" = String, Path)), responses((status = 200, body = DeviceView), (status = 404), (status = 503)), security(("token" = [])))]
+pub(super) async fn disable_device(
+    State(api): State<Api>,
+    Path((product, device)): Path<(String, String)>,
+) -> Result<Json<DeviceView>, Problem> {
+    api.set_device_enabled(&product, &device, false).await
+}
+
+/// Deletes a device and closes its connection.
+#[utoipa::path(delete, path = "/api/v1/products/{product}/devices/{device}", params(("product" = String, Path), ("device" = String, Path)), responses((status = 204), (status = 404), (status = 503)), security(("token" = [])))]
+pub(super) async fn delete_device(
+    State(api): State<Api>,
+    Path((product, device)): Path<(String, String)>,
+) -> Result<StatusCode, Problem> {
+    let _changing = api.changing.lock().await;
+    let (key, name, _) = api.existing_device(&product, &device)?;
+    api.commit(vec![Change::DeleteDevice(key, name)]).await?;
+    api.control.rejudge(&product, Some(&device));
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,239 @@
+//! Prometheus metrics, made from the figures of the shards, the committer and the gate when they are asked for.
+//!
+//! Labels are bounded: shards, QoS, directions, reasons. Never a client id, a topic or a device.
+
+use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::{Encoder, TextEncoder};
+use turnpike_authz::Gatekeeper;
+use turnpike_core::counters::{Dropped, Flow};
+use turnpike_store::stats::{CommitStats, LATENCY_BOUNDS_US};
+
+use crate::server::Totals;
+use crate::shard::ShardStats;
+
+/// Labels of one sample.
+type Labels<'a> = &'a [(&'a str, &'a str)];
+
+/// The families of one answer.
+#[derive(Default)]
+struct Families(Vec<MetricFamily>);
+
+impl Families {
+    fn family(&mut self, name: &str, help: &str, kind: MetricType, samples: Vec<Metric>) {
+        if samples.is_empty() {
+            return;
+        }
+        let mut family = MetricFamily::default();
+        family.set_name(format!("turnpike_{name}"));
+        family.set_help(help.to_owned());
+        family.set_field_type(kind);
+        family.set_metric(samples);
+        self.0.push(family);
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: u64) {
+        self.family(name, help, MetricType::GAUGE, vec![gauge(&[], value)]);
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) {
+        self.family(name, help, MetricType::COUNTER, vec![counter(&[], value)]);
+    }
+}
+
+fn labelled(labels: Labels<'_>) -> Metric {
+    let pair = |(name, value): &(&str, &str)| {
+        let mut pair = LabelPair::default();
+        pair.set_name((*name).to_owned());
+        pair.set_value((*value).to_owned());
+        pair
+    };
+    Metric::from_label(labels.iter().map(pair).collect())
+}
+
+fn gauge(labels: Labels<'_>, value: u64) -> Metric {
+    let mut metric = labelled(labels);
+    let mut gauge = Gauge::default();
+    gauge.set_value(value as f64);
+    metric.set_gauge(gauge);
+    metric
+}
+
+fn counter(labels: Labels<'_>, value: u64) -> Metric {
+    let mut metric = labelled(labels);
+    let mut counter = Counter::default();
+    counter.set_value(value as f64);
+    metric.set_counter(counter);
+    metric
+}
+
+/// A histogram in seconds of counts that aren't cumulative yet; the last has no bound.
+fn histogram(labels: Labels<'_>, counts: &[u64], bounds_us: impl Iterator<Item = u64>, sum_us: u64) -> Metric {
+    let mut cumulative = 0;
+    let buckets = counts.iter().zip(bounds_us).map(|(count, bound_us)| {
+        cumulative += count;
+        let mut bucket = Bucket::default();
+        bucket.set_cumulative_count(cumulative);
+        bucket.set_upper_bound(bound_us as f64 / 1e6);
+        bucket
+    });
+    let mut histogram = Histogram::default();
+    histogram.set_bucket(buckets.collect());
+    histogram.set_sample_count(counts.iter().sum());
+    histogram.set_sample_sum(sum_us as f64 / 1e6);
+    let mut metric = labelled(labels);
+    metric.set_histogram(histogram);
+    metric
+}
+
+/// All metrics in the text format.
+///
+/// # Errors
+/// The encoder's.
+pub fn text(
+    shards: &[ShardStats],
+    commits: &CommitStats,
+    totals: &Totals,
+    gate: &Gatekeeper,
+) -> Result<Vec<u8>, prometheus::Error> {
+    let mut families = Families::default();
+    clients(&mut families, shards, gate);
+    messages(&mut families, shards);
+    store(&mut families, commits, totals);
+    per_shard(&mut families, shards);
+    process(&mut families);
+    let mut text = Vec::new();
+    TextEncoder::new().encode(&families.0, &mut text)?;
+    Ok(text)
+}
+
+fn sum(shards: &[ShardStats], figure: impl Fn(&ShardStats) -> u64) -> u64 {
+    shards.iter().map(figure).sum()
+}
+
+fn clients(families: &mut Families, shards: &[ShardStats], gate: &Gatekeeper) {
+    families.gauge("connections", "Sockets open, handshakes included.", sum(shards, |shard| shard.links));
+    families.gauge("clients", "Clients connected.", sum(shards, |shard| shard.core.clients));
+    families.gauge("sessions", "Sessions, with a connection or without.", sum(shards, |shard| shard.core.sessions));
+    families.gauge("handshakes", "PROXY, TLS and WebSocket handshakes under way.", sum(shards, |shard| shard.handshakes));
+    families.counter("connections_accepted_total", "Sockets accepted.", sum(shards, |shard| shard.net.accepted));
+    families.counter("connections_shed_total", "Sockets dropped at once, being too many.", sum(shards, |s| s.net.shed));
+    let handshakes: [(&str, fn(&ShardStats) -> u64); 3] = [
+        ("done", |shard| shard.net.handshakes_done),
+        ("failed", |shard| shard.net.handshakes_failed),
+        ("timed_out", |shard| shard.net.handshakes_timed_out),
+    ];
+    let samples = handshakes.map(|(result, figure)| counter(&[("result", result)], sum(shards, figure)));
+    families.family("handshakes_total", "Handshakes ended.", MetricType::COUNTER, samples.to_vec());
+    let mut connects = vec![counter(&[("reason", "success")], sum(shards, |shard| shard.core.accepted))];
+    let mut refused = std::collections::BTreeMap::<String, u64>::new();
+    for (reason, count) in shards.iter().flat_map(|shard| &shard.core.refused) {
+        *refused.entry(snake(&format!("{reason:?}"))).or_default() += count;
+    }
+    connects.extend(refused.iter().map(|(reason, count)| counter(&[("reason", reason)], *count)));
+    families.family("connects_total", "CONNECTs answered, by reason.", MetricType::COUNTER, connects);
+    let refusals = gate.refusals().map(|(refusal, count)| counter(&[("reason", refusal.label())], count)).collect();
+    families.family("logins_refused_total", "Log-ins refused, by what was wrong.", MetricType::COUNTER, refusals);
+    let ended: [(&str, fn(&ShardStats) -> u64); 3] = [
+        ("protocol_error", |shard| shard.core.protocol_errors),
+        ("keep_alive", |shard| shard.core.keep_alive_timeouts),
+        ("taken_over", |shard| shard.core.taken_over),
+    ];
+    let samples = ended.map(|(reason, figure)| counter(&[("reason", reason)], sum(shards, figure)));
+    families.family("connections_ended_total", "Connections that the broker ended.", MetricType::COUNTER, samples.to_vec());
+}
+
+fn messages(families: &mut Families, shards: &[ShardStats]) {
+    let flows: [(&str, fn(&ShardStats) -> &Flow); 2] =
+        [("received", |shard| &shard.core.received), ("sent", |shard| &shard.core.sent)];
+    let mut by_qos = |name, help, figure: fn(&Flow) -> &[u64; 3]| {
+        let mut samples = Vec::new();
+        for (direction, flow) in flows {
+            for (qos, index) in [("0", 0), ("1", 1), ("2", 2)] {
+                let value = sum(shards, |shard| figure(flow(shard)).get(index).copied().unwrap_or(0));
+                samples.push(counter(&[("direction", direction), ("qos", qos)], value));
+            }
+        }
+        families.family(name, help, MetricType::COUNTER, samples);
+    };
+    by_qos("messages_total", "PUBLISH packets.", |flow| &flow.messages);
+    by_qos("payload_bytes_total", "Payload bytes of PUBLISH packets.", |flow| &flow.payload_bytes);
+    let bytes = [
+        counter(&[("direction", "received")], sum(shards, |shard| shard.core.bytes_received)),
+        counter(&[("direction", "sent")], sum(shards, |shard| shard.core.bytes_sent)),
+    ];
+    families.family("bytes_total", "MQTT bytes, without TLS and WebSocket.", MetricType::COUNTER, bytes.to_vec());
+    families.counter("packets_received_total", "MQTT packets.", sum(shards, |shard| shard.core.packets_received));
+    let dropped: [(&str, fn(&Dropped) -> u64); 6] = [
+        ("queue_full", |dropped| dropped.queue_full),
+        ("expired", |dropped| dropped.expired),
+        ("too_large", |dropped| dropped.too_large),
+        ("not_authorized", |dropped| dropped.not_authorized),
+        ("retained_full", |dropped| dropped.retained_full),
+        ("store_unavailable", |dropped| dropped.store_unavailable),
+    ];
+    let samples =
+        dropped.map(|(reason, figure)| counter(&[("reason", reason)], sum(shards, |shard| figure(&shard.core.dropped))));
+    families.family("messages_dropped_total", "Messages not delivered or not taken.", MetricType::COUNTER, samples.to_vec());
+    let queued = sum(shards, |shard| shard.core.queued_messages);
+    families.gauge("queued_messages", "Messages that wait or are under way to sessions: the queue depth.", queued);
+    let awaiting = sum(shards, |shard| shard.core.awaiting_commit);
+    families.gauge("awaiting_commit", "Answers and deliveries that wait for a commit.", awaiting);
+}
+
+fn store(families: &mut Families, commits: &CommitStats, totals: &Totals) {
+    use std::sync::atomic::Ordering::Relaxed;
+    families.gauge("subscriptions", "Subscriptions.", totals.subscriptions);
+    families.gauge("retained_messages", "Retained messages.", totals.retained_messages);
+    families.gauge("retained_bytes", "Bytes of retained messages.", totals.retained_bytes);
+    families.counter("commits_total", "Group commits.", commits.commits.load(Relaxed));
+    families.counter("commit_failures_total", "Group commits that failed.", commits.failures.load(Relaxed));
+    families.counter("commit_ops_total", "Operations committed.", commits.ops.load(Relaxed));
+    families.gauge("commit_tickets_ready", "Tickets that wait for a commit.", commits.ready_tickets.load(Relaxed));
+    families.gauge("commit_tickets_incomplete", "Tickets that wait for parts.", commits.incomplete_tickets.load(Relaxed));
+    families.gauge("commit_pending_bytes", "Bytes that wait for a commit.", commits.pending_bytes.load(Relaxed));
+    families.gauge("store_healthy", "1 while commits succeed.", u64::from(commits.is_healthy()));
+    let (counts, sum_us) = commits.latency();
+    let sample = histogram(&[], &counts, LATENCY_BOUNDS_US.iter().copied(), sum_us);
+    families.family("commit_seconds", "How long commits took.", MetricType::HISTOGRAM, vec![sample]);
+}
+
+fn per_shard(families: &mut Families, shards: &[ShardStats]) {
+    let names: Vec<String> = shards.iter().map(|shard| shard.shard.0.to_string()).collect();
+    let named = || names.iter().map(String::as_str).zip(shards);
+    let turns = named().map(|(name, shard)| {
+        histogram(&[("shard", name)], &shard.turns.buckets, (0..).map(|power| 1 << power), shard.turns.sum_us)
+    });
+    families.family("shard_turn_seconds", "How long turns took that had something to do.", MetricType::HISTOGRAM, turns.collect());
+    let inboxes = named().map(|(name, shard)| gauge(&[("shard", name)], shard.inbox_bytes));
+    families.family("shard_inbox_bytes", "Bytes that other shards have sent.", MetricType::GAUGE, inboxes.collect());
+    let stalled = named().map(|(name, shard)| counter(&[("shard", name)], shard.net.stalled_turns));
+    families.family("shard_stalled_turns_total", "Turns in which sockets weren't read.", MetricType::COUNTER, stalled.collect());
+}
+
+fn process(families: &mut Families) {
+    let version = gauge(&[("version", env!("CARGO_PKG_VERSION"))], 1);
+    families.family("build_info", "The version.", MetricType::GAUGE, vec![version]);
+    let stat = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kilobytes = |field: &str| {
+        let line = stat.lines().find_map(|line| line.strip_prefix(field))?;
+        line.trim().trim_end_matches(" kB").trim().parse::<u64>().ok()
+    };
+    if let Some(resident) = kilobytes("VmRSS:") {
+        families.gauge("process_resident_bytes", "Memory in use.", resident * 1024);
+    }
+    if let Ok(descriptors) = std::fs::read_dir("/proc/self/fd") {
+        families.gauge("process_open_fds", "Descriptors open.", descriptors.count() as u64);
+    }
+}
+
+/// `BadUserNameOrPassword` as `bad_user_name_or_password`.
+fn snake(name: &str) -> String {
+    let mut text = String::new();
+    for character in name.chars() {
+        if character.is_uppercase() && !text.is_empty() {
+            text.push('_');
+        }
+        text.push(character.to_ascii_lowercase());
+    }
+    text
+}

@@ -1,0 +1,167 @@
+//! From a configuration to a running broker, and to its end.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use turnpike_authz::Gatekeeper;
+use turnpike_authz::registry::{Change, Registry};
+use turnpike_store::Store;
+use turnpike_store::embedded::{EmbeddedStore, Options};
+use turnpike_store::memory::MemoryStore;
+
+use crate::cli::Serve;
+use crate::config::{Config, Engine, Faults, Kind};
+use crate::http::{self, Api};
+use crate::server::{Control, Server, ServerParts};
+use crate::{pki, provision, sys};
+
+/// Serves until SIGTERM or SIGINT; reloads on SIGHUP. Says whether everything ended in good order.
+///
+/// # Errors
+/// Whatever keeps the broker from starting.
+pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
+    std::fs::create_dir_all(&config.data)
+        .with_context(|| format!("the data folder {} can't be made", config.data.display()))?;
+    // Before anything is open, so that a signal during the start isn't lost.
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("signals can't be handled")?;
+    let store = open_store(config)?;
+    let key = provision::master_key(&config.data, config.master_key_file.as_deref())?;
+    let registry = Arc::new(Registry::new());
+    let gate = Gatekeeper::new(Arc::clone(&registry), key, config.nonces_max);
+    let gate = Arc::new(if config.anonymous { gate.open_to_all() } else { gate });
+    let development = development(config)?;
+    let (server, damaged) = start(config, development.as_ref(), &gate, store)?;
+    let control = server.control();
+    if let Some(error) = damaged {
+        server.drain(config.drain_timeout);
+        return Err(error.into());
+    }
+    provision_demo(&control, &gate);
+    for (listener, (name, address)) in config.listeners.iter().zip(server.addresses()) {
+        tracing::info!(name, kind = listener.kind.as_str(), %address, "listening");
+    }
+    if let Some(address) = config.http {
+        let token = provision::admin_token(&config.data)?;
+        let bound = http::serve(address, Api::new(control.clone(), Arc::clone(&gate), &token))
+            .with_context(|| format!("the HTTP API can't listen on {address}"))?;
+        tracing::info!(name = "http", kind = "http", address = %bound, "listening");
+    }
+    sys::start(control.clone(), config.sys_interval).context("a thread can't be started")?;
+    tell_demo(config, &server, development.as_ref(), &gate);
+    tracing::info!(data = %config.data.display(), shards = config.shards, anonymous = config.anonymous, "serving");
+    for signal in &mut signals {
+        match signal {
+            SIGHUP => reload(options, &control, development.as_ref()),
+            _ => break,
+        }
+    }
+    tracing::info!("draining");
+    let whole = server.drain(config.drain_timeout);
+    tracing::info!(whole, "ended");
+    Ok(whole)
+}
+
+fn open_store(config: &Config) -> anyhow::Result<Box<dyn Store>> {
+    Ok(match config.engine {
+        Engine::Memory => Box::new(MemoryStore::new()),
+        Engine::Embedded => {
+            let options = Options { free_bytes_min: config.free_bytes_min, ..Options::default() };
+            Box::new(EmbeddedStore::open(config.data.join("store"), options)?)
+        }
+    })
+}
+
+/// The development certificate, if a TLS listener names none of its own.
+fn development(config: &Config) -> anyhow::Result<Option<pki::Development>> {
+    let wanted = config.listeners.iter().any(|listener| listener.kind.is_tls() && listener.tls.is_none());
+    let made = wanted.then(|| pki::development(&config.data)).transpose();
+    made.with_context(|| format!("no development certificate can be made in {}", config.data.join("pki").display()))
+}
+
+/// The data plane, and a record of the registry that could not be read, if there is one.
+fn start(
+    config: &Config,
+    development: Option<&pki::Development>,
+    gate: &Arc<Gatekeeper>,
+    store: Box<dyn Store>,
+) -> anyhow::Result<(Server, Option<turnpike_authz::registry::RecordError>)> {
+    let registry = Arc::clone(gate.registry());
+    let damaged = Arc::new(std::sync::OnceLock::new());
+    let found = Arc::clone(&damaged);
+    let certificate = development.map(|development| &development.server);
+    let server = Server::start(ServerParts {
+        listeners: config.listeners.iter().map(|listener| listener.settings(certificate)).collect(),
+        limits: config.limits.clone(),
+        transport: config.transport,
+        commit: config.commit,
+        shards: config.shards,
+        gate: Arc::clone(gate),
+        store,
+        registry: Box::new(move |key, value| {
+            if let Err(error) = registry.load(key, value) {
+                let _ = found.set(error);
+            }
+        }),
+    })?;
+    Ok((server, damaged.get().cloned()))
+}
+
+/// The demo device, once in the life of a store.
+fn provision_demo(control: &Control, gate: &Gatekeeper) {
+    let registry = gate.registry();
+    let changes = provision::demo(registry, gate.master_key(), now_s());
+    if changes.is_empty() {
+        return;
+    }
+    let committed = control.commit_registry(changes.iter().map(Change::op).collect());
+    match committed.blocking_recv() {
+        Ok(()) => changes.into_iter().for_each(|change| registry.apply(change)),
+        Err(_) => tracing::warn!("the demo device could not be stored"),
+    }
+}
+
+fn now_s() -> u64 {
+    std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs())
+}
+
+/// Lines to paste, for whoever starts a broker by hand. Not in the log: they have a password in them.
+#[allow(clippy::print_stdout, reason = "it is for the person at the terminal")]
+fn tell_demo(config: &Config, server: &Server, development: Option<&pki::Development>, gate: &Gatekeeper) {
+    use std::io::IsTerminal;
+    let is_default = config.listeners == Config::default().listeners;
+    if !is_default && !std::io::stdout().is_terminal() {
+        return;
+    }
+    let address = |kind: Kind| {
+        let index = config.listeners.iter().position(|listener| listener.kind == kind && !listener.proxy_protocol)?;
+        server.addresses().get(index).map(|(_, address)| *address)
+    };
+    let tls: Option<(_, &Path)> = address(Kind::Mqtts).zip(development.map(|development| development.ca.as_path()));
+    if let Some(lines) = provision::demo_lines(gate.registry(), gate.master_key(), address(Kind::Mqtt), tls) {
+        println!("A demo device is registered. To listen and to publish:\n\n{lines}");
+        println!("The HTTP API's token is in {}.", config.data.join("admin-token").display());
+    }
+}
+
+/// Reads configuration and certificates again. If anything is wrong, everything stays as it is.
+fn reload(options: &Serve, control: &Control, development: Option<&pki::Development>) {
+    let config = match options.configure() {
+        Ok(config) => config,
+        Err(Faults { file, faults }) => {
+            for fault in faults {
+                tracing::error!(file = %file.display(), key = fault.key, "not reloaded: {}", fault.message);
+            }
+            return;
+        }
+    };
+    let certificate = development.map(|development| &development.server);
+    let listeners: Vec<_> = config.listeners.iter().map(|listener| listener.settings(certificate)).collect();
+    match control.reload(&listeners, config.limits, config.transport) {
+        Ok(restart) if restart.is_empty() => tracing::info!("reloaded"),
+        Ok(restart) => tracing::warn!(listeners = restart.join(", "), "reloaded; some listeners need a restart"),
+        Err(faults) => faults.iter().for_each(|fault| tracing::error!("not reloaded: {fault}")),
+    }
+}
