@@ -3,100 +3,34 @@
 //! | what is wrong | MQTT 5 | MQTT 3 |
 //! |---|---|---|
 //! | no credentials, of no known format, unknown product or device, wrong signature, stale timestamp, nonce used before | 0x86 | 4 |
-//! | right credentials of a disabled device or product | 0x87 | 5 |
-//! | an authentication method other than `HMAC-SHA256` | 0x8C | – |
-//! | no room to remember a nonce | 0x97 | 3 |
+//! | right credentials of a disabled device or product, or of a profile that the product doesn't take | 0x87 | 5 |
+//! | an authentication method other than `HMAC-SHA256` (MQTT 5, 4.12) | 0x8C | – |
+//! | right credentials, and no room to remember their nonce | 0x97 | 3 |
+//! | the device's secret doesn't open: another master key, a damaged record | 0x88 | 3 |
 //!
-//! The client hears no more than that; [`Refusal`] says the rest to metrics.
+//! The client hears no more than that; [`Refusal`] says the rest to metrics. A stranger can't tell an unknown device from a wrong
+//! password: the code is the same, and an unknown device costs the same work, done on a decoy. The last line is the exception; a
+//! shell that asks [`Gatekeeper::check_key`] before it opens its listeners leaves damaged records as its only cause.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use turnpike_core::clock::Now;
 use turnpike_core::gate::{Attempt, ChallengeState, DeviceIdentity, Gate, Principal, Verdict};
-use turnpike_mqtt::{ConnectReason, TopicFilter, TopicName};
+use turnpike_mqtt::{TopicFilter, TopicName};
 
 use crate::nonce::{Nonces, Use, WINDOW_MS};
 use crate::policy;
-use crate::profile::{self, Claim};
-use crate::registry::{Registry, owner};
-use crate::secret::{MasterKey, Secret};
+use crate::profile::{self, Claim, Profile};
+use crate::refusal::Refusal;
+use crate::registry::{Found, Registry, owner};
+use crate::secret::{MasterKey, SealError, Sealed, Secret};
+
+/// Whom the decoy is sealed for; no record has such a key.
+const DECOY: &str = "decoy";
 
 /// The one method of enhanced authentication.
 pub const METHOD: &str = "HMAC-SHA256";
-
-/// Why nobody was let in; a label of a metric.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Refusal {
-    /// No user name or password.
-    NoCredentials,
-    /// Of no known format.
-    Malformed,
-    /// The product or the device isn't in the registry.
-    Unknown,
-    /// The signature is another's.
-    WrongSignature,
-    /// More than ten minutes from the broker's clock.
-    StaleTimestamp,
-    /// Used before.
-    NonceReused,
-    /// No room to remember it.
-    NoncesFull,
-    /// Right credentials, and disabled.
-    Disabled,
-    /// A method that isn't offered.
-    BadMethod,
-    /// The sealed secret doesn't open: the master key is another.
-    SecretSealed,
-}
-
-impl Refusal {
-    /// All of them.
-    pub const ALL: [Self; 10] = [
-        Self::NoCredentials,
-        Self::Malformed,
-        Self::Unknown,
-        Self::WrongSignature,
-        Self::StaleTimestamp,
-        Self::NonceReused,
-        Self::NoncesFull,
-        Self::Disabled,
-        Self::BadMethod,
-        Self::SecretSealed,
-    ];
-
-    /// As a label.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::NoCredentials => "no_credentials",
-            Self::Malformed => "malformed",
-            Self::Unknown => "unknown",
-            Self::WrongSignature => "wrong_signature",
-            Self::StaleTimestamp => "stale_timestamp",
-            Self::NonceReused => "nonce_reused",
-            Self::NoncesFull => "nonces_full",
-            Self::Disabled => "disabled",
-            Self::BadMethod => "bad_method",
-            Self::SecretSealed => "secret_sealed",
-        }
-    }
-
-    fn reason(self) -> ConnectReason {
-        match self {
-            Self::NoCredentials
-            | Self::Malformed
-            | Self::Unknown
-            | Self::WrongSignature
-            | Self::StaleTimestamp
-            | Self::NonceReused => ConnectReason::BadUserNameOrPassword,
-            Self::Disabled => ConnectReason::NotAuthorized,
-            Self::BadMethod => ConnectReason::BadAuthenticationMethod,
-            Self::NoncesFull => ConnectReason::QuotaExceeded,
-            Self::SecretSealed => ConnectReason::ServerUnavailable,
-        }
-    }
-}
 
 /// Judges CONNECTs against the registry, and topics against the policy.
 #[derive(Debug)]
@@ -107,21 +41,25 @@ pub struct Gatekeeper {
     /// Lets everybody in, and do everything.
     anonymous: bool,
     /// What an unknown device is checked against, so that it costs what a known one costs.
-    decoy: Secret,
+    decoy: Sealed,
+    /// In the order of [`Refusal::ALL`].
     refusals: [AtomicU64; Refusal::ALL.len()],
 }
 
 impl Gatekeeper {
-    /// A gate for the devices of a registry. `nonces_max`: how many used nonces are remembered in twenty minutes, about 40 bytes each.
+    /// A gate for the devices of a registry. `nonces_max`: how many used nonces are remembered in twenty minutes
+    /// ([`Nonces::new`]); with fewer than there are log-ins of the profile `native`, the rest are told to come back.
     #[must_use]
     pub fn new(registry: Arc<Registry>, key: MasterKey, nonces_max: usize) -> Self {
+        // This nonce isn't random, and needn't be: the decoy is no secret and never leaves.
+        let decoy = key.seal(DECOY, &Secret::generate([0; 16]), [0; 12]);
         Self {
             registry,
             key,
             nonces: Nonces::new(nonces_max),
             anonymous: false,
-            decoy: Secret::generate([0; 16]),
-            refusals: Default::default(),
+            decoy,
+            refusals: std::array::from_fn(|_| AtomicU64::new(0)),
         }
     }
 
@@ -145,7 +83,7 @@ impl Gatekeeper {
 
     /// How often each refusal happened.
     pub fn refusals(&self) -> impl Iterator<Item = (Refusal, u64)> + '_ {
-        Refusal::ALL.into_iter().zip(self.refusals.iter().map(|count| count.load(Ordering::Relaxed)))
+        Refusal::ALL.iter().copied().zip(self.refusals.iter().map(|count| count.load(Ordering::Relaxed)))
     }
 
     fn refuse(&self, refusal: Refusal) -> Verdict {
@@ -155,17 +93,26 @@ impl Gatekeeper {
         Verdict::Refused(refusal.reason())
     }
 
-    /// Whether whoever checks with `proof` knows the device's secret. An unknown device is checked too, against the decoy.
-    fn prove(&self, product: &str, device: &str, proof: impl Fn(&Secret) -> bool) -> Result<bool, Refusal> {
-        let Some((product_state, entry)) = self.registry.find(product, device) else {
-            let owner = owner(product, device);
-            let sealed = self.key.seal(&owner, &self.decoy, [0; 12]);
-            let _ = self.key.open(&owner, &sealed);
-            let _ = proof(&self.decoy);
-            return Err(Refusal::Unknown);
+    /// Whether the master key opens what is in the registry, tried on one device.
+    ///
+    /// # Errors
+    /// [`SealError`]; the caller doesn't start on it, since no device could log in.
+    pub fn check_key(&self) -> Result<(), SealError> {
+        let Some((product, name, device)) = self.registry.any_device() else { return Ok(()) };
+        self.key.open(&owner(product.as_str(), name.as_str()), &device.secret).map(drop)
+    }
+
+    /// Finds a device whose secret passes `proof`. An unknown device is put to the proof too, with the decoy.
+    fn prove(&self, product: &str, device: &str, proof: impl Fn(&Secret) -> bool) -> Result<Found, Refusal> {
+        let Some(found) = self.registry.find(product, device) else {
+            if let Ok(decoy) = self.key.open(DECOY, &self.decoy) {
+                std::hint::black_box(proof(&decoy));
+            }
+            let known = self.registry.product(product).is_some();
+            return Err(if known { Refusal::UnknownDevice } else { Refusal::UnknownProduct });
         };
-        let secret = self.key.open(&owner(product, device), &entry.secret).map_err(|_| Refusal::SecretSealed)?;
-        if proof(&secret) { Ok(product_state.enabled && entry.enabled) } else { Err(Refusal::WrongSignature) }
+        let secret = self.key.open(&owner(product, device), &found.device.secret).map_err(|_| Refusal::SecretSealed)?;
+        if proof(&secret) { Ok(found) } else { Err(Refusal::WrongSignature) }
     }
 
     fn log_in(&self, claim: &Claim<'_>, now: Now) -> Result<Principal, Refusal> {
@@ -175,17 +122,42 @@ impl Gatekeeper {
             return Err(Refusal::StaleTimestamp);
         }
         let (product, device) = claim.identity();
-        let enabled = self.prove(product, device, |secret| claim.is_signed_by(secret))?;
-        // After the signature: a stranger must not use up a device's nonces.
+        let found = self.prove(product, device, |secret| claim.is_signed_by(secret))?;
+        // After the signature: a stranger must not use up a device's nonces, nor the room for them.
         if let Claim::Native { nonce, .. } = claim {
-            match self.nonces.take(product, device, nonce, now.unix_ms) {
+            match self.nonces.take(product, device, nonce, now.mono_ms) {
                 Use::First => {}
                 Use::Again => return Err(Refusal::NonceReused),
                 Use::Full => return Err(Refusal::NoncesFull),
             }
         }
-        if enabled { Ok(principal(product, device)) } else { Err(Refusal::Disabled) }
+        admit(product, device, &found, claim.profile())
     }
+
+    fn answer(&self, client_id: &str, state: &ChallengeState, data: &[u8]) -> Result<Principal, Refusal> {
+        let (product, device) = state.claim.split_once('/').ok_or(Refusal::Malformed)?;
+        let proof = |secret: &Secret| profile::answers(secret, client_id, product, device, &state.data, data);
+        let found = self.prove(product, device, proof)?;
+        admit(product, device, &found, Profile::Native)
+    }
+
+    fn verdict(&self, result: Result<Principal, Refusal>) -> Verdict {
+        match result {
+            Ok(principal) => Verdict::Granted { principal, data: None },
+            Err(refusal) => self.refuse(refusal),
+        }
+    }
+}
+
+/// Whether a device that has proved who it is comes in.
+fn admit(product_key: &str, name: &str, found: &Found, profile: Profile) -> Result<Principal, Refusal> {
+    if !found.product.enabled || !found.device.enabled {
+        return Err(Refusal::Disabled);
+    }
+    if !found.profiles.contains(profile) {
+        return Err(Refusal::ProfileNotAllowed);
+    }
+    Ok(principal(product_key, name))
 }
 
 fn principal(product: &str, device: &str) -> Principal {
@@ -214,20 +186,11 @@ impl Gate for Gatekeeper {
         let Some(claim) = Claim::parse(attempt.client_id, user_name, password) else {
             return self.refuse(Refusal::Malformed);
         };
-        match self.log_in(&claim, now) {
-            Ok(principal) => Verdict::Granted { principal, data: None },
-            Err(refusal) => self.refuse(refusal),
-        }
+        self.verdict(self.log_in(&claim, now))
     }
 
     fn proceed(&self, attempt: &Attempt<'_>, state: &ChallengeState, data: &[u8], _now: Now) -> Verdict {
-        let Some((product, device)) = state.claim.split_once('/') else { return self.refuse(Refusal::Malformed) };
-        let proof = |secret: &Secret| profile::answers(secret, attempt.client_id, product, device, &state.data, data);
-        match self.prove(product, device, proof) {
-            Ok(true) => Verdict::Granted { principal: principal(product, device), data: None },
-            Ok(false) => self.refuse(Refusal::Disabled),
-            Err(refusal) => self.refuse(refusal),
-        }
+        self.verdict(self.answer(attempt.client_id, state, data))
     }
 
     fn may_publish(&self, principal: &Principal, topic: TopicName<'_>) -> bool {

@@ -12,17 +12,16 @@ pub enum NameError {
     #[error("a name has at most 64 characters")]
     TooLong,
     /// A character that has a meaning in topics or credentials, or isn't printable ASCII.
-    #[error("a name consists of letters, digits and - _ . : @")]
-    Character,
+    #[error("a name consists of letters, digits and - _ . : @, and {0:?} is none of these")]
+    Character(char),
 }
 
 fn check(text: &str) -> Result<(), NameError> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:@".contains(&byte);
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.:@".contains(c);
     match text.len() {
         0 => Err(NameError::Empty),
         65.. => Err(NameError::TooLong),
-        _ if text.bytes().all(allowed) => Ok(()),
-        _ => Err(NameError::Character),
+        _ => text.chars().find(|c| !allowed(*c)).map_or(Ok(()), |c| Err(NameError::Character(c))),
     }
 }
 
@@ -77,5 +76,28 @@ impl fmt::Debug for DeviceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let head: String = self.0.chars().take(4).collect();
         write!(f, "{head}…({})", self.0.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_safe_in_topics_and_credentials() {
+        for good in ["a", "a1B2c3D4e5F", "dev-001_x.y:z@w", &"n".repeat(64)] {
+            assert_eq!(DeviceName::parse(good).map(|name| name.to_string()), Ok(good.to_owned()));
+        }
+        assert_eq!(ProductKey::parse(""), Err(NameError::Empty));
+        assert_eq!(ProductKey::parse(&"n".repeat(65)), Err(NameError::TooLong));
+        for bad in ['/', '+', '#', '$', '&', '|', ';', ',', '=', ' ', '\0', '\n', '\u{7f}', 'é'] {
+            assert_eq!(ProductKey::parse(&format!("a{bad}")), Err(NameError::Character(bad)));
+        }
+    }
+
+    #[test]
+    fn a_device_name_is_masked_where_it_is_printed() {
+        let name = DeviceName::parse("serial-0001").expect("a name");
+        assert_eq!(format!("{name:?}"), "seri…(11)");
     }
 }

@@ -1,41 +1,109 @@
-//! The log-in formats that devices speak, both ways: what a broker reads of a CONNECT, and what a device would send.
+//! The log-in formats that devices speak, as the broker reads them. [`crate::credential`] writes them.
 //!
-//! - `native`: user name `{product}/{device}`, password `v1;{timestamp_ms};{nonce};{hex}` with the HMAC-SHA256 of
-//!   `"v1\n{client_id}\n{product}\n{device}\n{timestamp_ms}\n{nonce}"`. A nonce is good once.
-//! - `native` by challenge (MQTT 5 method `HMAC-SHA256`): the same user name; the broker's AUTH carries 32 random bytes, and the answer is the
-//!   HMAC-SHA256, 32 bytes or 64 hexadecimal digits, of `"v1c\n{client_id}\n{product}\n{device}\n{hex of the challenge}"`.
-//! - `aliyun`: client id `{id}|securemode=…,signmethod=…,timestamp=…|`, user name `{device}&{product}`, password the hex HMAC of
-//!   `clientId{id}deviceName{device}productKey{product}timestamp{timestamp}`; without `timestamp…` where the client id has none.
+//! - `native`: any client id, user name `{product}/{device}`, password `v1;{timestamp_ms};{nonce};{hex}` with the HMAC-SHA256
+//!   under the device's secret of `"v1\n{client_id}\n{product}\n{device}\n{timestamp_ms}\n{nonce}"`. The timestamp is
+//!   within ten minutes of the broker's clock, and a nonce is good once ([`crate::nonce`]).
+//! - `native` by challenge (MQTT 5, authentication method `HMAC-SHA256`, no clock needed): the CONNECT has the same user name and no password; its
+//!   authentication data is ignored. The broker's AUTH (0x18) carries a challenge of 32 random bytes. The client's AUTH
+//!   (0x18) carries the HMAC-SHA256 under the device's secret of `"v1c\n{client_id}\n{product}\n{device}\n{challenge}"`, where `{challenge}` is
+//!   the 32 bytes as 64 lower-case hexadecimal digits; the answer is 32 raw bytes, or 64 hexadecimal digits of either case. `{client_id}` is
+//!   as sent in CONNECT, empty if the broker is to assign one; in a re-authentication (AUTH 0x19) it is the session's,
+//!   the assigned one then.
+//! - `aliyun`: client id `{id}|securemode=…,signmethod=…,timestamp=…|` (in any order, others ignored), user name `{device}&{product}`, password the hex HMAC,
+//!   of either case, of `clientId{id}deviceName{device}productKey{product}timestamp{timestamp}`; without `timestamp…` where the client
+//!   id has none. SDKs put constants and seconds there, so it proves nothing about freshness: a captured password opens
+//!   until the secret is changed. Products that must not have that allow `native` alone.
 
-use hmac::{Hmac, KeyInit, Mac};
-use md5::Md5;
-use sha1::Sha1;
-use sha2::Sha256;
+use std::fmt;
 
 use crate::secret::Secret;
+use crate::signed::{aliyun_text, challenge_text, is_signature, is_signature_hex, native_text};
 
 /// A log-in format.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)]
 pub enum Profile {
     /// Ours.
-    Native,
+    Native = 1,
     /// Alibaba Cloud IoT's one-device-one-secret.
-    Aliyun,
+    Aliyun = 2,
+}
+
+impl Profile {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Native, Self::Aliyun];
+
+    /// As it is called in configuration and in the API.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Aliyun => "aliyun",
+        }
+    }
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 impl std::str::FromStr for Profile {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "native" => Ok(Self::Native),
-            "aliyun" => Ok(Self::Aliyun),
-            other => Err(format!("there is no profile {other:?}; there are native and aliyun")),
-        }
+        let known = || Self::ALL.map(Self::as_str).join(" and ");
+        let found = Self::ALL.into_iter().find(|profile| profile.as_str() == text);
+        found.ok_or_else(|| format!("there is no profile {text:?}; there are {}", known()))
     }
 }
 
-/// The hash of an aliyun signature.
+/// Which profiles a product takes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ProfileSet(u8);
+
+impl ProfileSet {
+    /// Every profile that this version knows.
+    pub const ALL: Self = Self(Profile::Native as u8 | Profile::Aliyun as u8);
+
+    /// From the bits of a record; none if there is one that this version doesn't know.
+    #[must_use]
+    pub fn from_bits(bits: u8) -> Option<Self> {
+        (bits & !Self::ALL.0 == 0).then_some(Self(bits))
+    }
+
+    /// For a record. A profile's bit never changes.
+    #[must_use]
+    pub fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// Whether it is in the set.
+    #[must_use]
+    pub fn contains(self, profile: Profile) -> bool {
+        self.0 & profile as u8 != 0
+    }
+
+    /// What is in the set.
+    pub fn iter(self) -> impl Iterator<Item = Profile> {
+        Profile::ALL.into_iter().filter(move |profile| self.contains(*profile))
+    }
+}
+
+impl FromIterator<Profile> for ProfileSet {
+    fn from_iter<I: IntoIterator<Item = Profile>>(profiles: I) -> Self {
+        Self(profiles.into_iter().fold(0, |bits, profile| bits | profile as u8))
+    }
+}
+
+impl fmt::Debug for ProfileSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
+    }
+}
+
+/// The hash of a signature.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum SignMethod {
     /// `hmacsha256`.
@@ -47,7 +115,7 @@ pub enum SignMethod {
 }
 
 impl SignMethod {
-    /// As it stands in the client id.
+    /// As it stands in an aliyun client id.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -58,7 +126,7 @@ impl SignMethod {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        [Self::Sha256, Self::Sha1, Self::Md5].into_iter().find(|method| method.as_str() == text)
+        [Self::Sha256, Self::Sha1, Self::Md5].into_iter().find(|method| method.as_str().eq_ignore_ascii_case(text))
     }
 }
 
@@ -75,7 +143,7 @@ pub enum Claim<'a> {
         client_id: &'a str,
         /// Milliseconds since 1970 UTC.
         timestamp_ms: u64,
-        /// 1 to 64 characters.
+        /// 1 to 64 visible ASCII characters.
         nonce: &'a str,
         /// Hexadecimal.
         signature: &'a str,
@@ -112,12 +180,12 @@ impl<'a> Claim<'a> {
         let (product, device) = user_name.split_once('/')?;
         let mut fields = rest.split(';');
         let (timestamp, nonce, signature) = (fields.next()?, fields.next()?, fields.next()?);
-        let nonce_fits = (1..=64).contains(&nonce.len());
+        let nonce_fits = (1..=64).contains(&nonce.len()) && nonce.bytes().all(|byte| byte.is_ascii_graphic());
         if fields.next().is_some() || !nonce_fits {
             return None;
         }
         // `parse` would take a sign; the signed text has none.
-        let digits = !timestamp.is_empty() && timestamp.bytes().all(|byte| byte.is_ascii_digit());
+        let digits = timestamp.bytes().all(|byte| byte.is_ascii_digit());
         let timestamp_ms = timestamp.parse().ok().filter(|_| digits)?;
         Some(Self::Native { product, device, client_id, timestamp_ms, nonce, signature })
     }
@@ -138,6 +206,15 @@ impl<'a> Claim<'a> {
         Some(Self::Aliyun { product, device, id, method, timestamp, signature })
     }
 
+    /// The format.
+    #[must_use]
+    pub fn profile(&self) -> Profile {
+        match self {
+            Self::Native { .. } => Profile::Native,
+            Self::Aliyun { .. } => Profile::Aliyun,
+        }
+    }
+
     /// The identity claimed: product and device.
     #[must_use]
     pub fn identity(&self) -> (&'a str, &'a str) {
@@ -152,184 +229,28 @@ impl<'a> Claim<'a> {
         match *self {
             Self::Native { product, device, client_id, timestamp_ms, nonce, signature } => {
                 let text = native_text(client_id, product, device, timestamp_ms, nonce);
-                verify::<Hmac<Sha256>>(secret, &text, signature)
+                is_signature_hex(SignMethod::Sha256, secret, &text, signature.as_bytes())
             }
             Self::Aliyun { product, device, id, method, timestamp, signature } => {
                 let text = aliyun_text(id, product, device, timestamp);
-                match method {
-                    SignMethod::Sha256 => verify::<Hmac<Sha256>>(secret, &text, signature),
-                    SignMethod::Sha1 => verify::<Hmac<Sha1>>(secret, &text, signature),
-                    SignMethod::Md5 => verify::<Hmac<Md5>>(secret, &text, signature),
-                }
+                is_signature_hex(method, secret, &text, signature.as_bytes())
             }
         }
     }
-}
-
-fn native_text(client_id: &str, product: &str, device: &str, timestamp_ms: u64, nonce: &str) -> String {
-    format!("v1\n{client_id}\n{product}\n{device}\n{timestamp_ms}\n{nonce}")
-}
-
-fn aliyun_text(id: &str, product: &str, device: &str, timestamp: Option<&str>) -> String {
-    let timestamp = timestamp.map_or(String::new(), |timestamp| format!("timestamp{timestamp}"));
-    format!("clientId{id}deviceName{device}productKey{product}{timestamp}")
-}
-
-fn challenge_text(client_id: &str, product: &str, device: &str, challenge: &[u8]) -> String {
-    format!("v1c\n{client_id}\n{product}\n{device}\n{}", hex::encode(challenge))
-}
-
-fn keyed<M: Mac + KeyInit>(secret: &Secret, text: &str) -> M {
-    let mut mac = <M as KeyInit>::new_from_slice(secret.expose()).expect("HMAC takes a key of any length");
-    mac.update(text.as_bytes());
-    mac
-}
-
-/// Any letter case: the C SDK of aliyun writes capitals.
-fn verify<M: Mac + KeyInit>(secret: &Secret, text: &str, signature: &str) -> bool {
-    let mac = keyed::<M>(secret, text);
-    hex::decode(signature).is_ok_and(|bytes| mac.verify_slice(&bytes).is_ok())
-}
-
-fn sign<M: Mac + KeyInit>(secret: &Secret, text: &str) -> String {
-    hex::encode(keyed::<M>(secret, text).finalize().into_bytes())
 }
 
 /// Whether `answer` answers a challenge.
 #[must_use]
 pub fn answers(secret: &Secret, client_id: &str, product: &str, device: &str, challenge: &[u8], answer: &[u8]) -> bool {
-    let mac = keyed::<Hmac<Sha256>>(secret, &challenge_text(client_id, product, device, challenge));
+    let text = challenge_text(client_id, product, device, challenge);
     match answer.len() {
-        64 => hex::decode(answer).is_ok_and(|bytes| mac.verify_slice(&bytes).is_ok()),
-        _ => mac.verify_slice(answer).is_ok(),
+        64 => is_signature_hex(SignMethod::Sha256, secret, &text, answer),
+        _ => is_signature(SignMethod::Sha256, secret, &text, answer),
     }
 }
 
-/// The answer to a challenge: 64 hexadecimal digits.
-#[must_use]
-pub fn answer(secret: &Secret, client_id: &str, product: &str, device: &str, challenge: &[u8]) -> String {
-    sign::<Hmac<Sha256>>(secret, &challenge_text(client_id, product, device, challenge))
-}
-
-/// What a device sends to log in.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Credentials {
-    /// Client id.
-    pub client_id: String,
-    /// User name.
-    pub user_name: String,
-    /// Password.
-    pub password: String,
-}
-
-/// Native credentials. `nonce`: 1 to 64 characters without `;`, never used before by this device.
-#[must_use]
-pub fn native(
-    product: &str,
-    device: &str,
-    secret: &Secret,
-    client_id: &str,
-    timestamp_ms: u64,
-    nonce: &str,
-) -> Credentials {
-    let signature = sign::<Hmac<Sha256>>(secret, &native_text(client_id, product, device, timestamp_ms, nonce));
-    Credentials {
-        client_id: client_id.to_owned(),
-        user_name: format!("{product}/{device}"),
-        password: format!("v1;{timestamp_ms};{nonce};{signature}"),
-    }
-}
-
-/// Aliyun credentials. `id` stands before the first `|`; SDKs use `{product}.{device}` or `{product}&{device}`.
-#[must_use]
-pub fn aliyun(
-    product: &str,
-    device: &str,
-    secret: &Secret,
-    id: &str,
-    method: SignMethod,
-    timestamp: Option<&str>,
-) -> Credentials {
-    let text = aliyun_text(id, product, device, timestamp);
-    let password = match method {
-        SignMethod::Sha256 => sign::<Hmac<Sha256>>(secret, &text),
-        SignMethod::Sha1 => sign::<Hmac<Sha1>>(secret, &text),
-        SignMethod::Md5 => sign::<Hmac<Md5>>(secret, &text),
-    };
-    let timestamp = timestamp.map_or(String::new(), |timestamp| format!(",timestamp={timestamp}"));
-    Credentials {
-        client_id: format!("{id}|securemode=3,signmethod={}{timestamp}|", method.as_str()),
-        user_name: format!("{device}&{product}"),
-        password,
-    }
-}
+// Where callers of the first version find them.
+pub use crate::credential::{Credentials, aliyun, answer, native};
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn secret() -> Secret {
-        Secret::new(b"0123456789abcdef0123456789abcdef").expect("a secret")
-    }
-
-    fn signed(client_id: &str, password: &str) -> bool {
-        Claim::parse(client_id, "dev001&a1B2c3D4e5F", password.as_bytes())
-            .is_some_and(|claim| claim.is_signed_by(&secret()))
-    }
-
-    #[test]
-    fn aliyun_sdks_are_understood() {
-        let python = "a1B2c3D4e5F&dev001|securemode=3,signmethod=hmacsha1,ext=1,_ss=1,lan=Python,_v=1.2.13,timestamp=1795231143|";
-        assert!(signed(python, "671d800016e8a3d3a771b54d74a4b36a32c851be"));
-        assert!(signed(python, "671D800016E8A3D3A771B54D74A4B36A32C851BE"));
-        assert!(!signed(python, "671d800016e8a3d3a771b54d74a4b36a32c851bf"));
-        assert!(!signed(python, "671d80"));
-        assert!(!signed(python, ""));
-        let node = "a1B2c3D4e5F&dev001|securemode=3,signmethod=hmacsha1,timestamp=1795231053661,lan=NodeJS,_v=1.2.8|";
-        assert!(signed(node, "dfd8b31201ad990d814e44a83eeb40d554390ad6"));
-        let c =
-            aliyun("a1B2c3D4e5F", "dev001", &secret(), "a1B2c3D4e5F.dev001", SignMethod::Sha256, Some("2524608000000"));
-        assert!(signed(&c.client_id, &c.password.to_uppercase()));
-        for method in [SignMethod::Sha256, SignMethod::Sha1, SignMethod::Md5] {
-            let made = aliyun("a1B2c3D4e5F", "dev001", &secret(), "x", method, None);
-            assert!(signed(&made.client_id, &made.password), "{method:?} without a timestamp");
-        }
-    }
-
-    #[test]
-    fn native_signs_every_field() {
-        let made = native("p", "d", &secret(), "c", 1_700_000_000_000, "n");
-        let check = |client_id: &str, user_name: &str, password: &str| {
-            Claim::parse(client_id, user_name, password.as_bytes()).is_some_and(|claim| claim.is_signed_by(&secret()))
-        };
-        assert!(check("c", "p/d", &made.password));
-        assert!(!check("c2", "p/d", &made.password));
-        assert!(!check("c", "p/d2", &made.password));
-        assert!(!check("c", "q/d", &made.password));
-        assert!(!check("c", "p/d", &made.password.replace(";n;", ";m;")));
-        assert!(!check("c", "p/d", &made.password.replace("1700000000000", "1700000000001")));
-        for bad in ["v1;", "v1;1;n", "v1;x;n;00", "v1;+1;n;00", "v1;1;;00", "v1;1;n;00;x", "v2;1;n;00"] {
-            assert!(!check("c", "p/d", bad), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_challenge_is_answered_raw_or_in_hex() {
-        let text = answer(&secret(), "c", "p", "d", b"challenge");
-        assert!(answers(&secret(), "c", "p", "d", b"challenge", text.as_bytes()));
-        assert!(answers(&secret(), "c", "p", "d", b"challenge", &hex::decode(&text).expect("hex")));
-        assert!(!answers(&secret(), "c", "p", "d", b"other", text.as_bytes()));
-        assert!(!answers(&secret(), "c", "p", "d", b"challenge", b""));
-    }
-
-    proptest! {
-        #[test]
-        fn no_text_panics(client_id in ".{0,40}", user_name in ".{0,40}", password in proptest::collection::vec(any::<u8>(), 0..80)) {
-            if let Some(claim) = Claim::parse(&client_id, &user_name, &password) {
-                prop_assert!(!claim.is_signed_by(&secret()));
-            }
-        }
-    }
-}
+mod tests;

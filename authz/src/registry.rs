@@ -1,24 +1,35 @@
-//! Products and devices, in memory; what is durable of them goes through the store as [`Op::RegistryPut`].
+//! Products and devices, in memory; what is durable of them goes through the store as `Op::RegistryPut` and `Op::RegistryDelete`.
 //!
-//! A change is decided ([`Change`]), committed by the caller ([`Change::op`]), and only then applied ([`Registry::apply`]), so memory never
-//! knows what a crash would forget.
+//! ```text
+//! plan_…() ─▶ Change ─▶ Change::op() ─▶ store commits ─▶ apply(Change) ─▶ live sessions judged again
+//! ```
 //!
-//! Devices of a product are in a B-tree: a page of the list is a range, and a log-in is a look-up under a read lock. A device costs
-//! about 200 bytes at a million (`examples/registry_memory.rs`).
+//! **Invariant:** memory never knows what a crash would forget: a change is applied after its commit. It is applied before the sessions
+//! are judged again, so whoever comes in meanwhile is judged by either the one or the other.
+//!
+//! **Invariant:** one change at a time. Whoever plans holds the control plane's lock until it has applied; otherwise two plans may be based
+//! on the same state. (If a device is put into a product that goes away meanwhile, its record is swept up with the product's.)
+//!
+//! **Invariant:** a product exists exactly if its record does. Deleting a product deletes its record first, and from then on none of its devices gets in,
+//! however many there are; the devices' records go in bounded steps ([`Registry::plan_sweep`]). What a crash leaves of
+//! them is found again by [`Registry::swept_products`]. (Deleting the devices first is right too, and leaves nothing to sweep.)
+//!
+//! Devices of a product are in a B-tree: a page of the list is a range, and a log-in is a look-up under two read locks, which no
+//! writer holds for longer than one insertion. A hash map would need a million names sorted for each page.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
-use turnpike_core::durable::Op;
 
 use crate::names::{DeviceName, ProductKey};
+use crate::plan::Change;
+use crate::profile::ProfileSet;
+use crate::record;
 use crate::secret::Sealed;
 
-/// First byte of each record's value: the layout.
-const LAYOUT: u8 = 1;
-const ENABLED: u8 = 1;
+pub use crate::record::{RecordError, owner};
 
 /// A product.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,83 +51,42 @@ pub struct Device {
     pub secret: Sealed,
 }
 
-/// Whom a device's secret is sealed for.
-#[must_use]
-pub fn owner(product: &str, device: &str) -> String {
-    format!("{product}\0{device}")
-}
-
-/// A change of the registry.
+/// What a log-in is judged by.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Change {
-    /// Create or replace.
-    PutProduct(ProductKey, Product),
-    /// Remove a product, and from memory its devices; their records are removed by changes of their own before.
-    DeleteProduct(ProductKey),
-    /// Create or replace. The product exists.
-    PutDevice(ProductKey, DeviceName, Device),
-    /// Remove.
-    DeleteDevice(ProductKey, DeviceName),
-    /// Remember that something was done once, such as the demo's provisioning.
-    Mark(Box<str>),
+pub struct Found {
+    /// The product.
+    pub product: Product,
+    /// The log-in formats that its devices may use.
+    pub profiles: ProfileSet,
+    /// The device.
+    pub device: Device,
 }
 
-impl Change {
-    /// What the store is to be told.
-    #[must_use]
-    pub fn op(&self) -> Op {
-        match self {
-            Self::PutProduct(key, product) => {
-                Op::RegistryPut(product_record(key.as_str()), value(product.enabled, product.created_at_s, &[]))
-            }
-            Self::DeleteProduct(key) => Op::RegistryDelete(product_record(key.as_str())),
-            Self::PutDevice(product, name, device) => Op::RegistryPut(
-                device_record(product.as_str(), name.as_str()),
-                value(device.enabled, device.created_at_s, device.secret.as_bytes()),
-            ),
-            Self::DeleteDevice(product, name) => Op::RegistryDelete(device_record(product.as_str(), name.as_str())),
-            Self::Mark(mark) => Op::RegistryPut(format!("m\0{mark}").into_bytes().into(), Box::from([LAYOUT])),
-        }
-    }
-}
-
-fn product_record(product: &str) -> Box<[u8]> {
-    format!("p\0{product}").into_bytes().into()
-}
-
-fn device_record(product: &str, device: &str) -> Box<[u8]> {
-    format!("d\0{product}\0{device}").into_bytes().into()
-}
-
-fn value(enabled: bool, created_at_s: u64, secret: &[u8]) -> Box<[u8]> {
-    let mut bytes = vec![LAYOUT, if enabled { ENABLED } else { 0 }];
-    bytes.extend_from_slice(&created_at_s.to_be_bytes());
-    bytes.extend_from_slice(secret);
-    bytes.into_boxed_slice()
-}
-
-/// Why a record of the store can't be taken.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum RecordError {
-    /// Written by a later version.
-    #[error("a registry record has layout {0}; this version reads layout {LAYOUT}")]
-    Layout(u8),
-    /// It isn't what such a record is.
-    #[error("a registry record is damaged: {0}")]
-    Damaged(String),
-}
-
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Entry {
-    product: RwLock<Product>,
+    head: RwLock<Head>,
     devices: RwLock<BTreeMap<DeviceName, Device>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Head {
+    /// None while what is left of a deleted product is swept up, and at start until its record has been loaded.
+    product: Option<Product>,
+    /// A record of its own: whoever replaces the product and knows nothing of profiles doesn't widen them.
+    profiles: ProfileSet,
+}
+
+impl Default for Head {
+    fn default() -> Self {
+        Self { product: None, profiles: ProfileSet::ALL }
+    }
 }
 
 /// All products and devices. Read by every shard, changed by the control plane.
 #[derive(Debug, Default)]
 pub struct Registry {
     products: RwLock<BTreeMap<ProductKey, Arc<Entry>>>,
-    marks: RwLock<Vec<Box<str>>>,
+    marks: RwLock<BTreeSet<Box<str>>>,
 }
 
 impl Registry {
@@ -131,67 +101,50 @@ impl Registry {
     /// # Errors
     /// [`RecordError`]; the caller refuses to start on it, since a device that isn't known would be locked out.
     pub fn load(&self, key: &[u8], value: &[u8]) -> Result<(), RecordError> {
-        let damaged = || RecordError::Damaged(String::from_utf8_lossy(key).replace('\0', "/"));
-        let text = std::str::from_utf8(key).map_err(|_| damaged())?;
-        let (&layout, rest) = value.split_first().ok_or_else(damaged)?;
-        if layout != LAYOUT {
-            return Err(RecordError::Layout(layout));
-        }
-        let mut parts = text.split('\0');
-        let (kind, first, second) = (parts.next(), parts.next(), parts.next());
-        if let (Some("m"), Some(mark)) = (kind, first) {
-            self.apply(Change::Mark(mark.into()));
-            return Ok(());
-        }
-        let (&flags, rest) = rest.split_first().ok_or_else(damaged)?;
-        let (created, secret) = rest.split_first_chunk::<8>().ok_or_else(damaged)?;
-        let (enabled, created_at_s) = (flags & ENABLED != 0, u64::from_be_bytes(*created));
-        let product = ProductKey::parse(first.ok_or_else(damaged)?).map_err(|_| damaged())?;
-        match (kind, second) {
-            (Some("p"), None) => self.apply(Change::PutProduct(product, Product { enabled, created_at_s })),
-            (Some("d"), Some(device)) => {
-                let name = DeviceName::parse(device).map_err(|_| damaged())?;
-                self.ensure(&product, created_at_s);
-                let secret = Sealed::from_bytes(secret);
-                self.apply(Change::PutDevice(product, name, Device { enabled, created_at_s, secret }));
-            }
-            _ => return Err(damaged()),
-        }
-        Ok(())
-    }
-
-    /// A device's record may be loaded before its product's.
-    fn ensure(&self, product: &ProductKey, created_at_s: u64) {
-        if self.product(product.as_str()).is_none() {
-            self.apply(Change::PutProduct(product.clone(), Product { enabled: true, created_at_s }));
-        }
+        record::decode(key, value).map(|change| self.apply(change))
     }
 
     /// Makes a committed change visible.
     pub fn apply(&self, change: Change) {
         match change {
-            Change::PutProduct(key, product) => {
-                let mut products = self.products.write();
-                match products.get(&key) {
-                    Some(entry) => *entry.product.write() = product,
-                    None => {
-                        let entry = Entry { product: RwLock::new(product), devices: RwLock::default() };
-                        products.insert(key, Arc::new(entry));
-                    }
+            Change::PutProduct(key, product) => self.entry_or_new(key).head.write().product = Some(product),
+            Change::DeleteProduct(key) => {
+                if let Some(entry) = self.entry(key.as_str()) {
+                    entry.head.write().product = None;
+                    self.forget_if_empty(&key, &entry);
                 }
             }
-            Change::DeleteProduct(key) => drop(self.products.write().remove(&key)),
+            Change::AllowProfiles(key, profiles) => {
+                let entry = self.entry_or_new(key.clone());
+                entry.head.write().profiles = profiles;
+                self.forget_if_empty(&key, &entry);
+            }
             Change::PutDevice(product, name, device) => {
-                if let Some(entry) = self.entry(product.as_str()) {
-                    entry.devices.write().insert(name, device);
-                }
+                self.entry_or_new(product).devices.write().insert(name, device);
             }
             Change::DeleteDevice(product, name) => {
                 if let Some(entry) = self.entry(product.as_str()) {
                     entry.devices.write().remove(&name);
+                    self.forget_if_empty(&product, &entry);
                 }
             }
-            Change::Mark(mark) => self.marks.write().push(mark),
+            Change::Mark(mark) => {
+                self.marks.write().insert(mark);
+            }
+        }
+    }
+
+    fn forget_if_empty(&self, key: &ProductKey, entry: &Entry) {
+        let head = *entry.head.read();
+        if head.product.is_none() && head.profiles == ProfileSet::ALL && entry.devices.read().is_empty() {
+            self.products.write().remove(key);
+        }
+    }
+
+    fn entry_or_new(&self, key: ProductKey) -> Arc<Entry> {
+        match self.entry(key.as_str()) {
+            Some(entry) => entry,
+            None => Arc::clone(self.products.write().entry(key).or_default()),
         }
     }
 
@@ -199,62 +152,75 @@ impl Registry {
         self.products.read().get(product).cloned()
     }
 
-    /// Whether [`Change::Mark`] was applied, now or in an earlier run.
+    /// An entry whose product exists.
+    fn live(&self, product: &str) -> Option<(Arc<Entry>, Product)> {
+        let entry = self.entry(product)?;
+        let product = entry.head.read().product?;
+        Some((entry, product))
+    }
+
+    /// Whether `Change::Mark` was applied, now or in an earlier run.
     #[must_use]
     pub fn is_marked(&self, mark: &str) -> bool {
-        self.marks.read().iter().any(|known| **known == *mark)
+        self.marks.read().contains(mark)
     }
 
     /// A product.
     #[must_use]
     pub fn product(&self, key: &str) -> Option<Product> {
-        self.entry(key).map(|entry| *entry.product.read())
+        self.live(key).map(|(_, product)| product)
     }
 
     /// A device.
     #[must_use]
     pub fn device(&self, product: &str, name: &str) -> Option<Device> {
-        self.entry(product)?.devices.read().get(name).cloned()
+        self.find(product, name).map(|found| found.device)
     }
 
     /// A product and one of its devices, in one look-up.
     #[must_use]
-    pub fn find(&self, product: &str, name: &str) -> Option<(Product, Device)> {
+    pub fn find(&self, product: &str, name: &str) -> Option<Found> {
         let entry = self.entry(product)?;
+        let head = *entry.head.read();
         let device = entry.devices.read().get(name)?.clone();
-        let product = *entry.product.read();
-        Some((product, device))
+        Some(Found { product: head.product?, profiles: head.profiles, device })
+    }
+
+    /// The log-in formats that a product's devices may use.
+    #[must_use]
+    pub fn profiles(&self, product: &str) -> Option<ProfileSet> {
+        self.live(product).map(|(entry, _)| entry.head.read().profiles)
     }
 
     /// Whether a device exists and both it and its product are enabled.
     #[must_use]
     pub fn is_enabled(&self, product: &str, name: &str) -> bool {
-        self.entry(product).is_some_and(|entry| {
-            entry.product.read().enabled && entry.devices.read().get(name).is_some_and(|device| device.enabled)
+        self.live(product).is_some_and(|(entry, product)| {
+            product.enabled && entry.devices.read().get(name).is_some_and(|device| device.enabled)
         })
     }
 
     /// How many devices a product has.
     #[must_use]
     pub fn device_count(&self, product: &str) -> usize {
-        self.entry(product).map_or(0, |entry| entry.devices.read().len())
+        self.live(product).map_or(0, |(entry, _)| entry.devices.read().len())
     }
 
-    /// Up to `limit` products after a key, in order.
+    /// Up to `limit` products after a key, in order. The last one's key asks for the next page.
     #[must_use]
     pub fn products(&self, after: Option<&str>, limit: usize) -> Vec<(ProductKey, Product)> {
         let products = self.products.read();
         products
             .range::<str, _>((after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded))
+            .filter_map(|(key, entry)| entry.head.read().product.map(|product| (key.clone(), product)))
             .take(limit)
-            .map(|(key, entry)| (key.clone(), *entry.product.read()))
             .collect()
     }
 
-    /// Up to `limit` devices of a product after a name, in order.
+    /// Up to `limit` devices of a product after a name, in order. The last one's name asks for the next page.
     #[must_use]
     pub fn devices(&self, product: &str, after: Option<&str>, limit: usize) -> Vec<(DeviceName, Device)> {
-        let Some(entry) = self.entry(product) else { return Vec::new() };
+        let Some((entry, _)) = self.live(product) else { return Vec::new() };
         let devices = entry.devices.read();
         devices
             .range::<str, _>((after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded))
@@ -262,4 +228,44 @@ impl Registry {
             .map(|(name, device)| (name.clone(), device.clone()))
             .collect()
     }
+
+    /// Any device: what is tried with the master key at start.
+    #[must_use]
+    pub fn any_device(&self) -> Option<(ProductKey, DeviceName, Device)> {
+        let products = self.products.read();
+        products.iter().find_map(|(key, entry)| {
+            let devices = entry.devices.read();
+            devices.first_key_value().map(|(name, device)| (key.clone(), name.clone(), device.clone()))
+        })
+    }
+
+    /// Deleted products of which something is left: what [`Self::plan_sweep`] has to do, at start too.
+    #[must_use]
+    pub fn swept_products(&self) -> Vec<ProductKey> {
+        let products = self.products.read();
+        products.iter().filter(|(_, entry)| entry.head.read().product.is_none()).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Whether something is left of a deleted product.
+    pub(crate) fn is_swept(&self, product: &str) -> bool {
+        self.entry(product).is_some_and(|entry| entry.head.read().product.is_none())
+    }
+
+    /// Whether a deleted product has left behind which profiles it took.
+    pub(crate) fn has_left_profiles(&self, product: &str) -> bool {
+        let head = self.entry(product).map(|entry| *entry.head.read());
+        head.is_some_and(|head| head.product.is_none() && head.profiles != ProfileSet::ALL)
+    }
+
+    /// Names of a deleted product's devices.
+    pub(crate) fn left_of(&self, product: &str, limit: usize) -> Vec<DeviceName> {
+        let Some(entry) = self.entry(product).filter(|entry| entry.head.read().product.is_none()) else {
+            return Vec::new();
+        };
+        let devices = entry.devices.read();
+        devices.keys().take(limit).cloned().collect()
+    }
 }
+
+#[cfg(test)]
+mod tests;

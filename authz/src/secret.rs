@@ -2,12 +2,17 @@
 
 use std::fmt;
 
-use aes_gcm::aead::{Aead, KeyInit, Payload};
+use aes_gcm::aead::{Aead, Payload};
 use aes_gcm::{Aes256Gcm, Nonce};
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use subtle::ConstantTimeEq;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-/// Bytes of a secret, as the device has them. Never printed.
-#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+/// Bytes of a secret, as the device has them. Never printed; wiped when dropped.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct Secret(Vec<u8>);
 
 /// Why a text is no secret.
@@ -40,6 +45,14 @@ impl Secret {
     }
 }
 
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for Secret {}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(…)")
@@ -49,25 +62,36 @@ impl fmt::Debug for Secret {
 /// Why a master key or a sealed secret can't be used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum SealError {
-    /// Neither 32 bytes nor 64 hexadecimal digits.
-    #[error("a master key is 32 bytes, written as 64 hexadecimal digits")]
+    /// Not 32 bytes, in none of the ways to write them.
+    #[error("a master key is 32 random bytes, or these as 64 hexadecimal digits or in base64")]
     Key,
-    /// Sealed under another key, for another record, or changed since.
-    #[error(
-        "a secret doesn't open: it was sealed under another master key or for another record, or it has been changed"
-    )]
+    /// Sealed under another master key.
+    #[error("a secret was sealed under another master key")]
+    OtherKey,
+    /// Sealed for another record, or changed since.
+    #[error("a secret doesn't open: it was sealed for another record, or it has been changed")]
     Open,
 }
 
 /// The key that all secrets are sealed under.
+///
+/// Its id is a byte derived from it, and stands in front of what it sealed. So after a rotation it is known without trying which key
+/// opens what (two keys in 256 share an id; then the wrong one fails to open).
 #[derive(Clone)]
-pub struct MasterKey(Aes256Gcm);
+pub struct MasterKey {
+    cipher: Aes256Gcm,
+    id: u8,
+}
 
 impl MasterKey {
     /// From 32 bytes.
     #[must_use]
     pub fn new(bytes: [u8; 32]) -> Self {
-        Self(Aes256Gcm::new(&bytes.into()))
+        let bytes = Zeroizing::new(bytes);
+        let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(&*bytes).expect("HMAC takes a key of any length");
+        mac.update(b"turnpike master key id");
+        let id = mac.finalize().into_bytes().first().copied().expect("SHA-256 has 32 bytes");
+        Self { cipher: Aes256Gcm::new((&*bytes).into()), id }
     }
 
     /// From 64 hexadecimal digits, white space around them allowed.
@@ -75,39 +99,73 @@ impl MasterKey {
     /// # Errors
     /// [`SealError::Key`].
     pub fn from_hex(text: &str) -> Result<Self, SealError> {
-        let mut bytes = [0; 32];
-        hex::decode_to_slice(text.trim(), &mut bytes).map_err(|_| SealError::Key)?;
-        let key = Self::new(bytes);
-        bytes.zeroize();
-        Ok(key)
+        let mut bytes = Zeroizing::new([0; 32]);
+        hex::decode_to_slice(text.trim(), &mut *bytes).map_err(|_| SealError::Key)?;
+        Ok(Self::new(*bytes))
+    }
+
+    /// From the text of an environment variable: 64 hexadecimal digits or base64, white space around it allowed.
+    ///
+    /// # Errors
+    /// [`SealError::Key`].
+    pub fn from_text(text: &str) -> Result<Self, SealError> {
+        let text = text.trim();
+        if text.len() == 64 {
+            return Self::from_hex(text);
+        }
+        let bytes = Zeroizing::new(STANDARD.decode(text).map_err(|_| SealError::Key)?);
+        <[u8; 32]>::try_from(bytes.as_slice()).map(Self::new).map_err(|_| SealError::Key)
+    }
+
+    /// From what a file contains: 32 raw bytes, or the text that [`Self::from_text`] takes.
+    ///
+    /// # Errors
+    /// [`SealError::Key`], also for 32 printable characters: that is a passphrase, or half a key in hexadecimal, not 32 random bytes.
+    pub fn from_file(content: &[u8]) -> Result<Self, SealError> {
+        match <[u8; 32]>::try_from(content) {
+            Ok(bytes) if !content.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()) => {
+                Ok(Self::new(bytes))
+            }
+            _ => Self::from_text(std::str::from_utf8(content).map_err(|_| SealError::Key)?),
+        }
+    }
+
+    /// What tells it from another key.
+    #[must_use]
+    pub fn id(&self) -> u8 {
+        self.id
     }
 
     /// Seals a secret for the record named by `owner`, so that it opens nowhere else. `nonce` must be random.
     #[must_use]
     pub fn seal(&self, owner: &str, secret: &Secret, nonce: [u8; 12]) -> Sealed {
         let payload = Payload { msg: secret.expose(), aad: owner.as_bytes() };
-        let text = self.0.encrypt(&Nonce::from(nonce), payload).expect("AES-GCM takes a message of 256 bytes");
-        Sealed([nonce.as_slice(), &text].concat().into_boxed_slice())
+        let text = self.cipher.encrypt(&Nonce::from(nonce), payload).expect("AES-GCM takes a message of 256 bytes");
+        Sealed([&[self.id], nonce.as_slice(), &text].concat().into_boxed_slice())
     }
 
     /// Opens what was sealed for `owner`.
     ///
     /// # Errors
-    /// [`SealError::Open`].
+    /// [`SealError::OtherKey`], [`SealError::Open`].
     pub fn open(&self, owner: &str, sealed: &Sealed) -> Result<Secret, SealError> {
-        let (nonce, text) = sealed.0.split_first_chunk::<12>().ok_or(SealError::Open)?;
+        let (&id, rest) = sealed.0.split_first().ok_or(SealError::Open)?;
+        if id != self.id {
+            return Err(SealError::OtherKey);
+        }
+        let (nonce, text) = rest.split_first_chunk::<12>().ok_or(SealError::Open)?;
         let payload = Payload { msg: text, aad: owner.as_bytes() };
-        self.0.decrypt(&Nonce::from(*nonce), payload).map(Secret).map_err(|_| SealError::Open)
+        self.cipher.decrypt(&Nonce::from(*nonce), payload).map(Secret).map_err(|_| SealError::Open)
     }
 }
 
 impl fmt::Debug for MasterKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("MasterKey(…)")
+        write!(f, "MasterKey(id {})", self.id)
     }
 }
 
-/// A sealed secret: nonce, ciphertext, tag.
+/// A sealed secret: the key's id, the nonce, the ciphertext, the tag.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Sealed(Box<[u8]>);
 
@@ -123,10 +181,60 @@ impl Sealed {
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
+
+    /// [`MasterKey::id`] of the key that sealed it.
+    #[must_use]
+    pub fn key_id(&self) -> Option<u8> {
+        self.0.first().copied()
+    }
 }
 
 impl fmt::Debug for Sealed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Sealed({} bytes)", self.0.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_opens_for_its_record_under_its_key_and_unchanged() {
+        let (key, secret) = (MasterKey::new([7; 32]), Secret::generate([1; 16]));
+        let sealed = key.seal("a", &secret, [2; 12]);
+        assert_eq!(sealed.as_bytes().len(), 1 + 12 + 32 + 16);
+        assert_eq!(sealed.key_id(), Some(key.id()));
+        assert_eq!(key.open("a", &sealed), Ok(secret));
+        assert_eq!(key.open("b", &sealed), Err(SealError::Open));
+        assert_eq!(MasterKey::new([8; 32]).open("a", &sealed), Err(SealError::OtherKey));
+        for at in 0..sealed.as_bytes().len() {
+            let mut bytes = sealed.as_bytes().to_vec();
+            bytes[at] ^= 1;
+            assert!(key.open("a", &Sealed::from_bytes(&bytes)).is_err(), "byte {at}");
+            assert!(key.open("a", &Sealed::from_bytes(&bytes[..at])).is_err(), "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn a_master_key_is_written_in_hexadecimal_base64_or_as_it_is() {
+        let bytes: [u8; 32] = std::array::from_fn(|n| u8::try_from(n).expect("small") * 7);
+        let id = MasterKey::new(bytes).id();
+        let (hex, base64) = (hex::encode(bytes), STANDARD.encode(bytes));
+        for text in [hex.clone(), format!(" {hex}\n"), hex.to_uppercase(), base64] {
+            assert_eq!(MasterKey::from_text(&text).map(|key| key.id()), Ok(id));
+            assert_eq!(MasterKey::from_file(text.as_bytes()).map(|key| key.id()), Ok(id));
+        }
+        assert_eq!(MasterKey::from_file(&bytes).map(|key| key.id()), Ok(id));
+        for bad in ["", "00", &hex[..32], &hex[..63], "a passphrase of thirty-two chars", &"zz".repeat(32)] {
+            assert_eq!(MasterKey::from_file(bad.as_bytes()).map(|key| key.id()), Err(SealError::Key), "{bad}");
+        }
+    }
+
+    #[test]
+    fn nothing_secret_is_printed() {
+        let (key, secret) = (MasterKey::new([7; 32]), Secret::generate([0xAB; 16]));
+        let printed = format!("{key:?} {secret:?} {:?}", key.seal("a", &secret, [0xCD; 12]));
+        assert!(!printed.contains("ab") && !printed.contains("cd"), "{printed}");
     }
 }

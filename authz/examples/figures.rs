@@ -1,0 +1,129 @@
+//! What a device costs in memory, and what log-ins and topics cost in time: `figures [devices]`.
+
+#![allow(clippy::print_stdout, missing_docs)]
+
+use std::error::Error;
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Instant;
+
+use turnpike_authz::credential::{self, Credentials};
+use turnpike_authz::gate::METHOD;
+use turnpike_authz::import::Import;
+use turnpike_authz::names::ProductKey;
+use turnpike_authz::plan::Making;
+use turnpike_authz::profile::SignMethod;
+use turnpike_authz::registry::Registry;
+use turnpike_authz::secret::{MasterKey, Secret};
+use turnpike_authz::{Gatekeeper, policy};
+use turnpike_core::clock::Now;
+use turnpike_core::gate::{Attempt, Gate, Verdict};
+
+const NOW: Now = Now { mono_ms: 0, unix_ms: 1_700_000_000_000 };
+const LOGINS: u64 = 100_000;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let devices: u64 = std::env::args().nth(1).map_or(Ok(1_000_000), |text| text.parse())?;
+    let (registry, key) = (Arc::new(Registry::new()), MasterKey::new([7; 32]));
+    let product = ProductKey::parse("a1B2c3D4e5F")?;
+    registry.apply(registry.plan_put_product(&product, None, 1)?.0);
+    let (before, start) = (resident_bytes()?, Instant::now());
+    fill(&registry, &key, &product, devices)?;
+    println!("import: {:.2} µs a device", start.elapsed().as_secs_f64() * 1e6 / devices as f64);
+    println!("memory: {} bytes a device", (resident_bytes()? - before) / devices);
+    let start = Instant::now();
+    let page = registry.devices(product.as_str(), Some("serial-00500000"), 100);
+    println!("page of {}: {:.0} µs", page.len(), start.elapsed().as_secs_f64() * 1e6);
+
+    let gate = Gatekeeper::new(registry, key, 1 << 20);
+    let secret = Secret::new(b"0123456789abcdef0123456789abcdef")?;
+    let wrong = Secret::new(b"another secret than the right one")?;
+    let name = |n: u64| format!("serial-{:08}", n.wrapping_mul(7919) % devices);
+    let native = |n: u64, name: &str, secret: &Secret| {
+        credential::native(product.as_str(), name, secret, &format!("client-{n}"), NOW.unix_ms, &n.to_string())
+    };
+    let aliyun = |n: u64| {
+        credential::aliyun(product.as_str(), &name(n), &secret, "id", SignMethod::Sha256, Some("2524608000000"))
+    };
+    logins("native, right", &gate, true, |n| native(n, &name(n), &secret));
+    logins("native, wrong secret", &gate, false, |n| native(n, &name(n), &wrong));
+    logins("native, unknown device", &gate, false, |n| native(n, &format!("{}x", name(n)), &secret));
+    logins("aliyun, hmacsha256", &gate, true, aliyun);
+    challenges(&gate, product.as_str(), &name, &secret);
+    topics();
+    Ok(())
+}
+
+fn fill(registry: &Registry, key: &MasterKey, product: &ProductKey, devices: u64) -> Result<(), Box<dyn Error>> {
+    let mut import = Import::new(registry, product.clone())?;
+    for n in 0..devices {
+        let mut random = [0; 28];
+        random[..8].copy_from_slice(&n.to_be_bytes());
+        random[20..].copy_from_slice(&n.to_be_bytes());
+        let making = Making { key, random, now_s: 1 };
+        import.row(n, &format!("serial-{n:08}"), Some("0123456789abcdef0123456789abcdef"), &making)?;
+        if import.is_full() {
+            import.take().into_iter().for_each(|change| registry.apply(change));
+        }
+    }
+    import.take().into_iter().for_each(|change| registry.apply(change));
+    Ok(())
+}
+
+fn attempt<'a>(client_id: &'a str, user_name: &'a str, password: Option<&'a [u8]>) -> Attempt<'a> {
+    let peer = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+    Attempt { client_id, user_name: Some(user_name), password, peer, tls: false, certificate: None, enhanced: None }
+}
+
+fn logins(what: &str, gate: &Gatekeeper, granted: bool, make: impl Fn(u64) -> Credentials) {
+    let made: Vec<Credentials> = (0..LOGINS).map(make).collect();
+    let start = Instant::now();
+    for made in &made {
+        let attempt = attempt(&made.client_id, &made.user_name, Some(made.password.as_bytes()));
+        let verdict = gate.authenticate(&attempt, NOW, [0; 32]);
+        assert_eq!(matches!(verdict, Verdict::Granted { .. }), granted);
+    }
+    println!("{what}: {:.2} µs a log-in", start.elapsed().as_secs_f64() * 1e6 / LOGINS as f64);
+}
+
+fn challenges(gate: &Gatekeeper, product: &str, name: &impl Fn(u64) -> String, secret: &Secret) {
+    let mut spent = std::time::Duration::ZERO;
+    for n in 0..LOGINS {
+        let name = name(n);
+        let user_name = format!("{product}/{name}");
+        let attempt = Attempt { enhanced: Some((METHOD, b"")), ..attempt("c", &user_name, None) };
+        let start = Instant::now();
+        let verdict = gate.authenticate(&attempt, NOW, [1; 32]);
+        spent += start.elapsed();
+        let Verdict::Challenge { data, state } = verdict else { panic!("a challenge") };
+        let answer = credential::answer(secret, "c", product, &name, &data);
+        let start = Instant::now();
+        let verdict = gate.proceed(&attempt, &state, answer.as_bytes(), NOW);
+        spent += start.elapsed();
+        assert!(matches!(verdict, Verdict::Granted { .. }));
+    }
+    println!("native, challenge: {:.2} µs a log-in", spent.as_secs_f64() * 1e6 / LOGINS as f64);
+}
+
+fn topics() {
+    const ROUNDS: u32 = 10_000_000;
+    let (product, device) = (black_box("a1B2c3D4e5F"), black_box("serial-00000001"));
+    for (may, topic) in [
+        (true, "dev/a1B2c3D4e5F/serial-00000001/up/temperature"),
+        (false, "dev/a1B2c3D4e5F/serial-00000002/up/temperature"),
+        (true, "/sys/a1B2c3D4e5F/serial-00000001/thing/event/property/post"),
+        (true, "/ext/rrpc/12345//a1B2c3D4e5F/serial-00000001/user/get"),
+    ] {
+        let start = Instant::now();
+        for _ in 0..ROUNDS {
+            assert_eq!(policy::may_publish(product, device, black_box(topic)), may);
+        }
+        println!("may publish {topic}: {:.1} ns", start.elapsed().as_secs_f64() * 1e9 / f64::from(ROUNDS));
+    }
+}
+
+fn resident_bytes() -> Result<u64, Box<dyn Error>> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+}

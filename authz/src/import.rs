@@ -1,0 +1,189 @@
+//! Import of devices from rows of a file, as a stream: a row in, now and then a batch of changes out.
+//!
+//! ```text
+//! for each row:  import.row(..)?           a secret, if one was made
+//!                if import.is_full() { changes = import.take(); commit and apply them }
+//! at the end:    changes = import.take(); commit and apply them; import.report()
+//! ```
+//!
+//! A row that can't be taken is a fault with its line number and nothing else happens to it; the rest goes on. A device that
+//! exists gets the row's secret and stays enabled or disabled; where the row has no secret, it is left as it is. So the same file can be
+//! imported again after an interruption, and no device in the field loses its secret by that.
+
+use std::collections::HashSet;
+
+use crate::names::{DeviceName, NameError, ProductKey};
+use crate::plan::{Change, DeviceRequest, Making, PlanError};
+use crate::registry::Registry;
+use crate::secret::{Secret, SecretError};
+
+/// Changes of a batch: what one commit takes, and what is in memory at once.
+pub const BATCH: usize = 500;
+
+/// Faults that are kept; the others are only counted.
+pub const FAULTS_MAX: usize = 100;
+
+/// What is wrong with a row.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum RowError {
+    /// Its device name.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// Its secret.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// Its product, which may have been deleted meanwhile.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+}
+
+/// What became of the rows.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Report {
+    /// New devices.
+    pub created: u64,
+    /// Devices that got the row's secret.
+    pub replaced: u64,
+    /// Devices that were there, and the row has no secret.
+    pub kept: u64,
+    /// Rows that were not taken.
+    pub refused: u64,
+    /// The first [`FAULTS_MAX`] of these, by line.
+    pub faults: Vec<(u64, RowError)>,
+}
+
+/// An import that is under way.
+#[derive(Debug)]
+pub struct Import<'a> {
+    registry: &'a Registry,
+    product: ProductKey,
+    batch: Vec<Change>,
+    /// Those of the batch, which the registry doesn't have yet.
+    names: HashSet<DeviceName, foldhash::fast::RandomState>,
+    report: Report,
+}
+
+impl<'a> Import<'a> {
+    /// Begins an import into a product.
+    ///
+    /// # Errors
+    /// [`PlanError::NoSuchProduct`].
+    pub fn new(registry: &'a Registry, product: ProductKey) -> Result<Self, PlanError> {
+        registry.product(product.as_str()).ok_or(PlanError::NoSuchProduct)?;
+        let batch = Vec::with_capacity(BATCH);
+        Ok(Self { registry, product, batch, names: HashSet::default(), report: Report::default() })
+    }
+
+    /// Takes a row: the number of its line, the device's name, the secret if the row has one. Gives back the secret that was made if it has none.
+    ///
+    /// # Errors
+    /// What is wrong with the row; it is in the report too.
+    pub fn row(
+        &mut self,
+        line: u64,
+        device: &str,
+        secret: Option<&str>,
+        making: &Making<'_>,
+    ) -> Result<Option<Secret>, RowError> {
+        self.plan(device, secret, making).inspect_err(|error| {
+            self.report.refused += 1;
+            if self.report.faults.len() < FAULTS_MAX {
+                self.report.faults.push((line, *error));
+            }
+        })
+    }
+
+    fn plan(&mut self, device: &str, secret: Option<&str>, making: &Making<'_>) -> Result<Option<Secret>, RowError> {
+        let name = DeviceName::parse(device)?;
+        let given = secret.filter(|text| !text.is_empty()).map(|text| Secret::new(text.as_bytes())).transpose()?;
+        let is_given = given.is_some();
+        let in_batch = self.names.contains(&name);
+        if !is_given && (in_batch || self.registry.device(self.product.as_str(), name.as_str()).is_some()) {
+            self.report.kept += 1;
+            return Ok(None);
+        }
+        let request = DeviceRequest { secret: given, enabled: None };
+        let made = self.registry.plan_put_device(&self.product, &name, request, making)?;
+        if made.is_new && !in_batch {
+            self.report.created += 1;
+        } else {
+            self.report.replaced += 1;
+        }
+        self.batch.push(made.change);
+        self.names.insert(name);
+        Ok((!is_given).then_some(made.secret))
+    }
+
+    /// Whether it is time for [`Self::take`].
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.batch.len() >= BATCH
+    }
+
+    /// The changes so far, to be committed and applied before the next row.
+    #[must_use]
+    pub fn take(&mut self) -> Vec<Change> {
+        self.names.clear();
+        std::mem::replace(&mut self.batch, Vec::with_capacity(BATCH))
+    }
+
+    /// What became of the rows so far.
+    #[must_use]
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::MasterKey;
+
+    fn product(registry: &Registry) -> ProductKey {
+        let product = ProductKey::parse("p").expect("a name");
+        registry.apply(registry.plan_put_product(&product, None, 1).expect("new").0);
+        product
+    }
+
+    #[test]
+    fn rows_become_devices_in_batches_and_faults_have_lines() {
+        let (registry, key) = (Registry::new(), MasterKey::new([7; 32]));
+        let product = product(&registry);
+        let making = Making { key: &key, random: [3; 28], now_s: 9 };
+        let mut import = Import::new(&registry, product.clone()).expect("a product");
+        assert_eq!(import.row(1, "bad/name", None, &making), Err(RowError::Name(NameError::Character('/'))));
+        assert_eq!(import.row(2, "d", Some("short"), &making), Err(RowError::Secret(SecretError::Length)));
+        assert!(import.row(3, "made", Some(""), &making).expect("taken").is_some());
+        assert_eq!(import.row(4, "made", None, &making), Ok(None));
+        assert_eq!(import.row(5, "given", Some("given secret"), &making), Ok(None));
+        let mut line = 6;
+        while !import.is_full() {
+            assert_eq!(import.row(line, &format!("d{line}"), Some("given secret"), &making), Ok(None));
+            line += 1;
+        }
+        let changes = import.take();
+        assert_eq!(changes.len(), BATCH);
+        changes.into_iter().for_each(|change| registry.apply(change));
+        assert_eq!(import.row(line, "given", Some("another secret"), &making), Ok(None));
+        assert_eq!(import.row(line + 1, "made", None, &making), Ok(None));
+        import.take().into_iter().for_each(|change| registry.apply(change));
+        let report = import.report();
+        assert_eq!((report.created, report.replaced, report.kept, report.refused), (500, 1, 2, 2));
+        assert_eq!(report.faults.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [1, 2]);
+        let given = registry.device("p", "given").expect("there");
+        let opened = key.open(&crate::registry::owner("p", "given"), &given.secret).expect("opens");
+        assert_eq!(opened.expose(), b"another secret");
+        assert_eq!(registry.device_count("p"), BATCH);
+    }
+
+    #[test]
+    fn the_faults_that_are_kept_are_bounded() {
+        let (registry, key) = (Registry::new(), MasterKey::new([7; 32]));
+        let making = Making { key: &key, random: [3; 28], now_s: 9 };
+        let mut import = Import::new(&registry, product(&registry)).expect("a product");
+        (0..1000).for_each(|line| assert!(import.row(line, "", None, &making).is_err()));
+        assert_eq!((import.report().faults.len(), import.report().refused), (FAULTS_MAX, 1000));
+        let nowhere = ProductKey::parse("q").expect("a name");
+        assert_eq!(Import::new(&registry, nowhere).map(drop), Err(PlanError::NoSuchProduct));
+    }
+}

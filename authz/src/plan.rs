@@ -1,0 +1,201 @@
+//! Changes of the registry: what the API asks for becomes a [`Change`], which is committed and then applied.
+
+use turnpike_core::durable::Op;
+
+use crate::names::{DeviceName, ProductKey};
+use crate::profile::ProfileSet;
+use crate::record;
+use crate::registry::{Device, Product, Registry, owner};
+use crate::secret::{MasterKey, Secret};
+
+/// A change of the registry.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// Create or replace.
+    PutProduct(ProductKey, Product),
+    /// Remove a product: none of its devices gets in from then on. Their records are removed by [`Registry::plan_sweep`].
+    DeleteProduct(ProductKey),
+    /// Which log-in formats a product's devices may use: all, until this says otherwise. Independent of [`Self::PutProduct`].
+    AllowProfiles(ProductKey, ProfileSet),
+    /// Create or replace. The product exists.
+    PutDevice(ProductKey, DeviceName, Device),
+    /// Remove.
+    DeleteDevice(ProductKey, DeviceName),
+    /// Remember that something was done once, such as the demo's provisioning. Without `\0`.
+    Mark(Box<str>),
+}
+
+impl Change {
+    /// What the store is to be told.
+    #[must_use]
+    pub fn op(&self) -> Op {
+        record::encode(self)
+    }
+
+    /// Whose live sessions are to be judged again once the change is applied: a product, and of it one device or all.
+    #[must_use]
+    pub fn concerns(&self) -> Option<(&ProductKey, Option<&DeviceName>)> {
+        match self {
+            Self::PutProduct(product, _) | Self::DeleteProduct(product) | Self::AllowProfiles(product, _) => {
+                Some((product, None))
+            }
+            Self::PutDevice(product, name, _) | Self::DeleteDevice(product, name) => Some((product, Some(name))),
+            Self::Mark(_) => None,
+        }
+    }
+}
+
+/// Why nothing is changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum PlanError {
+    /// It isn't in the registry.
+    #[error("there is no such product")]
+    NoSuchProduct,
+    /// It isn't in the registry.
+    #[error("there is no such device")]
+    NoSuchDevice,
+    /// The devices of a deleted product of that name are still being removed; a new product must not get them.
+    #[error("a product of that key is still being deleted")]
+    BeingDeleted,
+}
+
+/// What is asked of a device.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct DeviceRequest {
+    /// Its secret; one is made if none is given, also where the device has one.
+    pub secret: Option<Secret>,
+    /// Whether it gets in. If it isn't said, it stays as it is, so a new secret doesn't let a disabled device in.
+    pub enabled: Option<bool>,
+}
+
+/// What making a device takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Making<'a> {
+    /// Seals the secret.
+    pub key: &'a MasterKey,
+    /// Fresh for each device: the secret and the seal's nonce come from it.
+    pub random: [u8; 28],
+    /// Seconds since 1970 UTC.
+    pub now_s: u64,
+}
+
+/// A device to be made.
+#[derive(Clone, Debug)]
+pub struct MadeDevice {
+    /// To be committed and applied.
+    pub change: Change,
+    /// The device's secret, which is shown once.
+    pub secret: Secret,
+    /// Whether there was none of that name.
+    pub is_new: bool,
+}
+
+impl Registry {
+    /// Creates or replaces a product; if `enabled` isn't said, it stays as it is. Also says whether the product is new.
+    ///
+    /// # Errors
+    /// [`PlanError::BeingDeleted`].
+    pub fn plan_put_product(
+        &self,
+        key: &ProductKey,
+        enabled: Option<bool>,
+        now_s: u64,
+    ) -> Result<(Change, bool), PlanError> {
+        if self.is_swept(key.as_str()) {
+            return Err(PlanError::BeingDeleted);
+        }
+        let existing = self.product(key.as_str());
+        let before = existing.unwrap_or(Product { enabled: true, created_at_s: now_s });
+        let product = Product { enabled: enabled.unwrap_or(before.enabled), ..before };
+        Ok((Change::PutProduct(key.clone(), product), existing.is_none()))
+    }
+
+    /// Says which log-in formats a product's devices may use.
+    ///
+    /// # Errors
+    /// [`PlanError::NoSuchProduct`].
+    pub fn plan_allow_profiles(&self, key: &ProductKey, profiles: ProfileSet) -> Result<Change, PlanError> {
+        self.product(key.as_str()).ok_or(PlanError::NoSuchProduct)?;
+        Ok(Change::AllowProfiles(key.clone(), profiles))
+    }
+
+    /// Deletes a product. After this has been applied, [`Self::plan_sweep`] removes its devices.
+    ///
+    /// # Errors
+    /// [`PlanError::NoSuchProduct`].
+    pub fn plan_delete_product(&self, key: &ProductKey) -> Result<Change, PlanError> {
+        self.product(key.as_str()).ok_or(PlanError::NoSuchProduct)?;
+        Ok(Change::DeleteProduct(key.clone()))
+    }
+
+    /// Removes up to `limit` records of a deleted product; nothing is left of it when there is nothing to remove.
+    #[must_use]
+    pub fn plan_sweep(&self, key: &ProductKey, limit: usize) -> Vec<Change> {
+        let names = self.left_of(key.as_str(), limit);
+        let mut changes: Vec<Change> = names.into_iter().map(|name| Change::DeleteDevice(key.clone(), name)).collect();
+        if changes.len() < limit && self.has_left_profiles(key.as_str()) {
+            changes.push(Change::AllowProfiles(key.clone(), ProfileSet::ALL));
+        }
+        changes
+    }
+
+    /// Creates or replaces a device.
+    ///
+    /// # Errors
+    /// [`PlanError::NoSuchProduct`].
+    pub fn plan_put_device(
+        &self,
+        product: &ProductKey,
+        name: &DeviceName,
+        request: DeviceRequest,
+        making: &Making<'_>,
+    ) -> Result<MadeDevice, PlanError> {
+        self.product(product.as_str()).ok_or(PlanError::NoSuchProduct)?;
+        let existing = self.device(product.as_str(), name.as_str());
+        let (enabled, created_at_s) = existing.as_ref().map_or((true, making.now_s), |d| (d.enabled, d.created_at_s));
+        let (made, nonce) = split(making.random);
+        let secret = request.secret.unwrap_or_else(|| Secret::generate(made));
+        let sealed = making.key.seal(&owner(product.as_str(), name.as_str()), &secret, nonce);
+        let device = Device { enabled: request.enabled.unwrap_or(enabled), created_at_s, secret: sealed };
+        let change = Change::PutDevice(product.clone(), name.clone(), device);
+        Ok(MadeDevice { change, secret, is_new: existing.is_none() })
+    }
+
+    /// Disables or enables a device.
+    ///
+    /// # Errors
+    /// [`PlanError::NoSuchDevice`].
+    pub fn plan_enable_device(
+        &self,
+        product: &ProductKey,
+        name: &DeviceName,
+        enabled: bool,
+    ) -> Result<Change, PlanError> {
+        let device = self.device(product.as_str(), name.as_str()).ok_or(PlanError::NoSuchDevice)?;
+        Ok(Change::PutDevice(product.clone(), name.clone(), Device { enabled, ..device }))
+    }
+
+    /// Disables or enables a product.
+    ///
+    /// # Errors
+    /// [`PlanError::NoSuchProduct`].
+    pub fn plan_enable_product(&self, key: &ProductKey, enabled: bool) -> Result<Change, PlanError> {
+        let product = self.product(key.as_str()).ok_or(PlanError::NoSuchProduct)?;
+        Ok(Change::PutProduct(key.clone(), Product { enabled, ..product }))
+    }
+
+    /// Deletes a device.
+    ///
+    /// # Errors
+    /// [`PlanError::NoSuchDevice`].
+    pub fn plan_delete_device(&self, product: &ProductKey, name: &DeviceName) -> Result<Change, PlanError> {
+        self.device(product.as_str(), name.as_str()).ok_or(PlanError::NoSuchDevice)?;
+        Ok(Change::DeleteDevice(product.clone(), name.clone()))
+    }
+}
+
+fn split(random: [u8; 28]) -> ([u8; 16], [u8; 12]) {
+    let secret = random.first_chunk().expect("16 of 28 bytes");
+    let nonce = random.last_chunk().expect("12 of 28 bytes");
+    (*secret, *nonce)
+}

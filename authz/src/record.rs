@@ -1,0 +1,182 @@
+//! Records of the registry, as the store keeps them.
+//!
+//! | key | value |
+//! |---|---|
+//! | `p\0{product}` | layout, flags, created (seconds, 8 bytes) |
+//! | `a\0{product}` | layout, allowed profiles (bits); absent where all are |
+//! | `d\0{product}\0{device}` | layout, flags, created (seconds, 8 bytes), sealed secret |
+//! | `m\0{mark}` | layout |
+//!
+//! Numbers are big-endian. A secret is sealed for the key of its record, so it opens in no other.
+
+use turnpike_core::durable::Op;
+
+use crate::names::{DeviceName, ProductKey};
+use crate::plan::Change;
+use crate::profile::ProfileSet;
+use crate::registry::{Device, Product};
+use crate::secret::Sealed;
+
+/// First byte of each value.
+const LAYOUT: u8 = 1;
+const ENABLED: u8 = 1;
+
+/// Why a record of the store can't be taken.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum RecordError {
+    /// Written by a later version.
+    #[error("a registry record has layout {0}; this version reads layout {LAYOUT}")]
+    Layout(u8),
+    /// It isn't what such a record is.
+    #[error("a registry record of {0} is damaged")]
+    Damaged(String),
+}
+
+/// Whom a device's secret is sealed for: the key of its record.
+#[must_use]
+pub fn owner(product: &str, device: &str) -> String {
+    format!("d\0{product}\0{device}")
+}
+
+pub(crate) fn encode(change: &Change) -> Op {
+    match change {
+        Change::PutProduct(key, product) => {
+            Op::RegistryPut(product_key('p', key), value(product.enabled, product.created_at_s, &[]))
+        }
+        Change::DeleteProduct(key) => Op::RegistryDelete(product_key('p', key)),
+        Change::AllowProfiles(key, ProfileSet::ALL) => Op::RegistryDelete(product_key('a', key)),
+        Change::AllowProfiles(key, profiles) => {
+            Op::RegistryPut(product_key('a', key), Box::from([LAYOUT, profiles.bits()]))
+        }
+        Change::PutDevice(product, name, device) => {
+            let value = value(device.enabled, device.created_at_s, device.secret.as_bytes());
+            Op::RegistryPut(device_key(product, name), value)
+        }
+        Change::DeleteDevice(product, name) => Op::RegistryDelete(device_key(product, name)),
+        Change::Mark(mark) => Op::RegistryPut(format!("m\0{mark}").into_bytes().into(), Box::from([LAYOUT])),
+    }
+}
+
+fn product_key(kind: char, product: &ProductKey) -> Box<[u8]> {
+    format!("{kind}\0{product}").into_bytes().into()
+}
+
+fn device_key(product: &ProductKey, device: &DeviceName) -> Box<[u8]> {
+    owner(product.as_str(), device.as_str()).into_bytes().into()
+}
+
+fn value(enabled: bool, created_at_s: u64, rest: &[u8]) -> Box<[u8]> {
+    let head = [LAYOUT, if enabled { ENABLED } else { 0 }];
+    [&head[..], &created_at_s.to_be_bytes(), rest].concat().into()
+}
+
+/// The change that made a record.
+pub(crate) fn decode(key: &[u8], value: &[u8]) -> Result<Change, RecordError> {
+    let text = std::str::from_utf8(key).map_err(|_| RecordError::Damaged("an unreadable key".to_owned()))?;
+    let mut parts = text.split('\0');
+    let (kind, first, second) = (parts.next(), parts.next(), parts.next());
+    // Without the device's name: this ends up in a log.
+    let damaged = || RecordError::Damaged(format!("kind {:?} and {:?}", kind.unwrap_or(""), first.unwrap_or("")));
+    let (&layout, rest) = value.split_first().ok_or_else(damaged)?;
+    if layout != LAYOUT {
+        return Err(RecordError::Layout(layout));
+    }
+    if parts.next().is_some() {
+        return Err(damaged());
+    }
+    let first = first.ok_or_else(damaged)?;
+    let product = || ProductKey::parse(first).map_err(|_| damaged());
+    match (kind, second) {
+        (Some("m"), None) if rest.is_empty() => Ok(Change::Mark(first.into())),
+        (Some("p"), None) => {
+            let (enabled, created_at_s, rest) = head(rest).ok_or_else(damaged)?;
+            let whole = rest.is_empty().then_some(Product { enabled, created_at_s });
+            Ok(Change::PutProduct(product()?, whole.ok_or_else(damaged)?))
+        }
+        (Some("a"), None) => {
+            let &[bits] = rest else { return Err(damaged()) };
+            let profiles = ProfileSet::from_bits(bits).filter(|profiles| *profiles != ProfileSet::ALL);
+            Ok(Change::AllowProfiles(product()?, profiles.ok_or_else(damaged)?))
+        }
+        (Some("d"), Some(device)) => {
+            let (enabled, created_at_s, rest) = head(rest).ok_or_else(damaged)?;
+            let name = DeviceName::parse(device).map_err(|_| damaged())?;
+            let device = Device { enabled, created_at_s, secret: Sealed::from_bytes(rest) };
+            Ok(Change::PutDevice(product()?, name, device))
+        }
+        _ => Err(damaged()),
+    }
+}
+
+fn head(bytes: &[u8]) -> Option<(bool, u64, &[u8])> {
+    let (&flags, rest) = bytes.split_first()?;
+    let (created, rest) = rest.split_first_chunk::<8>()?;
+    (flags & !ENABLED == 0).then_some((flags & ENABLED != 0, u64::from_be_bytes(*created), rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::profile::Profile;
+
+    fn put(change: &Change) -> (Box<[u8]>, Box<[u8]>) {
+        match encode(change) {
+            Op::RegistryPut(key, value) => (key, value),
+            other => panic!("{other:?} is no put"),
+        }
+    }
+
+    fn changes() -> [Change; 4] {
+        let (product, name) = (ProductKey::parse("p").expect("a name"), DeviceName::parse("d").expect("a name"));
+        let secret = Sealed::from_bytes(&[9; 61]);
+        [
+            Change::AllowProfiles(product.clone(), ProfileSet::from_iter([Profile::Aliyun])),
+            Change::PutProduct(product.clone(), Product { enabled: true, created_at_s: 7 }),
+            Change::PutDevice(product, name, Device { enabled: false, created_at_s: u64::MAX, secret }),
+            Change::Mark("demo".into()),
+        ]
+    }
+
+    #[test]
+    fn a_record_gives_back_what_made_it() {
+        for change in changes() {
+            let (key, value) = put(&change);
+            assert_eq!(decode(&key, &value), Ok(change));
+        }
+    }
+
+    #[test]
+    fn another_layout_and_damage_are_told_apart() {
+        for change in changes() {
+            let (key, value) = put(&change);
+            let mut later = value.to_vec();
+            later[0] = 2;
+            assert_eq!(decode(&key, &later), Err(RecordError::Layout(2)));
+            assert!(matches!(decode(&key, &[]), Err(RecordError::Damaged(_))));
+            assert!(matches!(decode(&[&key[..], b"\0x"].concat(), &value), Err(RecordError::Damaged(_))));
+            assert!(matches!(decode(&[0xFF], &value), Err(RecordError::Damaged(_))));
+        }
+        let (key, value) = put(&changes()[0]);
+        assert!(matches!(decode(&key, &[&value[..], &[0]].concat()), Err(RecordError::Damaged(_))));
+        let mut unknown_profile = value.to_vec();
+        unknown_profile[1] = 0x80;
+        assert!(matches!(decode(&key, &unknown_profile), Err(RecordError::Damaged(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(
+            key in proptest::collection::vec(any::<u8>(), 0..20),
+            text in "[padm]\0[a-z/\0]{0,10}",
+            value in proptest::collection::vec(0_u8..4, 0..20),
+        ) {
+            let _ = decode(&key, &value);
+            if let Ok(change) = decode(text.as_bytes(), &value) {
+                let (key, again) = put(&change);
+                prop_assert_eq!((&*key, &*again), (text.as_bytes(), &*value));
+            }
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Why nobody was let in: all of it for metrics and logs, and of that what the client hears.
+
+use turnpike_mqtt::ConnectReason;
+
+macro_rules! refusals {
+    ($($(#[$doc:meta])* $name:ident = $label:literal => $reason:ident,)*) => {
+        /// Why nobody was let in.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        pub enum Refusal { $($(#[$doc])* $name,)* }
+
+        impl Refusal {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// As a label of a metric.
+            #[must_use]
+            pub fn label(self) -> &'static str {
+                match self { $(Self::$name => $label,)* }
+            }
+
+            /// What the client hears.
+            #[must_use]
+            pub fn reason(self) -> ConnectReason {
+                match self { $(Self::$name => ConnectReason::$reason,)* }
+            }
+        }
+    };
+}
+
+refusals! {
+    /// No user name or password.
+    NoCredentials = "no_credentials" => BadUserNameOrPassword,
+    /// Of no known format.
+    Malformed = "malformed" => BadUserNameOrPassword,
+    /// The product isn't in the registry.
+    UnknownProduct = "unknown_product" => BadUserNameOrPassword,
+    /// The device isn't in the registry.
+    UnknownDevice = "unknown_device" => BadUserNameOrPassword,
+    /// The signature is another's.
+    WrongSignature = "wrong_signature" => BadUserNameOrPassword,
+    /// More than ten minutes from the broker's clock.
+    StaleTimestamp = "stale_timestamp" => BadUserNameOrPassword,
+    /// Right, and used before.
+    NonceReused = "nonce_reused" => BadUserNameOrPassword,
+    /// Right credentials, and no room to remember their nonce.
+    NoncesFull = "nonces_full" => QuotaExceeded,
+    /// Right credentials, and the device or its product is disabled.
+    Disabled = "disabled" => NotAuthorized,
+    /// Right credentials, of a profile that the product doesn't take.
+    ProfileNotAllowed = "profile_not_allowed" => NotAuthorized,
+    /// An authentication method that isn't offered.
+    BadMethod = "bad_method" => BadAuthenticationMethod,
+    /// The sealed secret doesn't open: the master key is another, or the record is damaged.
+    SecretSealed = "secret_sealed" => ServerUnavailable,
+}
