@@ -20,7 +20,7 @@ V5 = version == 5
 
 
 class Client:
-    def __init__(self, name, clean=True, will=None, aliases=False):
+    def __init__(self, name, clean=True, will=None):
         kind = "websockets" if transport in ("ws", "wss") else "tcp"
         session = {} if V5 else {"clean_session": clean}
         self.paho = paho.Client(
@@ -41,8 +41,6 @@ class Client:
         if V5:
             properties = Properties(PacketTypes.CONNECT)
             properties.SessionExpiryInterval = 0 if clean else 100
-            if aliases:
-                properties.TopicAliasMaximum = 5
             more = {"clean_start": clean, "properties": properties}
         self.paho.connect(host, port, 30, **more)
         self.paho.loop_start()
@@ -77,7 +75,7 @@ class Client:
 
 
 root = f"paho/{transport}/{version}"
-a, b = Client("a"), Client("b", aliases=True)
+a, b = Client("a"), Client("b")
 b.subscribe((f"{root}/qos/#", 2))
 for qos in range(3):
     for size in (0, 5, 70_000):

@@ -259,12 +259,11 @@ fn nothing_but_a_good_connect_opens_a_session() {
     let broker = Broker::start();
     let mut bystander = Bystander::new(&broker);
     for (what, text) in FIRST {
-        for version in [Version::V311, Version::V5] {
-            let mut client = Client::raw(broker.mqtt(), version);
-            client.try_send(&bytes(text));
-            let end = client.end();
-            assert!(matches!(end, End::Closed | End::Refused(_)), "{what}: {end:?}");
-        }
+        let version = if text.contains("'MQTT' 05") { Version::V5 } else { Version::V311 };
+        let mut client = Client::raw(broker.mqtt(), version);
+        client.try_send(&bytes(text));
+        let end = client.end();
+        assert!(matches!(end, End::Closed | End::Refused(_)), "{what}: {end:?}");
         bystander.is_undisturbed();
     }
 }

@@ -4,22 +4,29 @@ use std::io::Write;
 
 use turnpike_tests::broker::{Broker, Setup};
 use turnpike_tests::client::Client;
+use turnpike_tests::time::{SOON, until};
 use turnpike_tests::wire::{self, Connect, Publish, Version};
 
 const MESSAGES: u32 = 20_000;
 const PAYLOAD: usize = 2_000;
+/// How far the publisher may be ahead of the fast subscriber, whose own queue would overflow otherwise.
+const AHEAD_MAX: u32 = 500;
 
 fn flood(broker: &Broker, qos: u8, slow: &[Client]) -> u64 {
     let mut fast = broker.clean(Version::V311, "fast");
     fast.subscribe(&[("flood", qos)]);
     let before = broker.memory();
     let address = broker.mqtt();
+    let (sender, taken) = std::sync::mpsc::sync_channel::<()>(usize::try_from(MESSAGES).expect("fits"));
     let publisher = std::thread::spawn(move || {
         let client = Client::clean(address, Version::V311, "publisher");
         let mut stream = client.stream();
         let mut acks = client.stream().try_clone().expect("a second handle");
         let drain = std::thread::spawn(move || std::io::copy(&mut acks, &mut std::io::sink()));
         for n in 0..MESSAGES {
+            if n >= AHEAD_MAX {
+                taken.recv_timeout(SOON).expect("the fast one goes on");
+            }
             let mut payload = n.to_be_bytes().to_vec();
             payload.resize(PAYLOAD, b'x');
             let id = u16::try_from(n % 60_000 + 1).expect("small");
@@ -33,6 +40,8 @@ fn flood(broker: &Broker, qos: u8, slow: &[Client]) -> u64 {
     for n in 0..MESSAGES {
         let publish = fast.take();
         assert_eq!(publish.payload[..4], n.to_be_bytes(), "the fast one misses nothing");
+        // The publisher may have ended.
+        let _ = sender.send(());
         if n % 500 == 0 {
             peak = peak.max(broker.memory());
         }
@@ -89,7 +98,7 @@ fn one_that_reads_again_gets_the_next_messages() {
     publisher.quiet();
     // What had to be dropped is dropped; the connection is sound, and what comes after room is made arrives.
     let mut flood = 0;
-    turnpike_tests::time::until("the sign arrives", turnpike_tests::time::SOON, || {
+    until("the sign arrives", SOON, || {
         publisher.publish(&Publish::new("sign", "now"));
         while let Some(wire::Packet::Publish(publish)) = slow.recv_within(std::time::Duration::from_millis(100)) {
             if publish.topic == "sign" {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -142,7 +142,9 @@ impl Log {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             assert!(!left.is_zero(), "the broker's log never said {what}:\n{}", lines.join("\n"));
-            lines = self.grown.wait_timeout(lines, left).unwrap_or_else(PoisonError::into_inner).0;
+            // Short, so that `find` can also see that the process has ended.
+            let pause = left.min(Duration::from_millis(100));
+            lines = self.grown.wait_timeout(lines, pause).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }

@@ -111,18 +111,9 @@ fn a_crowd_that_fights_for_one_client_id_leaves_one_winner() {
     let broker = Broker::start();
     let connect = Connect::durable(Version::V5, "contested", 100);
     let clients: Vec<Client> = std::thread::scope(|scope| {
-        let started: Vec<_> = (0..8)
-            .map(|_| {
-                scope.spawn(|| {
-                    let mut last = broker.client(&connect);
-                    for _ in 0..20 {
-                        last = broker.client(&connect);
-                    }
-                    last
-                })
-            })
-            .collect();
-        started.into_iter().map(|thread| thread.join().expect("a client")).collect()
+        let started: Vec<_> =
+            (0..8).map(|_| scope.spawn(|| (0..20).filter_map(|_| fight(&broker, &connect)).last())).collect();
+        started.into_iter().filter_map(|thread| thread.join().expect("a client")).collect()
     });
     let alive = clients
         .into_iter()
@@ -136,6 +127,21 @@ fn a_crowd_that_fights_for_one_client_id_leaves_one_winner() {
         })
         .count();
     assert_eq!(alive, 1);
+}
+
+/// Connects; none if another took the session before the CONNACK. Then the connection is closed without a word, since no DISCONNECT may
+/// come before CONNACK [MQTT-3.14.0-1].
+fn fight(broker: &Broker, connect: &Connect) -> Option<Client> {
+    let mut client = Client::raw(broker.mqtt(), Version::V5);
+    client.send(&connect.encode());
+    match client.recv_or_end() {
+        Some(wire::Packet::ConnAck(ack)) => {
+            assert_eq!(ack.code, 0);
+            Some(client)
+        }
+        None => None,
+        other => panic!("{other:?} before CONNACK"),
+    }
 }
 
 #[test]
