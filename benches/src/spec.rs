@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use turnpike_authz::profile::{self, SignMethod};
+use turnpike_authz::credential;
+use turnpike_authz::profile::SignMethod;
 use turnpike_authz::secret::Secret;
 use turnpike_mqtt::{QoS, Version};
 
@@ -91,7 +92,7 @@ impl Spec {
         let id = format!("bench-{}-{client}", std::process::id());
         match &self.device {
             Some(device) => {
-                let made = profile::aliyun(&device.product, &device.name, &device.secret, &id, SignMethod::Sha256, None);
+                let made = credential::aliyun(&device.product, &device.name, &device.secret, &id, SignMethod::Sha256, None);
                 Login { client_id: made.client_id, user_name: Some(made.user_name), password: Some(made.password) }
             }
             None => Login { client_id: id, user_name: None, password: None },

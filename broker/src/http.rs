@@ -20,7 +20,8 @@ use axum::routing::{get, post};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use turnpike_authz::Gatekeeper;
-use turnpike_authz::registry::Change;
+use turnpike_authz::names::DeviceName;
+use turnpike_authz::plan::Change;
 
 use crate::metrics;
 use crate::server::{Control, StoreHealth};
@@ -90,7 +91,7 @@ impl Api {
             .with_state(self)
     }
 
-    /// Commits changes, then applies them. The caller holds `changing`.
+    /// Commits changes, applies them, and has the sessions that they concern judged again. The caller holds `changing`.
     async fn commit(&self, changes: Vec<Change>) -> Result<(), Problem> {
         if let StoreHealth::Failing(fault) = self.control.health().store {
             tracing::warn!(%fault, "a change of the registry was refused");
@@ -101,8 +102,13 @@ impl Api {
             Ok(Ok(())) => {}
             Ok(Err(_)) | Err(_) => return Err(Problem::store()),
         }
-        let registry = self.gate.registry();
-        changes.into_iter().for_each(|change| registry.apply(change));
+        for change in changes {
+            let concerned = change.concerns().map(|(product, device)| (product.clone(), device.cloned()));
+            self.gate.registry().apply(change);
+            if let Some((product, device)) = concerned {
+                self.control.rejudge(product.as_str(), device.as_ref().map(DeviceName::as_str));
+            }
+        }
         Ok(())
     }
 }

@@ -7,7 +7,9 @@ use clap::Parser;
 use turnpike::cli::{Cli, Command, Credential, Serve};
 use turnpike::config::Config;
 use turnpike::{logging, provision, run};
-use turnpike_authz::profile::{self, Credentials, Profile, SignMethod};
+use turnpike_authz::Credentials;
+use turnpike_authz::credential::Request;
+use turnpike_authz::profile::SignMethod;
 use turnpike_authz::secret::Secret;
 
 /// Chosen by measurement: see README, "Numbers".
@@ -71,16 +73,19 @@ fn credential(options: &Credential) -> ExitCode {
         Ok(secret) => secret,
         Err(error) => return refuse(&error),
     };
-    let (product, device) = (options.product.as_str(), options.device.as_str());
-    let id = options.client_id.clone().unwrap_or_else(|| format!("{product}.{device}"));
-    let made = match options.profile {
-        Profile::Native => {
-            let now_ms = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_millis() as u64);
-            let nonce = hex::encode(provision::random::<12>());
-            profile::native(product, device, &secret, &id, now_ms, &nonce)
-        }
-        Profile::Aliyun => profile::aliyun(product, device, &secret, &id, SignMethod::Sha256, None),
-    };
+    let nonce = hex::encode(provision::random::<12>());
+    let made = Credentials::make(
+        options.profile,
+        &Request {
+            product: &options.product,
+            device: &options.device,
+            secret: &secret,
+            client_id: options.client_id.as_deref(),
+            timestamp_ms: std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_millis() as u64),
+            nonce: &nonce,
+            method: SignMethod::Sha256,
+        },
+    );
     print_credentials(&made, options.json);
     ExitCode::SUCCESS
 }

@@ -5,9 +5,11 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use turnpike_authz::credential;
 use turnpike_authz::names::{DeviceName, ProductKey};
-use turnpike_authz::profile::{self, SignMethod};
-use turnpike_authz::registry::{Change, Device, Product, Registry, owner};
+use turnpike_authz::plan::Change;
+use turnpike_authz::profile::SignMethod;
+use turnpike_authz::registry::{Device, Product, Registry, owner};
 use turnpike_authz::secret::{MasterKey, Secret};
 
 use crate::pki::write_secret;
@@ -84,7 +86,7 @@ pub fn master_key(data: &Path, file: Option<&Path>) -> Result<MasterKey, Provisi
             (kept_secret(&file)?, file.display().to_string())
         }
     };
-    MasterKey::from_hex(&text).map_err(|error| ProvisionError::Content { place, message: error.to_string() })
+    MasterKey::from_text(&text).map_err(|error| ProvisionError::Content { place, message: error.to_string() })
 }
 
 /// A secret of 64 hexadecimal digits in a file of its own, made if it isn't there.
@@ -139,7 +141,7 @@ pub fn demo_lines(
     let secret = key.open(&owner(product, device), &registry.device(product, device)?.secret).ok()?;
     // This profile's password is good more than once, so that the line can be pasted again.
     let login = |id: &str| {
-        let made = profile::aliyun(product, device, &secret, id, SignMethod::Sha256, None);
+        let made = credential::aliyun(product, device, &secret, id, SignMethod::Sha256, None);
         format!("-i '{}' -u '{}' -P {}", made.client_id, made.user_name, made.password)
     };
     let mut lines = String::new();

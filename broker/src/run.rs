@@ -7,7 +7,8 @@ use anyhow::Context;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use turnpike_authz::Gatekeeper;
-use turnpike_authz::registry::{Change, Registry};
+use turnpike_authz::plan::Change;
+use turnpike_authz::registry::Registry;
 use turnpike_store::Store;
 use turnpike_store::embedded::{EmbeddedStore, Options};
 use turnpike_store::memory::MemoryStore;
@@ -39,6 +40,11 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
         server.drain(config.drain_timeout);
         return Err(error.into());
     }
+    if let Err(error) = gate.check_key() {
+        server.drain(config.drain_timeout);
+        return Err(error).context("the registry was sealed under another master key");
+    }
+    sweep(&control, &gate);
     provision_demo(&control, &gate);
     for (listener, (name, address)) in config.listeners.iter().zip(server.addresses()) {
         tracing::info!(name, kind = listener.kind.as_str(), %address, "listening");
@@ -109,6 +115,21 @@ fn start(
     Ok((server, damaged.get().cloned()))
 }
 
+/// Goes on removing the devices of products whose deletion a crash has interrupted.
+fn sweep(control: &Control, gate: &Gatekeeper) {
+    let registry = gate.registry();
+    for product in registry.swept_products() {
+        loop {
+            let changes = registry.plan_sweep(&product, 1000);
+            let committed = control.commit_registry(changes.iter().map(Change::op).collect());
+            if changes.is_empty() || committed.blocking_recv().is_err() {
+                break;
+            }
+            changes.into_iter().for_each(|change| registry.apply(change));
+        }
+    }
+}
+
 /// The demo device, once in the life of a store.
 fn provision_demo(control: &Control, gate: &Gatekeeper) {
     let registry = gate.registry();
@@ -142,7 +163,10 @@ fn tell_demo(config: &Config, server: &Server, development: Option<&pki::Develop
     let tls: Option<(_, &Path)> = address(Kind::Mqtts).zip(development.map(|development| development.ca.as_path()));
     if let Some(lines) = provision::demo_lines(gate.registry(), gate.master_key(), address(Kind::Mqtt), tls) {
         println!("A demo device is registered. To listen and to publish:\n\n{lines}");
-        println!("The HTTP API's token is in {}.", config.data.join("admin-token").display());
+        let token = config.data.join("admin-token");
+        if config.http.is_some() && token.exists() {
+            println!("The HTTP API's token is in {}.", token.display());
+        }
     }
 }
 

@@ -6,7 +6,8 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use turnpike_authz::names::{DeviceName, ProductKey};
-use turnpike_authz::registry::{Change, Device, Product, owner};
+use turnpike_authz::plan::{DeviceRequest, Making, PlanError};
+use turnpike_authz::registry::{Device, Product};
 use turnpike_authz::secret::Secret;
 use utoipa::ToSchema;
 
@@ -86,7 +87,7 @@ pub(super) struct DevicePage {
 #[derive(Deserialize, Default, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PutProduct {
-    /// Default: true.
+    /// As it is, or true where it is new.
     enabled: Option<bool>,
 }
 
@@ -96,7 +97,7 @@ pub(super) struct PutProduct {
 pub(super) struct PutDevice {
     /// 8 to 256 bytes; one is made where there is none.
     secret: Option<String>,
-    /// Default: true.
+    /// As it is, or true where it is new.
     enabled: Option<bool>,
 }
 
@@ -132,6 +133,15 @@ pub(super) fn now_s() -> u64 {
     std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs())
 }
 
+impl From<PlanError> for Problem {
+    fn from(error: PlanError) -> Self {
+        match error {
+            PlanError::NoSuchProduct | PlanError::NoSuchDevice => Self::not_found(&error.to_string()),
+            PlanError::BeingDeleted => Self::new(StatusCode::CONFLICT, "being_deleted", error.to_string()),
+        }
+    }
+}
+
 impl Api {
     fn view_product(&self, key: &ProductKey, product: Product) -> ProductView {
         ProductView {
@@ -143,34 +153,30 @@ impl Api {
     }
 
     pub(super) fn existing_product(&self, key: &str) -> Result<(ProductKey, Product), Problem> {
-        let product = self.gate.registry().product(key).ok_or_else(|| Problem::not_found("there is no such product"))?;
+        let product = self.gate.registry().product(key).ok_or(PlanError::NoSuchProduct)?;
         Ok((product_key(key)?, product))
     }
 
-    fn existing_device(&self, product: &str, name: &str) -> Result<(ProductKey, DeviceName, Device), Problem> {
-        let (key, _) = self.existing_product(product)?;
-        let device = self.gate.registry().device(product, name);
-        let device = device.ok_or_else(|| Problem::not_found("the product has no such device"))?;
-        Ok((key, device_name(name)?, device))
+    fn existing_device(&self, product: &str, name: &str) -> Result<(DeviceName, Device), Problem> {
+        self.existing_product(product)?;
+        let device = self.gate.registry().device(product, name).ok_or(PlanError::NoSuchDevice)?;
+        Ok((device_name(name)?, device))
     }
 
     async fn set_product_enabled(&self, product: &str, enabled: bool) -> Result<Json<ProductView>, Problem> {
         let _changing = self.changing.lock().await;
-        let (key, before) = self.existing_product(product)?;
-        let after = Product { enabled, ..before };
-        self.commit(vec![Change::PutProduct(key.clone(), after)]).await?;
-        self.control.rejudge(product, None);
+        let key = product_key(product)?;
+        self.commit(vec![self.gate.registry().plan_enable_product(&key, enabled)?]).await?;
+        let (key, after) = self.existing_product(product)?;
         Ok(Json(self.view_product(&key, after)))
     }
 
     async fn set_device_enabled(&self, product: &str, name: &str, enabled: bool) -> Result<Json<DeviceView>, Problem> {
         let _changing = self.changing.lock().await;
-        let (key, parsed, before) = self.existing_device(product, name)?;
-        let after = Device { enabled, ..before };
-        let view = view_device(product, &parsed, &after);
-        self.commit(vec![Change::PutDevice(key, parsed, after)]).await?;
-        self.control.rejudge(product, Some(name));
-        Ok(Json(view))
+        let (key, parsed) = (product_key(product)?, device_name(name)?);
+        self.commit(vec![self.gate.registry().plan_enable_device(&key, &parsed, enabled)?]).await?;
+        let (parsed, after) = self.existing_device(product, name)?;
+        Ok(Json(view_device(product, &parsed, &after)))
     }
 }
 
@@ -217,13 +223,10 @@ pub(super) async fn put_product(
     let asked: PutProduct = body(&bytes)?;
     let key = product_key(&product)?;
     let _changing = api.changing.lock().await;
-    let before = api.gate.registry().product(&product);
-    let created_at_s = before.map_or_else(now_s, |before| before.created_at_s);
-    let after = Product { enabled: asked.enabled.unwrap_or(true), created_at_s };
-    api.commit(vec![Change::PutProduct(key.clone(), after)]).await?;
-    api.control.rejudge(&product, None);
-    let status = if before.is_some() { StatusCode::OK } else { StatusCode::CREATED };
-    Ok((status, Json(api.view_product(&key, after))))
+    let (change, is_new) = api.gate.registry().plan_put_product(&key, asked.enabled, now_s())?;
+    api.commit(vec![change]).await?;
+    let (key, after) = api.existing_product(&product)?;
+    Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, Json(api.view_product(&key, after))))
 }
 
 /// Enables or disables a product. Disabling closes the connections of its devices.
@@ -262,18 +265,23 @@ pub(super) async fn delete_product(
     Path(product): Path<String>,
 ) -> Result<StatusCode, Problem> {
     let _changing = api.changing.lock().await;
-    let (key, _) = api.existing_product(&product)?;
-    loop {
-        let devices = api.gate.registry().devices(&product, None, PAGE_MAX);
-        if devices.is_empty() {
-            break;
-        }
-        let changes = devices.into_iter().map(|(name, _)| Change::DeleteDevice(key.clone(), name)).collect();
-        api.commit(changes).await?;
-    }
-    api.commit(vec![Change::DeleteProduct(key)]).await?;
-    api.control.rejudge(&product, None);
+    let key = product_key(&product)?;
+    api.commit(vec![api.gate.registry().plan_delete_product(&key)?]).await?;
+    api.sweep(&key).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+impl Api {
+    /// Removes what a deleted product has left, a bounded part at a time.
+    pub(super) async fn sweep(&self, key: &ProductKey) -> Result<(), Problem> {
+        loop {
+            let changes = self.gate.registry().plan_sweep(key, PAGE_MAX);
+            if changes.is_empty() {
+                return Ok(());
+            }
+            self.commit(changes).await?;
+        }
+    }
 }
 
 /// Devices of a product, by page. Secrets are never shown.
@@ -297,7 +305,7 @@ pub(super) async fn show_device(
     State(api): State<Api>,
     Path((product, device)): Path<(String, String)>,
 ) -> Result<Json<DeviceView>, Problem> {
-    let (_, name, found) = api.existing_device(&product, &device)?;
+    let (name, found) = api.existing_device(&product, &device)?;
     Ok(Json(view_device(&product, &name, &found)))
 }
 
@@ -310,23 +318,19 @@ pub(super) async fn put_device(
 ) -> Result<(StatusCode, Json<DeviceView>), Problem> {
     let asked: PutDevice = body(&bytes)?;
     let name = device_name(&device)?;
+    let key = product_key(&product)?;
+    let given = asked.secret.as_deref().map(|text| Secret::new(text.as_bytes())).transpose();
+    let secret = given.map_err(|error| Problem::invalid(error.to_string()))?;
+    let is_made = secret.is_none();
     let _changing = api.changing.lock().await;
-    let (key, _) = api.existing_product(&product)?;
-    let (secret, made) = match asked.secret {
-        Some(given) => (Secret::new(given.as_bytes()).map_err(|error| Problem::invalid(error.to_string()))?, false),
-        None => (Secret::generate(random()), true),
-    };
-    let before = api.gate.registry().device(&product, &device);
-    let after = Device {
-        enabled: asked.enabled.unwrap_or(true),
-        created_at_s: before.as_ref().map_or_else(now_s, |before| before.created_at_s),
-        secret: api.gate.master_key().seal(&owner(&product, &device), &secret, random()),
-    };
+    let making = Making { key: api.gate.master_key(), random: random(), now_s: now_s() };
+    let request = DeviceRequest { secret, enabled: asked.enabled };
+    let made = api.gate.registry().plan_put_device(&key, &name, request, &making)?;
+    api.commit(vec![made.change]).await?;
+    let (name, after) = api.existing_device(&product, &device)?;
     let mut view = view_device(&product, &name, &after);
-    view.secret = made.then(|| String::from_utf8_lossy(secret.expose()).into_owned());
-    api.commit(vec![Change::PutDevice(key, name, after)]).await?;
-    api.control.rejudge(&product, Some(&device));
-    Ok((if before.is_some() { StatusCode::OK } else { StatusCode::CREATED }, Json(view)))
+    view.secret = is_made.then(|| String::from_utf8_lossy(made.secret.expose()).into_owned());
+    Ok((if made.is_new { StatusCode::CREATED } else { StatusCode::OK }, Json(view)))
 }
 
 /// Enables or disables a device. Disabling closes its connection.
@@ -365,8 +369,7 @@ pub(super) async fn delete_device(
     Path((product, device)): Path<(String, String)>,
 ) -> Result<StatusCode, Problem> {
     let _changing = api.changing.lock().await;
-    let (key, name, _) = api.existing_device(&product, &device)?;
-    api.commit(vec![Change::DeleteDevice(key, name)]).await?;
-    api.control.rejudge(&product, Some(&device));
+    let (key, name) = (product_key(&product)?, device_name(&device)?);
+    api.commit(vec![api.gate.registry().plan_delete_device(&key, &name)?]).await?;
     Ok(StatusCode::NO_CONTENT)
 }

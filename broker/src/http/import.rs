@@ -1,33 +1,30 @@
 //! Import of devices: a CSV of any length, read as it comes and committed in batches. Memory doesn't grow with it.
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::Json;
 use futures_util::StreamExt;
 use serde::Serialize;
-use turnpike_authz::names::ProductKey;
-use turnpike_authz::registry::{Change, Device, owner};
-use turnpike_authz::secret::Secret;
+use turnpike_authz::import::{FAULTS_MAX, Import, Report};
+use turnpike_authz::plan::Making;
 use utoipa::ToSchema;
 
-use super::api::{device_name, now_s};
+use super::api::{now_s, product_key};
 use super::{Api, Problem};
 use crate::provision::random;
 
-/// Devices in one commit.
-const BATCH: usize = 1000;
-/// Faults that are told.
-const FAULTS_MAX: usize = 100;
 /// Bytes of one line.
 const LINE_BYTES_MAX: usize = 1024;
 
 /// What became of an import.
-#[derive(Serialize, ToSchema, Default)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Imported {
-    /// Devices created or replaced.
-    imported: u64,
+    /// New devices.
+    created: u64,
+    /// Devices that got the line's secret.
+    replaced: u64,
     /// Lines that weren't taken.
-    failed: u64,
+    refused: u64,
     /// The first hundred of these.
     faults: Vec<LineFault>,
 }
@@ -48,24 +45,23 @@ pub(super) async fn import_devices(
     Path(product): Path<String>,
     body: Body,
 ) -> Result<Json<Imported>, Problem> {
-    let (key, _) = api.existing_product(&product)?;
-    let mut import = Import { api: &api, key, line: 0, batch: Vec::with_capacity(BATCH), result: Imported::default() };
+    let import = Import::new(api.gate.registry(), product_key(&product)?)?;
+    let mut importing = Importing { api: &api, import, line: 0, unreadable: Vec::new(), unreadable_count: 0 };
     let mut lines = Lines::default();
     let mut chunks = body.into_data_stream();
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|_| Problem::invalid("the body broke off; what came before is imported"))?;
         for byte in chunk {
             if let Some(line) = lines.push(byte) {
-                import.line(&line).await?;
+                importing.line(&line).await?;
             }
         }
     }
     if let Some(line) = lines.finish() {
-        import.line(&line).await?;
+        importing.line(&line).await?;
     }
-    import.flush().await?;
-    api.control.rejudge(&product, None);
-    Ok(Json(import.result))
+    importing.flush().await?;
+    Ok(Json(importing.result()))
 }
 
 /// Cuts bytes into lines, of which it keeps so much as a valid one can have.
@@ -90,69 +86,76 @@ impl Lines {
     }
 }
 
-struct Import<'a> {
-    api: &'a Api,
-    key: ProductKey,
-    line: u64,
-    batch: Vec<Change>,
-    result: Imported,
+/// A line's two fields; nothing for an empty line.
+fn fields(line: &[u8]) -> Result<Option<(String, String)>, &'static str> {
+    if line.len() > LINE_BYTES_MAX {
+        return Err("a line has at most 1,024 bytes");
+    }
+    let mut reader =
+        csv::ReaderBuilder::new().has_headers(false).flexible(true).trim(csv::Trim::All).from_reader(line);
+    let mut record = csv::StringRecord::new();
+    if !reader.read_record(&mut record).map_err(|_| "it is no CSV in UTF-8")? {
+        return Ok(None);
+    }
+    let mut fields = record.iter();
+    let (device, secret) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
+    if fields.next().is_some() {
+        return Err("it has more than the two fields device,secret");
+    }
+    if secret.is_empty() {
+        return Err("the secret is missing; PUT of a single device makes one and tells it");
+    }
+    Ok(Some((device.to_owned(), secret.to_owned())))
 }
 
-impl Import<'_> {
+struct Importing<'a> {
+    api: &'a Api,
+    import: Import<'a>,
+    line: u64,
+    /// Lines that are no rows.
+    unreadable: Vec<(u64, &'static str)>,
+    unreadable_count: u64,
+}
+
+impl Importing<'_> {
     async fn line(&mut self, line: &[u8]) -> Result<(), Problem> {
         self.line += 1;
-        match self.change(line) {
+        match fields(line) {
             Ok(None) => {}
-            Ok(Some(change)) => self.batch.push(change),
+            Ok(Some((device, _))) if self.line == 1 && device == "device" => {}
+            Ok(Some((device, secret))) => {
+                let making = Making { key: self.api.gate.master_key(), random: random(), now_s: now_s() };
+                // What is wrong with a row is in the report.
+                let _ = self.import.row(self.line, &device, Some(&secret), &making);
+            }
             Err(message) => {
-                self.result.failed += 1;
-                if self.result.faults.len() < FAULTS_MAX {
-                    self.result.faults.push(LineFault { line: self.line, message });
+                self.unreadable_count += 1;
+                if self.unreadable.len() < FAULTS_MAX {
+                    self.unreadable.push((self.line, message));
                 }
             }
         }
-        if self.batch.len() >= BATCH { self.flush().await } else { Ok(()) }
-    }
-
-    /// What a line asks for; nothing for a header or an empty line.
-    fn change(&self, line: &[u8]) -> Result<Option<Change>, String> {
-        if line.len() > LINE_BYTES_MAX {
-            return Err(format!("a line has at most {LINE_BYTES_MAX} bytes"));
-        }
-        let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).trim(csv::Trim::All).from_reader(line);
-        let mut record = csv::StringRecord::new();
-        if !reader.read_record(&mut record).map_err(|_| "it is no CSV in UTF-8".to_owned())? {
-            return Ok(None);
-        }
-        let mut fields = record.iter();
-        let (name, secret) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
-        if fields.next().is_some() {
-            return Err("it has more than the two fields device,secret".to_owned());
-        }
-        if self.line == 1 && name == "device" {
-            return Ok(None);
-        }
-        let name = device_name(name).map_err(|problem| problem.message)?;
-        if secret.is_empty() {
-            return Err("secret: is missing; create single devices without one by PUT, which tells the one it makes".to_owned());
-        }
-        let secret = Secret::new(secret.as_bytes()).map_err(|error| error.to_string())?;
-        let sealed =
-            self.api.gate.master_key().seal(&owner(self.key.as_str(), name.as_str()), &secret, random());
-        let device = Device { enabled: true, created_at_s: now_s(), secret: sealed };
-        Ok(Some(Change::PutDevice(self.key.clone(), name, device)))
+        if self.import.is_full() { self.flush().await } else { Ok(()) }
     }
 
     async fn flush(&mut self) -> Result<(), Problem> {
-        let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(BATCH));
-        let count = batch.len() as u64;
-        if count > 0 {
-            // Not held for the whole import: other changes go on in between.
-            let _changing = self.api.changing.lock().await;
-            self.api.existing_product(self.key.as_str())?;
-            self.api.commit(batch).await?;
-            self.result.imported += count;
+        let batch = self.import.take();
+        if batch.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        // Not held for the whole import: other changes go on in between.
+        let _changing = self.api.changing.lock().await;
+        self.api.commit(batch).await
+    }
+
+    fn result(&self) -> Imported {
+        let Report { created, replaced, refused, ref faults, .. } = *self.import.report();
+        let faults = faults.iter().map(|(line, error)| (*line, error.to_string()));
+        let unreadable = self.unreadable.iter().map(|(line, message)| (*line, (*message).to_owned()));
+        let mut faults: Vec<LineFault> =
+            faults.chain(unreadable).map(|(line, message)| LineFault { line, message }).collect();
+        faults.sort_by_key(|fault| fault.line);
+        faults.truncate(FAULTS_MAX);
+        Imported { created, replaced, refused: refused + self.unreadable_count, faults }
     }
 }
