@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use turnpike_mqtt::{TopicAliases, TopicName, Version};
 
 use crate::gate::ChallengeState;
-use crate::ids::Turn;
 
 /// Who is at the other end, as far as the transport knows.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -84,8 +83,6 @@ pub(crate) struct Connection {
     pub(crate) tls: bool,
     pub(crate) touched: bool,
     pub(crate) paused: bool,
-    /// Deliveries may be waiting for this connection to be fed.
-    pub(crate) reason_strings: bool,
     /// Slot of its session, once it has one.
     pub(crate) session: Option<u32>,
     pub(crate) addr: SocketAddr,
@@ -104,8 +101,6 @@ pub(crate) struct Connection {
     pub(crate) awaited: u32,
     /// Of these, PUBACKs.
     pub(crate) awaited_pubacks: u32,
-    /// The latest own turn that an answer of this connection waits for.
-    pub(crate) awaited_turn: Turn,
     pub(crate) extras: Option<Box<Extras>>,
 }
 
@@ -118,7 +113,6 @@ impl Connection {
             tls: peer.tls,
             touched: false,
             paused: false,
-            reason_strings: true,
             session: None,
             addr: peer.addr,
             certificate: peer.certificate,
@@ -130,7 +124,6 @@ impl Connection {
             packet_bytes_max: u32::MAX,
             awaited: 0,
             awaited_pubacks: 0,
-            awaited_turn: Turn(0),
             extras: None,
         }
     }

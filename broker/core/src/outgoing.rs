@@ -120,11 +120,6 @@ impl Outgoing {
         self.bytes
     }
 
-    /// Sent and not finished on this connection.
-    pub(crate) fn inflight(&self) -> u32 {
-        self.inflight
-    }
-
     /// Nothing is queued and nothing is under way.
     pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.transient.is_empty()

@@ -1,9 +1,10 @@
 //! A session: what the broker keeps for a client id, with or without a connection.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use hashbrown::HashSet;
-use turnpike_mqtt::{PacketId, SubscribeOptions};
+use turnpike_mqtt::{PacketId, QoS, SubscribeOptions};
 
 use crate::clock::Now;
 use crate::durable::SessionRecord;
@@ -11,6 +12,7 @@ use crate::gate::Principal;
 use crate::ids::{ClientId, ConnId, Seq, SessionKey};
 use crate::message::Message;
 use crate::outgoing::Outgoing;
+use crate::retain::Walk;
 
 /// One subscription, as subscribed.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,6 +34,15 @@ pub(crate) struct Will {
     pub(crate) expiry_s: Option<u32>,
 }
 
+/// A walk through the retained messages of a new subscription.
+#[derive(Debug)]
+pub(crate) struct RetainedWalk {
+    pub(crate) walk: Walk,
+    pub(crate) qos: QoS,
+    /// 0 for none.
+    pub(crate) identifier: u32,
+}
+
 /// The state of one client id on its home shard.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -51,6 +62,8 @@ pub(crate) struct Session {
     pub(crate) incoming: Option<Box<HashSet<PacketId, foldhash::fast::RandomState>>>,
     pub(crate) subscriptions: Vec<Subscription>,
     pub(crate) will: Option<Box<Will>>,
+    /// Retained messages that its new subscriptions have still to be given, a part at a time.
+    pub(crate) walks: Option<Box<VecDeque<RetainedWalk>>>,
     /// Since when it has no connection, seconds since 1970 UTC.
     pub(crate) disconnected_at_s: u64,
     /// When a will that is pending without a connection is due, seconds since 1970 UTC.
@@ -130,10 +143,9 @@ pub(crate) fn principal_text(principal: &Principal) -> Box<str> {
 /// The principal of such a text.
 pub(crate) fn principal_of(text: &str) -> Principal {
     match text.split_once('\0') {
-        Some((product, device)) => Principal::Device(Arc::new(crate::gate::DeviceIdentity {
-            product: product.into(),
-            device: device.into(),
-        })),
+        Some((product, device)) => {
+            Principal::Device(Arc::new(crate::gate::DeviceIdentity { product: product.into(), device: device.into() }))
+        }
         None => Principal::Anonymous,
     }
 }

@@ -30,8 +30,8 @@ use turnpike_mqtt::{Frame, Packet, PacketType, ReasonCode, TopicName, Version, d
 
 use crate::batch::Batch;
 use crate::clock::Now;
-use crate::connection::{Connection, State};
 pub use crate::connection::Peer;
+use crate::connection::{Connection, State};
 use crate::counters::Counters;
 use crate::durable::Part;
 use crate::gate::Gate;
@@ -144,7 +144,8 @@ pub struct Shard<G> {
     waiting: Vec<VecDeque<(Turn, Vec<Release>)>>,
     /// How many owed entries refer to a shared body.
     bodies: HashMap<MessageId, u32, foldhash::fast::RandomState>,
-    /// Connections whose challenge or CONNACK is under way, so that a drain finds them: none is kept, see `drain`.
+    /// Sessions whose walk through retained messages goes on in the next turn.
+    walking: VecDeque<u32>,
     draining: bool,
     counters: Counters,
 }
@@ -159,9 +160,9 @@ impl<G> fmt::Debug for Shard<G> {
 #[must_use]
 pub fn home(client_id: &str, shards: u16) -> ShardId {
     // FNV-1a: the choice must not depend on a process's random seed, since restored sessions are dealt out by it.
-    let hash = client_id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = client_id
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     let index = (u128::from(hash.wrapping_mul(0x9e37_79b9_7f4a_7c15)) * u128::from(shards.max(1))) >> 64;
     ShardId(u16::try_from(index).expect("less than the number of shards"))
 }
@@ -198,6 +199,7 @@ impl<G: Gate> Shard<G> {
             ticket: TicketBuffer::default(),
             waiting: (0..shards).map(|_| VecDeque::new()).collect(),
             bodies: HashMap::default(),
+            walking: VecDeque::new(),
             draining: false,
             counters: Counters::default(),
         };
@@ -280,12 +282,15 @@ impl<G: Gate> Shard<G> {
             State::Settling | State::Ending => return Next::Ending,
         }
         let version = connection.version;
-        let outcome = if frame.packet_type() == PacketType::Publish {
-            decode_publish(version, frame)
+        let outcome = match frame.packet_type() {
+            PacketType::Publish => decode_publish(version, frame)
                 .map_err(|error| error.reason())
-                .and_then(|publish| self.on_publish(conn, &publish, now))
-        } else {
-            decode(version, frame).map_err(|error| error.reason()).and_then(|packet| self.on_packet(conn, packet, now))
+                .and_then(|publish| self.on_publish(conn, &publish, now)),
+            // [MQTT-3.1.0-2] whatever it says.
+            PacketType::Connect => Err(ReasonCode::ProtocolError),
+            _ => decode(version, frame)
+                .map_err(|error| error.reason())
+                .and_then(|packet| self.on_packet(conn, packet, now)),
         };
         match outcome {
             Ok(()) => match self.conns.get(conn.0 as usize) {
@@ -316,12 +321,10 @@ impl<G: Gate> Shard<G> {
             }
             Packet::Disconnect(disconnect) => self.on_disconnect(conn, &disconnect, now),
             Packet::Auth(auth) => self.on_auth(conn, &auth, now),
-            // [MQTT-3.1.0-2] a second CONNECT; the others only a server sends.
-            Packet::Connect(_)
-            | Packet::ConnAck(_)
-            | Packet::SubAck(_)
-            | Packet::UnsubAck(_)
-            | Packet::PingResp => Err(ReasonCode::ProtocolError),
+            // A second CONNECT; the others only a server sends.
+            Packet::Connect(_) | Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
+                Err(ReasonCode::ProtocolError)
+            }
         }
     }
 
@@ -487,4 +490,3 @@ fn writable<'a>(connection: &'a mut Connection, pool: &mut Vec<Vec<u8>>) -> &'a 
     }
     &mut connection.out
 }
-

@@ -32,7 +32,7 @@ impl<G: Gate> Shard<G> {
         let Some(session) = self.sessions.get_mut(slot as usize) else { return };
         let Some(outgoing) = session.outgoing.as_mut() else { return };
         let Some(entry) = outgoing.finish(seq) else { return };
-        let waiting = !outgoing.is_caught_up();
+        let waiting = !outgoing.is_caught_up() || session.walks.is_some();
         self.counters.queued_messages -= 1;
         if let Some(key) = session.key {
             self.record_done(Some(key), seq, entry.message.as_deref());

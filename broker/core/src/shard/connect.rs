@@ -14,7 +14,7 @@ use crate::clock::Now;
 use crate::connection::{Challenged, Extras, State};
 use crate::durable::Op;
 use crate::gate::{Attempt, ChallengeState, Gate, Permit, Principal, Verdict};
-use crate::ids::{ClientId, ConnId, SessionRef, Seq};
+use crate::ids::{ClientId, ConnId, Seq, SessionRef};
 use crate::message::{Message, MessageParts};
 use crate::router::Subscriber;
 use crate::session::{Session, Will};
@@ -42,7 +42,6 @@ impl<G: Gate> Shard<G> {
         }
         if let Some(connection) = self.conns.get_mut(conn.0 as usize) {
             connection.version = connect.version;
-            connection.reason_strings = connect.properties.request_problem_information.unwrap_or(true);
         }
         if let Some(reason) = self.unacceptable(&connect) {
             self.refuse(conn, reason);
@@ -77,7 +76,9 @@ impl<G: Gate> Shard<G> {
             return Some(ConnectReason::ClientIdentifierNotValid);
         }
         // [MQTT3-3.1.3-8] an assigned id without clean session could never be used again; 3.1 has no assigned ids.
-        if id.is_empty() && (connect.version == Version::V31 || (connect.version == Version::V311 && !connect.clean_start)) {
+        if id.is_empty()
+            && (connect.version == Version::V31 || (connect.version == Version::V311 && !connect.clean_start))
+        {
             return Some(ConnectReason::ClientIdentifierNotValid);
         }
         None
@@ -277,8 +278,7 @@ impl<G: Gate> Shard<G> {
     /// The will, if its topic may be published on.
     fn judge_will(&self, connect: &Connect<'_>, principal: &Principal) -> Result<Option<Box<Will>>, ConnectReason> {
         let Some(will) = &connect.will else { return Ok(None) };
-        let permit =
-            Permit::judge(&*self.gate, principal, will.topic).map_err(|_| ConnectReason::NotAuthorized)?;
+        let permit = Permit::judge(&*self.gate, principal, will.topic).map_err(|_| ConnectReason::NotAuthorized)?;
         let mut properties = Vec::new();
         will.properties.forwardable.copy_to(&mut properties);
         let message = Message::new(&MessageParts {
@@ -364,6 +364,7 @@ impl<G: Gate> Shard<G> {
             incoming: None,
             subscriptions: Vec::new(),
             will: None,
+            walks: None,
             disconnected_at_s: 0,
             will_due_s: None,
         });
@@ -373,7 +374,15 @@ impl<G: Gate> Shard<G> {
     }
 
     /// Joins a connection and its session.
-    fn attach(&mut self, conn: ConnId, slot: u32, connect: &Connect<'_>, expiry_s: u32, will: Option<Box<Will>>, now: Now) {
+    fn attach(
+        &mut self,
+        conn: ConnId,
+        slot: u32,
+        connect: &Connect<'_>,
+        expiry_s: u32,
+        will: Option<Box<Will>>,
+        now: Now,
+    ) {
         let keep_alive_s = self.granted_keep_alive(connect);
         let (Some(connection), Some(session)) =
             (self.conns.get_mut(conn.0 as usize), self.sessions.get_mut(slot as usize))
@@ -382,7 +391,8 @@ impl<G: Gate> Shard<G> {
         };
         connection.session = Some(slot);
         let properties = &connect.properties;
-        connection.window = properties.receive_maximum.unwrap_or(self.limits.inflight_max).min(self.limits.inflight_max);
+        connection.window =
+            properties.receive_maximum.unwrap_or(self.limits.inflight_max).min(self.limits.inflight_max);
         connection.packet_bytes_max = properties.maximum_packet_size.unwrap_or(u32::MAX);
         connection.idle_max_ms = u32::from(keep_alive_s) * 1500;
         let aliases_out_max = properties.topic_alias_maximum.unwrap_or(0).min(self.limits.topic_alias_out_max);

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use turnpike_mqtt::{
-    AckKind, Delivery, PacketId, QoS, ReasonCode, Version, delivery_len, encode_ack, encode_delivery,
-};
+use turnpike_mqtt::{AckKind, Delivery, PacketId, QoS, ReasonCode, Version, delivery_len, encode_ack, encode_delivery};
 
 use super::durability::Release;
 use super::{Shard, writable};
@@ -81,7 +79,9 @@ impl<G: Gate> Shard<G> {
 
     /// One message to one session of this shard.
     pub(super) fn deliver_one(&mut self, parts: &MessageParts<'_>, kept: &mut Kept, to: &Recipient<'_>, now: Now) {
-        let Some(session) = self.sessions.get_mut(to.slot as usize).filter(|s| s.generation == to.generation) else { return };
+        let Some(session) = self.sessions.get_mut(to.slot as usize).filter(|s| s.generation == to.generation) else {
+            return;
+        };
         let mut connection = match session.conn {
             Some(conn) => self.conns.get_mut(conn.0 as usize).filter(|connection| connection.is_live()),
             None => None,
@@ -92,8 +92,14 @@ impl<G: Gate> Shard<G> {
             let (Some(connection), Some(conn)) = (connection.as_deref_mut(), session.conn) else { return };
             let waiting = session.outgoing.as_ref().is_some_and(|outgoing| !outgoing.transient.is_empty());
             if connection.pending() < high && !waiting {
-                let sending =
-                    Sending { parts, qos: to.qos, retain: to.retain, dup: false, id: None, identifiers: to.identifiers };
+                let sending = Sending {
+                    parts,
+                    qos: to.qos,
+                    retain: to.retain,
+                    dup: false,
+                    id: None,
+                    identifiers: to.identifiers,
+                };
                 note(send_publish(connection, &mut self.pool, &mut self.counters, &sending, now), &mut self.counters);
                 self.touch(conn);
                 return;
@@ -138,7 +144,8 @@ impl<G: Gate> Shard<G> {
             && connection.pending() < high
         {
             let id = Some(packet_id(outgoing.next_seq()));
-            let sending = Sending { parts, qos: to.qos, retain: to.retain, dup: false, id, identifiers: to.identifiers };
+            let sending =
+                Sending { parts, qos: to.qos, retain: to.retain, dup: false, id, identifiers: to.identifiers };
             let sent = send_publish(connection, &mut self.pool, &mut self.counters, &sending, now);
             if sent == Sent::Yes {
                 outgoing.push_sent(entry);
@@ -156,10 +163,9 @@ impl<G: Gate> Shard<G> {
 
     /// Whether a session has something that could be sent, given room.
     pub(super) fn has_backlog(&self, slot: u32) -> bool {
-        self.sessions
-            .get(slot as usize)
-            .and_then(|session| session.outgoing.as_ref())
-            .is_some_and(|outgoing| !outgoing.is_caught_up() || !outgoing.transient.is_empty())
+        let Some(session) = self.sessions.get(slot as usize) else { return false };
+        let queued = session.outgoing.as_ref().is_some_and(|o| !o.is_caught_up() || !o.transient.is_empty());
+        queued || session.walks.is_some()
     }
 
     /// Sends what a session is owed, as far as its window and its connection's buffer allow.
@@ -168,7 +174,9 @@ impl<G: Gate> Shard<G> {
         let mut dropped = Vec::new();
         let Some(session) = self.sessions.get_mut(slot as usize) else { return };
         let (Some(conn), Some(outgoing)) = (session.conn, session.outgoing.as_mut()) else { return };
-        let Some(connection) = self.conns.get_mut(conn.0 as usize).filter(|connection| connection.is_live()) else { return };
+        let Some(connection) = self.conns.get_mut(conn.0 as usize).filter(|connection| connection.is_live()) else {
+            return;
+        };
         let before = outgoing.messages();
         while connection.pending() < high {
             match outgoing.next(connection.window) {
@@ -216,6 +224,9 @@ impl<G: Gate> Shard<G> {
             self.record_done(key, seq, entry.message.as_deref());
         }
         self.touch(conn);
+        if self.may_walk(slot) {
+            self.walk_later(slot);
+        }
     }
 }
 
@@ -264,11 +275,12 @@ fn send_publish(
     {
         (delivery.topic_alias, delivery.omit_topic) = extras.alias_out(parts.topic);
     }
-    if connection.packet_bytes_max != u32::MAX && delivery_len(version, &delivery) > connection.packet_bytes_max as usize {
+    if connection.packet_bytes_max != u32::MAX
+        && delivery_len(version, &delivery) > connection.packet_bytes_max as usize
+    {
         return Sent::TooLarge;
     }
     counters.sent.count(sending.qos, parts.payload.len());
     encode_delivery(version, &delivery, writable(connection, pool));
     Sent::Yes
 }
-

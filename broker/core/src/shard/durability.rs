@@ -59,7 +59,9 @@ impl<G: Gate> Shard<G> {
     fn say(&mut self, release: Release, now: Now) {
         match release {
             Release::Ack { conn, serial, kind, id, reason } => {
-                let Some(connection) = self.conns.get_mut(conn.0 as usize).filter(|c| c.serial == serial) else { return };
+                let Some(connection) = self.conns.get_mut(conn.0 as usize).filter(|c| c.serial == serial) else {
+                    return;
+                };
                 connection.awaited -= 1;
                 connection.awaited_pubacks -= u32::from(kind == AckKind::PubAck);
                 encode_ack(connection.version, kind, id, reason, writable(connection, &mut self.pool));

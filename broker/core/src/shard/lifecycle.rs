@@ -51,8 +51,15 @@ pub(super) enum Leaving {
 
 impl<G: Gate> Shard<G> {
     /// DISCONNECT from the client.
-    pub(super) fn on_disconnect(&mut self, conn: ConnId, disconnect: &Disconnect<'_>, now: Now) -> Result<(), ReasonCode> {
-        let Some(slot) = self.conns.get(conn.0 as usize).and_then(|connection| connection.session) else { return Ok(()) };
+    pub(super) fn on_disconnect(
+        &mut self,
+        conn: ConnId,
+        disconnect: &Disconnect<'_>,
+        now: Now,
+    ) -> Result<(), ReasonCode> {
+        let Some(slot) = self.conns.get(conn.0 as usize).and_then(|connection| connection.session) else {
+            return Ok(());
+        };
         if let Some(session) = self.sessions.get_mut(slot as usize)
             && let Some(expiry_s) = disconnect.properties.session_expiry_s
         {
@@ -108,9 +115,13 @@ impl<G: Gate> Shard<G> {
 
     /// Parts a connection from its session.
     pub(super) fn detach(&mut self, conn: ConnId, leaving: Leaving, now: Now) {
-        let Some(slot) = self.conns.get_mut(conn.0 as usize).and_then(|connection| connection.session.take()) else { return };
+        let Some(slot) = self.conns.get_mut(conn.0 as usize).and_then(|connection| connection.session.take()) else {
+            return;
+        };
         self.counters.clients -= 1;
-        let Some(session) = self.sessions.get_mut(slot as usize).filter(|session| session.conn == Some(conn)) else { return };
+        let Some(session) = self.sessions.get_mut(slot as usize).filter(|session| session.conn == Some(conn)) else {
+            return;
+        };
         session.conn = None;
         session.disconnected_at_s = now.unix_s();
         if let Some(outgoing) = session.outgoing.as_mut() {
@@ -207,7 +218,8 @@ impl<G: Gate> Shard<G> {
     /// that has been sent goes to nobody else [MQTT-4.8.2-5].
     fn hand_on(&mut self, entry: &Entry, now: Now) {
         let (Some(share), Some(message)) = (&entry.share, &entry.message) else { return };
-        if entry.qos == QoS::ExactlyOnce && (entry.dup || !matches!(entry.phase, Phase::Ready | Phase::AwaitingCommit)) {
+        if entry.qos == QoS::ExactlyOnce && (entry.dup || !matches!(entry.phase, Phase::Ready | Phase::AwaitingCommit))
+        {
             return;
         }
         let Some((name, inner)) = TopicFilter::from_validated(share).share() else { return };
@@ -234,11 +246,16 @@ impl<G: Gate> Shard<G> {
     /// The next moment at which [`Shard::tick`] has something to do, on the monotonic clock in milliseconds.
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
-        self.wheel.next_deadline()
+        if self.walking.is_empty() { self.wheel.next_deadline() } else { Some(0) }
     }
 
     /// Acts on the timers that are due.
     pub fn tick(&mut self, now: Now) {
+        for _ in 0..self.walking.len() {
+            if let Some(slot) = self.walking.pop_front() {
+                self.walk(slot, now);
+            }
+        }
         let mut due = std::mem::take(&mut self.due);
         self.wheel.advance(now.mono_ms, &mut due);
         for timer in due.drain(..) {
@@ -350,8 +367,7 @@ impl<G: Gate> Shard<G> {
     /// The broker is going down: MQTT 5 clients are told [MQTT-3.14.4-1], every connection ends, none is opened.
     pub fn drain(&mut self, now: Now) {
         self.draining = true;
-        let conns: Vec<ConnId> =
-            self.conns.iter().filter_map(|(key, _)| u32::try_from(key).ok().map(ConnId)).collect();
+        let conns: Vec<ConnId> = self.conns.iter().filter_map(|(key, _)| u32::try_from(key).ok().map(ConnId)).collect();
         for conn in conns {
             let Some(connection) = self.conns.get(conn.0 as usize) else { continue };
             if connection.is_live() {

@@ -19,6 +19,8 @@ impl<G: Gate> Shard<G> {
     /// PUBLISH from a client. An error ends the connection with that reason.
     pub(super) fn on_publish(&mut self, conn: ConnId, publish: &Publish<'_>, now: Now) -> Result<(), ReasonCode> {
         self.counters.received.count(publish.qos, publish.payload.len());
+        // [MQTT-3.3.4-6]
+        publish.check_from_client().map_err(|error| error.reason())?;
         let topic = match publish.topic {
             Some(topic) if publish.properties.topic_alias.is_none() => Cow::Borrowed(topic.as_str()),
             _ => self.resolve_alias(conn, publish)?,
@@ -84,7 +86,8 @@ impl<G: Gate> Shard<G> {
         durable_publisher: bool,
         now: Now,
     ) -> Result<(), ReasonCode> {
-        if publish.qos != QoS::AtMostOnce && !self.shared.store_serving() && self.needs_store(parts, durable_publisher) {
+        if publish.qos != QoS::AtMostOnce && !self.shared.store_serving() && self.needs_store(parts, durable_publisher)
+        {
             self.counters.dropped.store_unavailable += 1;
             return self.refuse_publish(conn, publish, ReasonCode::QuotaExceeded);
         }
@@ -125,7 +128,7 @@ impl<G: Gate> Shard<G> {
         let Some(id) = publish.id else { return Ok(()) };
         let kind = if publish.qos == QoS::ExactlyOnce { AckKind::PubRec } else { AckKind::PubAck };
         if self.version(conn) == Version::V5 {
-            // [MQTT-3.3.5-2] a PUBREC of 0x80 or more ends the exchange: the identifier isn't kept.
+            // [MQTT-4.3.3-9] a PUBREC of 0x80 or more ends the exchange: the identifier isn't kept.
             self.answer(conn, kind, id, reason, false);
             return Ok(());
         }
@@ -135,8 +138,11 @@ impl<G: Gate> Shard<G> {
         }
         // [MQTT3-3.3.5-2] MQTT 3 acknowledges or closes; a device with one wrong topic keeps its connection.
         if kind == AckKind::PubRec
-            && let Some(session) =
-                self.conns.get(conn.0 as usize).and_then(|c| c.session).and_then(|slot| self.sessions.get_mut(slot as usize))
+            && let Some(session) = self
+                .conns
+                .get(conn.0 as usize)
+                .and_then(|c| c.session)
+                .and_then(|slot| self.sessions.get_mut(slot as usize))
         {
             session.add_incoming(id);
             if let Some(key) = session.key {
@@ -256,9 +262,17 @@ impl<G: Gate> Shard<G> {
     }
 
     /// Adds a recipient to another shard's batch; true if its delivery is durable.
-    pub(super) fn forward(&mut self, parts: &MessageParts<'_>, session: SessionRef, durable: bool, recipient: &Recipient<'_>) -> bool {
+    pub(super) fn forward(
+        &mut self,
+        parts: &MessageParts<'_>,
+        session: SessionRef,
+        durable: bool,
+        recipient: &Recipient<'_>,
+    ) -> bool {
         let index = usize::from(session.shard.0);
-        let (Some(batch), Some(last)) = (self.batches.get_mut(index), self.routed_to.get_mut(index)) else { return false };
+        let (Some(batch), Some(last)) = (self.batches.get_mut(index), self.routed_to.get_mut(index)) else {
+            return false;
+        };
         if *last != self.routed {
             *last = self.routed;
             batch.message(parts);

@@ -6,7 +6,7 @@ use super::Shard;
 use crate::clock::Now;
 use crate::durable::{Body, Owed, RecoveredSession};
 use crate::gate::Gate;
-use crate::ids::{SessionRef, Seq};
+use crate::ids::{Seq, SessionRef};
 use crate::outgoing::{Entry, Identifiers, Phase};
 use crate::router::Subscriber;
 use crate::session::{Session, Subscription, Will, principal_of, queue_of};
@@ -17,9 +17,7 @@ impl<G: Gate> Shard<G> {
         let record = recovered.record;
         self.next_generation = self.next_generation.wrapping_add(1);
         let (will, will_due_s) = match record.will {
-            Some((message, due_s)) => {
-                (Some(Box::new(Will { message, delay_s: 0, expiry_s: None })), Some(due_s))
-            }
+            Some((message, due_s)) => (Some(Box::new(Will { message, delay_s: 0, expiry_s: None })), Some(due_s)),
             None => (None, None),
         };
         let connected_before = record.disconnected_at_s.is_none();
@@ -36,6 +34,7 @@ impl<G: Gate> Shard<G> {
             incoming: None,
             subscriptions: Vec::with_capacity(recovered.subscriptions.len()),
             will,
+            walks: None,
             disconnected_at_s: record.disconnected_at_s.unwrap_or(now.unix_s()),
             will_due_s,
         });
@@ -60,7 +59,9 @@ impl<G: Gate> Shard<G> {
     }
 
     fn restore_subscription(&mut self, slot: u32, filter: Box<str>, options: u8, identifier: u32) {
-        let (Ok(parsed), Ok(options)) = (TopicFilter::parse(&filter), SubscribeOptions::from_byte(options)) else { return };
+        let (Ok(parsed), Ok(options)) = (TopicFilter::parse(&filter), SubscribeOptions::from_byte(options)) else {
+            return;
+        };
         let Some(session) = self.sessions.get_mut(slot as usize) else { return };
         let (share, inner) = parsed.share().map_or((None, parsed), |(name, inner)| (Some(name), inner));
         let reference = SessionRef { shard: self.id, slot, generation: session.generation };

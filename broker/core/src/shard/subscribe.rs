@@ -1,7 +1,7 @@
 //! SUBSCRIBE and UNSUBSCRIBE, and the retained messages that a new subscription is to have.
 
 use turnpike_mqtt::{
-    AckProperties, Packet, PacketId, QoS, ReasonCode, RetainHandling, SubAck, Subscribe, SubscribeOptions, TopicFilter,
+    AckProperties, Packet, PacketId, ReasonCode, RetainHandling, SubAck, Subscribe, SubscribeOptions, TopicFilter,
     Unsubscribe, Version, encode,
 };
 
@@ -13,13 +13,21 @@ use crate::clock::Now;
 use crate::durable::Op;
 use crate::gate::Gate;
 use crate::ids::{ConnId, SessionRef};
+use crate::retain::Walk;
 use crate::router::Subscriber;
-use crate::session::Subscription;
+use crate::session::{RetainedWalk, Subscription};
+
+/// Retained topics looked at before the room is looked at again.
+const WALK_STEP: usize = 64;
+/// Retained topics looked at for one session in one turn.
+const WALK_TURN: usize = 2048;
 
 impl<G: Gate> Shard<G> {
     /// SUBSCRIBE: one code a filter, in order [MQTT-3.8.4-6]; a refused filter doesn't end the connection.
     pub(super) fn on_subscribe(&mut self, conn: ConnId, subscribe: &Subscribe<'_>, now: Now) -> Result<(), ReasonCode> {
-        let Some(slot) = self.conns.get(conn.0 as usize).and_then(|connection| connection.session) else { return Ok(()) };
+        let Some(slot) = self.conns.get(conn.0 as usize).and_then(|connection| connection.session) else {
+            return Ok(());
+        };
         let version = self.version(conn);
         let identifier = subscribe.properties.identifier.unwrap_or(0);
         let ops = self.ticket.ops.len();
@@ -111,7 +119,9 @@ impl<G: Gate> Shard<G> {
 
     /// UNSUBSCRIBE: a code a filter, whether it was there or not [MQTT-3.10.4-4] [MQTT-3.10.4-5] [MQTT-3.11.3-1].
     pub(super) fn on_unsubscribe(&mut self, conn: ConnId, unsubscribe: &Unsubscribe<'_>) -> Result<(), ReasonCode> {
-        let Some(slot) = self.conns.get(conn.0 as usize).and_then(|connection| connection.session) else { return Ok(()) };
+        let Some(slot) = self.conns.get(conn.0 as usize).and_then(|connection| connection.session) else {
+            return Ok(());
+        };
         let ops = self.ticket.ops.len();
         let codes: Vec<u8> = unsubscribe
             .filters
@@ -146,30 +156,76 @@ impl<G: Gate> Shard<G> {
         true
     }
 
-    /// The retained messages of new subscriptions, RETAIN set [MQTT-3.3.1-8].
+    /// Begins to send the retained messages of new subscriptions.
     pub(super) fn send_retained(&mut self, conn: ConnId, requests: &[RetainedRequest], now: Now) {
         let Some(slot) = self.conns.get(conn.0 as usize).and_then(|connection| connection.session) else { return };
-        let Some(generation) = self.sessions.get(slot as usize).map(|session| session.generation) else { return };
-        for request in requests {
-            let mut messages = Vec::new();
-            let filter = TopicFilter::from_validated(&request.filter);
-            self.shared.retained.matching(filter, now.unix_s(), &mut |message| messages.push(message));
-            for message in messages {
-                let identifiers = [request.identifier];
+        let Some(session) = self.sessions.get_mut(slot as usize) else { return };
+        if requests.is_empty() || self.shared.retained.is_empty() {
+            return;
+        }
+        let walks = requests.iter().map(|request| RetainedWalk {
+            walk: Walk::new(TopicFilter::from_validated(&request.filter)),
+            qos: request.qos,
+            identifier: request.identifier,
+        });
+        session.walks.get_or_insert_default().extend(walks);
+        self.walk(slot, now);
+    }
+
+    /// Goes on with a session's walks, as far as its connection and its queue have room and this turn has time. A subscription to a
+    /// million retained messages neither stops the shard nor loses what doesn't fit a queue.
+    pub(super) fn walk(&mut self, slot: u32, now: Now) {
+        let mut budget = WALK_TURN;
+        while budget > 0 && self.may_walk(slot) {
+            let Some(session) = self.sessions.get_mut(slot as usize) else { return };
+            let generation = session.generation;
+            let Some(current) = session.walks.as_mut().and_then(|walks| walks.front_mut()) else { return };
+            let (qos, identifiers) = (current.qos, [current.identifier]);
+            let mut found = Vec::new();
+            let goes_on = self
+                .shared
+                .retained
+                .step(&mut current.walk, WALK_STEP, now.unix_s(), &mut |message| found.push(message));
+            budget = budget.saturating_sub(WALK_STEP);
+            if !goes_on {
+                session.walks = session.walks.take().filter(|walks| walks.len() > 1).map(|mut walks| {
+                    walks.pop_front();
+                    walks
+                });
+            }
+            for message in found {
                 let recipient = Recipient {
                     slot,
                     generation,
-                    qos: request.qos.min(message.qos),
+                    qos: qos.min(message.qos),
+                    // [MQTT-3.3.1-8]
                     retain: true,
-                    identifiers: if request.identifier == 0 { &[] } else { &identifiers },
+                    identifiers: if identifiers == [0] { &[] } else { &identifiers },
                     share: None,
                 };
-                if recipient.qos == QoS::AtMostOnce {
-                    self.deliver_one(&message.parts(), &mut Kept::new(false), &recipient, now);
-                } else {
-                    self.deliver_one(&message.parts(), &mut Kept::of(&message), &recipient, now);
-                }
+                self.deliver_one(&message.parts(), &mut Kept::of(&message), &recipient, now);
             }
         }
+        if self.may_walk(slot) {
+            self.walk_later(slot);
+        }
+    }
+
+    /// Has a session's walks go on with the next [`Shard::tick`].
+    pub(super) fn walk_later(&mut self, slot: u32) {
+        if !self.walking.contains(&slot) {
+            self.walking.push_back(slot);
+        }
+    }
+
+    /// Whether there is a walk to go on with, and room for what it finds.
+    pub(super) fn may_walk(&self, slot: u32) -> bool {
+        let Some(session) = self.sessions.get(slot as usize) else { return false };
+        let connection = session.conn.and_then(|conn| self.conns.get(conn.0 as usize));
+        let room = connection.is_some_and(|connection| {
+            connection.is_live() && connection.pending() < self.limits.out_bytes_high as usize
+        });
+        let queued = session.outgoing.as_ref().map_or(0, |outgoing| outgoing.messages());
+        session.walks.is_some() && room && queued < (self.limits.queued_messages_max as usize / 2).min(WALK_TURN)
     }
 }
