@@ -39,44 +39,12 @@ fn sigint_ends_it_too() {
 }
 
 #[test]
-fn draining_publishes_no_wills() {
-    // The devices did nothing wrong, and come back at once to another broker or to this one.
-    let mut broker = Broker::start();
-    let durable = Connect::durable(Version::V311, "watcher", 1000);
-    let mut watcher = broker.client(&durable);
-    watcher.subscribe(&[("will", 1)]);
-    watcher.disconnect();
-    let mut will = wire::Will::new("will", b"gone");
-    will.qos = 1;
-    let _mortal = broker.client(&Connect::new(Version::V311, "mortal").will(will));
-    broker.stop();
-    broker.restart();
-    let mut watcher = broker.client(&durable);
-    watcher.quiet();
-}
-
-#[test]
 fn sighup_swaps_certificates_without_dropping_a_connection() {
     let folder = tempfile::tempdir().expect("a folder");
     let old = Authority::new(folder.path(), "old");
     let new = Authority::new(folder.path(), "new");
     let identity = old.sign("broker");
-    let config = format!(
-        r#"
-        [[listeners]]
-        name = "mqtts"
-        address = "127.0.0.1:0"
-        [listeners.tls]
-        certificates = [{{ certificate = "{}", key = "{}" }}]
-
-        [[listeners]]
-        name = "mqtt"
-        address = "127.0.0.1:0"
-        "#,
-        identity.certificate.display(),
-        identity.key.display(),
-    );
-    let broker = Setup::configured(&config, 2).flag("--anonymous").start();
+    let broker = Setup::listeners(&["mqtts", "mqtt"], &identity).flag("--anonymous").start();
     let port = broker.address("mqtts").port().to_string();
     let publish = |authority: &Authority| {
         let mut command = peers::mosquitto("mosquitto_pub");

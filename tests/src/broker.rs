@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::certificate::Identity;
 use crate::client::Client;
 use crate::http::Http;
 use crate::time::{SOON, until};
@@ -50,10 +51,19 @@ impl Setup {
             .listen("--http")
     }
 
-    /// The listeners of this configuration and no others; `listeners` of them, all on free ports.
+    /// Listeners of these kinds (`mqtt`, `mqtts`, `ws`, `wss`) on free ports, those with TLS under this identity, and the HTTP API.
     #[must_use]
-    pub fn configured(toml: &str, listeners: usize) -> Self {
-        Self { flags: Vec::new(), config: None, environment: Vec::new(), file_bytes_max: None, listeners }.config(toml)
+    pub fn listeners(kinds: &[&str], identity: &Identity) -> Self {
+        let mut toml = "[http]\naddress = \"127.0.0.1:0\"\n".to_owned();
+        for kind in kinds {
+            toml += &format!("[[listeners]]\nkind = \"{kind}\"\naddress = \"127.0.0.1:0\"\n");
+            if matches!(*kind, "mqtts" | "wss") {
+                let (chain, key) = (identity.certificate.display(), identity.key.display());
+                toml += &format!("[[listeners.tls.certificates]]\nchain_file = \"{chain}\"\nkey_file = \"{key}\"\n");
+            }
+        }
+        let listeners = kinds.len() + 1;
+        Self { flags: Vec::new(), config: None, environment: Vec::new(), file_bytes_max: None, listeners }.config(&toml)
     }
 
     /// One more flag.
@@ -70,7 +80,7 @@ impl Setup {
         self.flag(kind).flag("127.0.0.1:0")
     }
 
-    /// A configuration file with this text. `{data}` in it stands for the data folder.
+    /// A configuration file with this text.
     #[must_use]
     pub fn config(mut self, toml: &str) -> Self {
         self.config = Some(toml.to_owned());
@@ -175,7 +185,7 @@ impl Broker {
         command.arg("serve").arg("--data").arg(data.path().join("data")).args(&setup.flags);
         if let Some(config) = &setup.config {
             let file = data.path().join("turnpike.toml");
-            std::fs::write(&file, config.replace("{data}", &data.path().to_string_lossy())).expect("written");
+            std::fs::write(&file, config).expect("written");
             command.arg("--config").arg(file);
         }
         command.env("TURNPIKE_ADMIN_TOKEN", ADMIN_TOKEN).env("NO_COLOR", "1");
@@ -361,7 +371,7 @@ impl Drop for Broker {
     }
 }
 
-/// `… listener=mqtt … address=127.0.0.1:1883 …`
+/// `… listening name="mqtt" kind="mqtt" address=127.0.0.1:1883`
 fn listener(line: &str) -> Option<(String, SocketAddr)> {
     let field = |name: &str| {
         let start = line.find(&format!("{name}="))? + name.len() + 1;
@@ -369,8 +379,7 @@ fn listener(line: &str) -> Option<(String, SocketAddr)> {
         Some(value.trim_matches('"').to_owned())
     };
     let address = field("address")?.parse().ok()?;
-    let name = field("listener").or_else(|| field("name"))?;
-    Some((name, address))
+    line.contains("listening").then_some((field("name")?, address))
 }
 
 /// The broker's program, as it is started by hand.
