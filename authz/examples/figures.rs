@@ -11,6 +11,7 @@ use turnpike_authz::credential::{self, Credentials};
 use turnpike_authz::gate::METHOD;
 use turnpike_authz::import::Import;
 use turnpike_authz::names::ProductKey;
+use turnpike_authz::nonce::{Nonces, Use, WINDOW_MS};
 use turnpike_authz::plan::Making;
 use turnpike_authz::profile::SignMethod;
 use turnpike_authz::registry::Registry;
@@ -51,7 +52,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     logins("aliyun, hmacsha256", &gate, true, aliyun);
     challenges(&gate, product.as_str(), &name, &secret);
     topics();
-    Ok(())
+    nonces()
 }
 
 fn fill(registry: &Registry, key: &MasterKey, product: &ProductKey, devices: u64) -> Result<(), Box<dyn Error>> {
@@ -120,6 +121,25 @@ fn topics() {
         }
         println!("may publish {topic}: {:.1} ns", start.elapsed().as_secs_f64() * 1e9 / f64::from(ROUNDS));
     }
+}
+
+/// Both generations full, just before one is dropped.
+fn nonces() -> Result<(), Box<dyn Error>> {
+    const COUNT: usize = 1 << 20;
+    let (before, nonces) = (resident_bytes()?, Nonces::new(COUNT * 2));
+    let mut spent = std::time::Duration::ZERO;
+    for generation in 0..2 {
+        let made: Vec<String> = (0..COUNT).map(|n| format!("{generation}-{n}")).collect();
+        let start = Instant::now();
+        for nonce in &made {
+            assert_eq!(nonces.take("a1B2c3D4e5F", "serial-00000001", nonce, generation * 2 * WINDOW_MS), Use::First);
+        }
+        spent += start.elapsed();
+    }
+    let taken = 2 * COUNT as u64;
+    println!("nonce: {:.0} ns", spent.as_secs_f64() * 1e9 / taken as f64);
+    println!("nonce: {} bytes", (resident_bytes()? - before) / taken);
+    Ok(())
 }
 
 fn resident_bytes() -> Result<u64, Box<dyn Error>> {

@@ -1,10 +1,12 @@
 //! Import of devices from rows of a file, as a stream: a row in, now and then a batch of changes out.
 //!
 //! ```text
-//! for each row:  import.row(..)?           a secret, if one was made
-//!                if import.is_full() { changes = import.take(); commit and apply them }
-//! at the end:    changes = import.take(); commit and apply them; import.report()
+//! row(..) until is_full() or the rows end ─▶ lock ─▶ take() ─▶ commit ─▶ apply ─▶ unlock ─▶ the next rows … ─▶ report()
 //! ```
+//!
+//! The lock is the control plane's ([`crate::registry`]). **Invariant:** what a row does to a device is decided by [`Import::take`], under
+//! the lock, and not when the row comes, which on a slow upload is minutes earlier: a device that was disabled meanwhile
+//! stays disabled, and a product that was deleted gets no devices.
 //!
 //! A row that can't be taken is a fault with its line number and nothing else happens to it; the rest goes on. A device that
 //! exists gets the row's secret and stays enabled or disabled; where the row has no secret, it is left as it is. So the same file can be
@@ -13,9 +15,9 @@
 use std::collections::HashSet;
 
 use crate::names::{DeviceName, NameError, ProductKey};
-use crate::plan::{Change, DeviceRequest, Making, PlanError};
-use crate::registry::Registry;
-use crate::secret::{Secret, SecretError};
+use crate::plan::{Change, Making, PlanError};
+use crate::registry::{Device, Registry};
+use crate::secret::{Sealed, Secret, SecretError};
 
 /// Changes of a batch: what one commit takes, and what is in memory at once.
 pub const BATCH: usize = 500;
@@ -57,10 +59,18 @@ pub struct Report {
 pub struct Import<'a> {
     registry: &'a Registry,
     product: ProductKey,
-    batch: Vec<Change>,
+    batch: Vec<Row>,
     /// Those of the batch, which the registry doesn't have yet.
     names: HashSet<DeviceName, foldhash::fast::RandomState>,
     report: Report,
+}
+
+#[derive(Debug)]
+struct Row {
+    line: u64,
+    name: DeviceName,
+    secret: Sealed,
+    now_s: u64,
 }
 
 impl<'a> Import<'a> {
@@ -85,33 +95,28 @@ impl<'a> Import<'a> {
         secret: Option<&str>,
         making: &Making<'_>,
     ) -> Result<Option<Secret>, RowError> {
-        self.plan(device, secret, making).inspect_err(|error| {
-            self.report.refused += 1;
-            if self.report.faults.len() < FAULTS_MAX {
-                self.report.faults.push((line, *error));
-            }
-        })
+        self.add(line, device, secret, making).inspect_err(|error| self.report.refuse(line, *error))
     }
 
-    fn plan(&mut self, device: &str, secret: Option<&str>, making: &Making<'_>) -> Result<Option<Secret>, RowError> {
+    fn add(
+        &mut self,
+        line: u64,
+        device: &str,
+        secret: Option<&str>,
+        making: &Making<'_>,
+    ) -> Result<Option<Secret>, RowError> {
         let name = DeviceName::parse(device)?;
         let given = secret.filter(|text| !text.is_empty()).map(|text| Secret::new(text.as_bytes())).transpose()?;
         let is_given = given.is_some();
-        let in_batch = self.names.contains(&name);
-        if !is_given && (in_batch || self.registry.device(self.product.as_str(), name.as_str()).is_some()) {
+        let is_known = || self.names.contains(&name) || self.registry.device(self.product.as_str(), device).is_some();
+        if !is_given && is_known() {
             self.report.kept += 1;
             return Ok(None);
         }
-        let request = DeviceRequest { secret: given, enabled: None };
-        let made = self.registry.plan_put_device(&self.product, &name, request, making)?;
-        if made.is_new && !in_batch {
-            self.report.created += 1;
-        } else {
-            self.report.replaced += 1;
-        }
-        self.batch.push(made.change);
-        self.names.insert(name);
-        Ok((!is_given).then_some(made.secret))
+        let (secret, sealed) = making.secret(&self.product, &name, given);
+        self.names.insert(name.clone());
+        self.batch.push(Row { line, name, secret: sealed, now_s: making.now_s });
+        Ok((!is_given).then_some(secret))
     }
 
     /// Whether it is time for [`Self::take`].
@@ -120,17 +125,44 @@ impl<'a> Import<'a> {
         self.batch.len() >= BATCH
     }
 
-    /// The changes so far, to be committed and applied before the next row.
+    /// The changes so far, to be committed and applied before the next row. The caller holds the lock of the control plane from before this call
+    /// until it has applied them.
     #[must_use]
     pub fn take(&mut self) -> Vec<Change> {
         self.names.clear();
-        std::mem::replace(&mut self.batch, Vec::with_capacity(BATCH))
+        let rows = std::mem::replace(&mut self.batch, Vec::with_capacity(BATCH));
+        if self.registry.product(self.product.as_str()).is_none() {
+            rows.iter().for_each(|row| self.report.refuse(row.line, PlanError::NoSuchProduct.into()));
+            return Vec::new();
+        }
+        let changes = rows.into_iter().map(|row| self.change(row)).collect();
+        self.names.clear();
+        changes
     }
 
-    /// What became of the rows so far.
+    fn change(&mut self, row: Row) -> Change {
+        let Row { name, secret, now_s, .. } = row;
+        let existing = self.registry.device(self.product.as_str(), name.as_str());
+        // A name that comes twice in a batch: the later row replaces what the earlier one creates.
+        let is_new = self.names.insert(name.clone()) && existing.is_none();
+        *if is_new { &mut self.report.created } else { &mut self.report.replaced } += 1;
+        let (enabled, created_at_s) = existing.map_or((true, now_s), |device| (device.enabled, device.created_at_s));
+        Change::PutDevice(self.product.clone(), name, Device { enabled, created_at_s, secret })
+    }
+
+    /// What became of the rows that were taken.
     #[must_use]
     pub fn report(&self) -> &Report {
         &self.report
+    }
+}
+
+impl Report {
+    fn refuse(&mut self, line: u64, error: RowError) {
+        self.refused += 1;
+        if self.faults.len() < FAULTS_MAX {
+            self.faults.push((line, error));
+        }
     }
 }
 
@@ -174,6 +206,28 @@ mod tests {
         let opened = key.open(&crate::registry::owner("p", "given"), &given.secret).expect("opens");
         assert_eq!(opened.expose(), b"another secret");
         assert_eq!(registry.device_count("p"), BATCH);
+    }
+
+    #[test]
+    fn what_happened_since_the_row_came_counts() {
+        let (registry, key) = (Registry::new(), MasterKey::new([7; 32]));
+        let (product, name) = (product(&registry), DeviceName::parse("d").expect("a name"));
+        let making = Making { key: &key, random: [3; 28], now_s: 9 };
+        let mut import = Import::new(&registry, product.clone()).expect("a product");
+        import.row(1, "d", Some("given secret"), &making).expect("taken");
+        import.row(2, "d", Some("another secret"), &making).expect("taken");
+        import.take().into_iter().for_each(|change| registry.apply(change));
+        assert_eq!((import.report().created, import.report().replaced), (1, 1));
+
+        import.row(3, "d", Some("a third secret"), &making).expect("taken");
+        registry.apply(registry.plan_enable_device(&product, &name, false).expect("there"));
+        import.take().into_iter().for_each(|change| registry.apply(change));
+        assert!(!registry.is_enabled("p", "d"), "an import enables nothing that was disabled");
+
+        import.row(4, "e", Some("given secret"), &making).expect("taken");
+        registry.apply(registry.plan_delete_product(&product).expect("there"));
+        assert!(import.take().is_empty(), "a deleted product gets no devices");
+        assert_eq!(import.report().faults, [(4, RowError::Plan(PlanError::NoSuchProduct))]);
     }
 
     #[test]

@@ -13,7 +13,7 @@
 //! from before the start would close that, and would shut out every device whose clock is slow, and all that reconnect with a password made
 //! while the broker was down.
 //!
-//! A look-up is a SHA-256 and a lock of one in sixteen, about 0.3 µs.
+//! A look-up is a SHA-256 and one lock of sixteen, about 0.3 µs.
 
 use std::collections::HashSet;
 
@@ -57,7 +57,8 @@ pub enum Use {
 }
 
 impl Nonces {
-    /// Remembers about `max` nonces in twenty minutes, and those of the twenty minutes before: up to 80 bytes for each of `max`.
+    /// Remembers about `max` nonces in twenty minutes, and those of the twenty minutes before: about 100 bytes
+    /// in all for each of `max`.
     #[must_use]
     pub fn new(max: usize) -> Self {
         Self { parts: std::array::from_fn(|_| Mutex::default()), per_part_max: max.div_ceil(PARTS) }

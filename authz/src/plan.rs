@@ -6,7 +6,7 @@ use crate::names::{DeviceName, ProductKey};
 use crate::profile::ProfileSet;
 use crate::record;
 use crate::registry::{Device, Product, Registry, owner};
-use crate::secret::{MasterKey, Secret};
+use crate::secret::{MasterKey, Sealed, Secret};
 
 /// A change of the registry.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -77,6 +77,17 @@ pub struct Making<'a> {
     pub random: [u8; 28],
     /// Seconds since 1970 UTC.
     pub now_s: u64,
+}
+
+impl Making<'_> {
+    /// The secret given, or one that is made, and how it is kept.
+    pub(crate) fn secret(&self, product: &ProductKey, name: &DeviceName, given: Option<Secret>) -> (Secret, Sealed) {
+        let made = self.random.first_chunk().expect("16 of 28 bytes");
+        let nonce = self.random.last_chunk().expect("12 of 28 bytes");
+        let secret = given.unwrap_or_else(|| Secret::generate(*made));
+        let sealed = self.key.seal(&owner(product.as_str(), name.as_str()), &secret, *nonce);
+        (secret, sealed)
+    }
 }
 
 /// A device to be made.
@@ -153,9 +164,7 @@ impl Registry {
         self.product(product.as_str()).ok_or(PlanError::NoSuchProduct)?;
         let existing = self.device(product.as_str(), name.as_str());
         let (enabled, created_at_s) = existing.as_ref().map_or((true, making.now_s), |d| (d.enabled, d.created_at_s));
-        let (made, nonce) = split(making.random);
-        let secret = request.secret.unwrap_or_else(|| Secret::generate(made));
-        let sealed = making.key.seal(&owner(product.as_str(), name.as_str()), &secret, nonce);
+        let (secret, sealed) = making.secret(product, name, request.secret);
         let device = Device { enabled: request.enabled.unwrap_or(enabled), created_at_s, secret: sealed };
         let change = Change::PutDevice(product.clone(), name.clone(), device);
         Ok(MadeDevice { change, secret, is_new: existing.is_none() })
@@ -192,10 +201,4 @@ impl Registry {
         self.device(product.as_str(), name.as_str()).ok_or(PlanError::NoSuchDevice)?;
         Ok(Change::DeleteDevice(product.clone(), name.clone()))
     }
-}
-
-fn split(random: [u8; 28]) -> ([u8; 16], [u8; 12]) {
-    let secret = random.first_chunk().expect("16 of 28 bytes");
-    let nonce = random.last_chunk().expect("12 of 28 bytes");
-    (*secret, *nonce)
 }

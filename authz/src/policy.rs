@@ -1,4 +1,4 @@
-//! What a device may do: publish and read under its own topics. Pure functions of texts, without allocation, about 20 ns each.
+//! What a device may do: publish and read under its own topics. Pure functions of texts, without allocation; what they cost stands in the crate's header.
 //!
 //! | topics | publish | read |
 //! |---|---|---|

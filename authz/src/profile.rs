@@ -249,8 +249,5 @@ pub fn answers(secret: &Secret, client_id: &str, product: &str, device: &str, ch
     }
 }
 
-// Where callers of the first version find them.
-pub use crate::credential::{Credentials, aliyun, answer, native};
-
 #[cfg(test)]
 mod tests;

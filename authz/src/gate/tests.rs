@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use turnpike_mqtt::ConnectReason;
 
 use super::*;
+use crate::credential::{self, Credentials};
 use crate::names::{DeviceName, ProductKey};
 use crate::plan::{Change, DeviceRequest, Making};
 use crate::profile::{ProfileSet, SignMethod};
@@ -39,7 +40,7 @@ fn attempt<'a>(client_id: &'a str, user_name: Option<&'a str>, password: Option<
     Attempt { client_id, user_name, password, peer, tls: false, certificate: None, enhanced: None }
 }
 
-fn judge(gate: &Gatekeeper, made: &profile::Credentials) -> Result<Principal, ConnectReason> {
+fn judge(gate: &Gatekeeper, made: &Credentials) -> Result<Principal, ConnectReason> {
     let attempt = attempt(&made.client_id, Some(&made.user_name), Some(made.password.as_bytes()));
     match gate.authenticate(&attempt, NOW, [9; 32]) {
         Verdict::Granted { principal, .. } => Ok(principal),
@@ -53,8 +54,8 @@ fn count(gate: &Gatekeeper, refusal: Refusal) -> u64 {
 }
 
 /// Native credentials of a device, as `(product, device, secret, timestamp, nonce)` says.
-fn native(product: &str, device: &str, secret: &Secret, ms: u64, nonce: &str) -> profile::Credentials {
-    profile::native(product, device, secret, "c", ms, nonce)
+fn native(product: &str, device: &str, secret: &Secret, ms: u64, nonce: &str) -> Credentials {
+    credential::native(product, device, secret, "c", ms, nonce)
 }
 
 #[test]
@@ -62,7 +63,7 @@ fn each_refusal_has_its_code_and_its_count() {
     let gate = gate();
     let (right, other) = (secret(), Secret::new(b"another secret").expect("long enough"));
     let ms = NOW.unix_ms;
-    let aliyun = |product, secret| profile::aliyun(product, "d", secret, "i", SignMethod::Sha256, None);
+    let aliyun = |product, secret| credential::aliyun(product, "d", secret, "i", SignMethod::Sha256, None);
     for (made, expected) in [
         (native("p", "d", &right, ms, "1"), None),
         (native("p", "d", &right, ms, "1"), Some(Refusal::NonceReused)),
@@ -180,8 +181,8 @@ fn topics_are_judged_by_who_asks() {
 fn a_strangers_attempt_uses_up_no_nonce() {
     let gate = gate();
     let other = Secret::new(b"another secret").expect("long enough");
-    assert!(judge(&gate, &profile::native("p", "d", &other, "c", NOW.unix_ms, "n")).is_err());
-    assert!(judge(&gate, &profile::native("p", "d", &secret(), "c", NOW.unix_ms, "n")).is_ok());
+    assert!(judge(&gate, &credential::native("p", "d", &other, "c", NOW.unix_ms, "n")).is_err());
+    assert!(judge(&gate, &credential::native("p", "d", &secret(), "c", NOW.unix_ms, "n")).is_ok());
 }
 
 #[test]
@@ -197,13 +198,13 @@ fn a_challenge_lets_in_who_knows_the_secret() {
         let verdict = gate.authenticate(&attempt, NOW, [4; 32]);
         let Verdict::Challenge { data, state } = verdict else { panic!("a challenge, whoever asks") };
         let (product, device) = user_name.split_once('/').unwrap_or_default();
-        let answer = profile::answer(&secret(), "c", product, device, &data);
+        let answer = credential::answer(&secret(), "c", product, device, &data);
         let verdict = gate.proceed(&attempt, &state, answer.as_bytes(), NOW);
         assert!(matches!(verdict, Verdict::Refused(reason) if reason == expected), "{user_name}");
     }
     let attempt = Attempt { enhanced: Some((METHOD, b"")), ..attempt("c", Some("p/d"), None) };
     let Verdict::Challenge { data, state } = gate.authenticate(&attempt, NOW, [3; 32]) else { panic!("a challenge") };
-    let right = profile::answer(&secret(), "c", "p", "d", &data);
+    let right = credential::answer(&secret(), "c", "p", "d", &data);
     assert!(matches!(gate.proceed(&attempt, &state, right.as_bytes(), NOW), Verdict::Granted { .. }));
     for wrong in [&b""[..], b"x", &[0; 32], &[b'0'; 64]] {
         assert!(matches!(
@@ -220,7 +221,7 @@ fn a_challenge_lets_in_who_knows_the_secret() {
 fn another_master_key_opens_nothing() {
     let gate = gate();
     let other = Gatekeeper::new(Arc::clone(gate.registry()), MasterKey::new([8; 32]), 10);
-    let made = profile::aliyun("p", "d", &secret(), "i", SignMethod::Sha256, None);
+    let made = credential::aliyun("p", "d", &secret(), "i", SignMethod::Sha256, None);
     assert_eq!(judge(&other, &made), Err(ConnectReason::ServerUnavailable));
     assert_eq!(count(&other, Refusal::SecretSealed), 1);
     assert_eq!(other.check_key(), Err(SealError::OtherKey));

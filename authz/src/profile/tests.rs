@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::credential::Request;
+use crate::credential::{Credentials, Request, aliyun, answer, native};
 
 /// Of the published vectors.
 fn secret() -> Secret {
