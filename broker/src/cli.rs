@@ -129,7 +129,6 @@ fn named_by_flag(configured: &[Listener], kind: Kind, address: SocketAddr) -> Li
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -216,7 +216,8 @@ impl Config {
     /// # Errors
     /// Every fault in it.
     pub fn load(file: &Path) -> Result<Self, Faults> {
-        let whole = |message: String| Faults { file: file.to_owned(), faults: vec![Fault { key: String::new(), message }] };
+        let whole =
+            |message: String| Faults { file: file.to_owned(), faults: vec![Fault { key: String::new(), message }] };
         let text = std::fs::read_to_string(file).map_err(|error| whole(format!("can't be read: {error}")))?;
         Self::parse(&text).map_err(|faults| Faults { file: file.to_owned(), faults })
     }
@@ -369,14 +370,14 @@ fn tls(section: &mut Section<'_>) -> TlsSettings {
     if tls.certificates.is_empty() {
         section.fault("certificates", "needs at least one [[listeners.tls.certificates]] with chain_file and key_file");
     }
-    let auths =
-        &[("none", ClientAuth::None), ("optional", ClientAuth::Optional), ("required", ClientAuth::Required)];
+    let auths = &[("none", ClientAuth::None), ("optional", ClientAuth::Optional), ("required", ClientAuth::Required)];
     section.choice("client_auth", &mut tls.client_auth, auths);
     section.existing_files("client_ca_files", &mut tls.client_ca_files);
     section.existing_files("crl_files", &mut tls.crl_files);
     section.choice("min_version", &mut tls.min_version, &[("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)]);
     if tls.client_auth != ClientAuth::None && tls.client_ca_files.is_empty() {
-        section.fault("client_ca_files", "must name the authorities of client certificates when client_auth isn't none");
+        section
+            .fault("client_ca_files", "must name the authorities of client certificates when client_auth isn't none");
     }
     tls
 }

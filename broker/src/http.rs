@@ -59,10 +59,7 @@ impl Api {
     }
 
     fn router(self) -> Router {
-        let device = get(api::show_device)
-            .put(api::put_device)
-            .patch(api::patch_device)
-            .delete(api::delete_device);
+        let device = get(api::show_device).put(api::put_device).patch(api::patch_device).delete(api::delete_device);
         let product =
             get(api::show_product).put(api::put_product).patch(api::patch_product).delete(api::delete_product);
         let guarded = Router::new()

@@ -114,7 +114,11 @@ fn clients(families: &mut Families, shards: &[ShardStats], gate: &Gatekeeper) {
     families.gauge("connections", "Sockets open, handshakes included.", sum(shards, |shard| shard.links));
     families.gauge("clients", "Clients connected.", sum(shards, |shard| shard.core.clients));
     families.gauge("sessions", "Sessions, with a connection or without.", sum(shards, |shard| shard.core.sessions));
-    families.gauge("handshakes", "PROXY, TLS and WebSocket handshakes under way.", sum(shards, |shard| shard.handshakes));
+    families.gauge(
+        "handshakes",
+        "PROXY, TLS and WebSocket handshakes under way.",
+        sum(shards, |shard| shard.handshakes),
+    );
     families.counter("connections_accepted_total", "Sockets accepted.", sum(shards, |shard| shard.net.accepted));
     families.counter("connections_shed_total", "Sockets dropped at once, being too many.", sum(shards, |s| s.net.shed));
     let handshakes: [(&str, fn(&ShardStats) -> u64); 3] = [
@@ -139,7 +143,12 @@ fn clients(families: &mut Families, shards: &[ShardStats], gate: &Gatekeeper) {
         ("taken_over", |shard| shard.core.taken_over),
     ];
     let samples = ended.map(|(reason, figure)| counter(&[("reason", reason)], sum(shards, figure)));
-    families.family("connections_ended_total", "Connections that the broker ended.", MetricType::COUNTER, samples.to_vec());
+    families.family(
+        "connections_ended_total",
+        "Connections that the broker ended.",
+        MetricType::COUNTER,
+        samples.to_vec(),
+    );
 }
 
 fn messages(families: &mut Families, shards: &[ShardStats]) {
@@ -171,9 +180,14 @@ fn messages(families: &mut Families, shards: &[ShardStats]) {
         ("retained_full", |dropped| dropped.retained_full),
         ("store_unavailable", |dropped| dropped.store_unavailable),
     ];
-    let samples =
-        dropped.map(|(reason, figure)| counter(&[("reason", reason)], sum(shards, |shard| figure(&shard.core.dropped))));
-    families.family("messages_dropped_total", "Messages not delivered or not taken.", MetricType::COUNTER, samples.to_vec());
+    let samples = dropped
+        .map(|(reason, figure)| counter(&[("reason", reason)], sum(shards, |shard| figure(&shard.core.dropped))));
+    families.family(
+        "messages_dropped_total",
+        "Messages not delivered or not taken.",
+        MetricType::COUNTER,
+        samples.to_vec(),
+    );
     let queued = sum(shards, |shard| shard.core.queued_messages);
     families.gauge("queued_messages", "Messages that wait or are under way to sessions: the queue depth.", queued);
     let awaiting = sum(shards, |shard| shard.core.awaiting_commit);
@@ -189,7 +203,11 @@ fn store(families: &mut Families, commits: &CommitStats, totals: &Totals) {
     families.counter("commit_failures_total", "Group commits that failed.", commits.failures.load(Relaxed));
     families.counter("commit_ops_total", "Operations committed.", commits.ops.load(Relaxed));
     families.gauge("commit_tickets_ready", "Tickets that wait for a commit.", commits.ready_tickets.load(Relaxed));
-    families.gauge("commit_tickets_incomplete", "Tickets that wait for parts.", commits.incomplete_tickets.load(Relaxed));
+    families.gauge(
+        "commit_tickets_incomplete",
+        "Tickets that wait for parts.",
+        commits.incomplete_tickets.load(Relaxed),
+    );
     families.gauge("commit_pending_bytes", "Bytes that wait for a commit.", commits.pending_bytes.load(Relaxed));
     families.gauge("store_healthy", "1 while commits succeed.", u64::from(commits.is_healthy()));
     let (counts, sum_us) = commits.latency();
@@ -203,11 +221,21 @@ fn per_shard(families: &mut Families, shards: &[ShardStats]) {
     let turns = named().map(|(name, shard)| {
         histogram(&[("shard", name)], &shard.turns.buckets, (0..).map(|power| 1 << power), shard.turns.sum_us)
     });
-    families.family("shard_turn_seconds", "How long turns took that had something to do.", MetricType::HISTOGRAM, turns.collect());
+    families.family(
+        "shard_turn_seconds",
+        "How long turns took that had something to do.",
+        MetricType::HISTOGRAM,
+        turns.collect(),
+    );
     let inboxes = named().map(|(name, shard)| gauge(&[("shard", name)], shard.inbox_bytes));
     families.family("shard_inbox_bytes", "Bytes that other shards have sent.", MetricType::GAUGE, inboxes.collect());
     let stalled = named().map(|(name, shard)| counter(&[("shard", name)], shard.net.stalled_turns));
-    families.family("shard_stalled_turns_total", "Turns in which sockets weren't read.", MetricType::COUNTER, stalled.collect());
+    families.family(
+        "shard_stalled_turns_total",
+        "Turns in which sockets weren't read.",
+        MetricType::COUNTER,
+        stalled.collect(),
+    );
 }
 
 fn process(families: &mut Families) {

@@ -93,8 +93,7 @@ pub fn master_key(data: &Path, file: Option<&Path>) -> Result<MasterKey, Provisi
 fn kept_secret(file: &Path) -> Result<String, ProvisionError> {
     if !file.exists() {
         let text = hex::encode(random::<32>());
-        write_secret(file, text.as_bytes())
-            .map_err(|source| ProvisionError::File { file: file.to_owned(), source })?;
+        write_secret(file, text.as_bytes()).map_err(|source| ProvisionError::File { file: file.to_owned(), source })?;
         return Ok(text);
     }
     read_private(file)

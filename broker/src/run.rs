@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 use turnpike_authz::Gatekeeper;
 use turnpike_authz::plan::Change;
@@ -28,6 +28,8 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
         .with_context(|| format!("the data folder {} can't be made", config.data.display()))?;
     // Before anything is open, so that a signal during the start isn't lost.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("signals can't be handled")?;
+    // A limit on file sizes is a failed write to us, not the end.
+    signal_hook::flag::register(SIGXFSZ, Arc::default()).context("signals can't be handled")?;
     let store = open_store(config)?;
     let key = provision::master_key(&config.data, config.master_key_file.as_deref())?;
     let registry = Arc::new(Registry::new());

@@ -30,7 +30,7 @@ struct Item {
     properties_len: u32,
     payload_len: u32,
     targets: u32,
-    expires_at_s: Option<u64>,
+    expires_at_ms: Option<u64>,
     publisher: Option<SessionRef>,
     qos: QoS,
     retain: bool,
@@ -97,7 +97,7 @@ impl Batch {
             properties_len: length(parts.properties),
             payload_len: length(parts.payload),
             targets: 0,
-            expires_at_s: parts.expires_at_s,
+            expires_at_ms: parts.expires_at_ms,
             publisher: parts.publisher,
             qos: parts.qos,
             retain: parts.retain,
@@ -138,7 +138,7 @@ impl Batch {
                 payload: take(&mut arena, item.payload_len),
                 qos: item.qos,
                 retain: item.retain,
-                expires_at_s: item.expires_at_s,
+                expires_at_ms: item.expires_at_ms,
                 publisher: item.publisher,
             };
             let own = take(&mut targets, item.targets);

@@ -90,14 +90,14 @@ pub struct SessionRecord {
     pub client: ClientId,
     /// Session expiry interval in seconds; `u32::MAX` never expires (MQTT 5, 3.1.2.11.2).
     pub expiry_s: u32,
-    /// When the client was last connected, seconds since 1970 UTC; the expiry counts from here. `None` while it is connected;
+    /// When the client was last connected, milliseconds since 1970 UTC; the expiry counts from here. `None` while it is connected;
     /// after a crash it counts from the restart.
-    pub disconnected_at_s: Option<u64>,
+    pub disconnected_at_ms: Option<u64>,
     /// Whether it was made by an MQTT 3 client with clean session 0.
     pub mqtt3: bool,
     /// Who the client proved to be, as `authz` wrote it: empty for anonymous, else `product\0device`.
     pub principal: Box<str>,
-    /// A will that waits for its delay, with the moment it is due (seconds since 1970 UTC).
+    /// A will that waits for its delay, with the moment it is due (milliseconds since 1970 UTC).
     pub will: Option<(Arc<Message>, u64)>,
 }
 

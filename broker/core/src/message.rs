@@ -14,8 +14,8 @@ pub struct Message {
     pub qos: QoS,
     /// The RETAIN flag as published.
     pub retain: bool,
-    /// When the message expires, seconds since 1970 UTC, if it does (MQTT 5, 3.3.2.3.3).
-    pub expires_at_s: Option<u64>,
+    /// When the message expires, milliseconds since 1970 UTC, if it does (MQTT 5, 3.3.2.3.3).
+    pub expires_at_ms: Option<u64>,
     /// The publishing session, for *no local*; none for wills of ended sessions, `$SYS` and recovered messages.
     pub publisher: Option<SessionRef>,
     /// Identity in the store of a body that several durable sessions share; none when the body is kept with its one entry.
@@ -36,8 +36,8 @@ pub struct MessageParts<'a> {
     pub qos: QoS,
     /// RETAIN as published.
     pub retain: bool,
-    /// Seconds since 1970 UTC.
-    pub expires_at_s: Option<u64>,
+    /// Milliseconds since 1970 UTC.
+    pub expires_at_ms: Option<u64>,
     /// The publishing session.
     pub publisher: Option<SessionRef>,
 }
@@ -57,7 +57,7 @@ impl Message {
             properties_len: u32::try_from(parts.properties.len()).expect("properties fit a packet of at most 256 MiB"),
             qos: parts.qos,
             retain: parts.retain,
-            expires_at_s: parts.expires_at_s,
+            expires_at_ms: parts.expires_at_ms,
             publisher: parts.publisher,
             shared_id: None,
         }
@@ -74,7 +74,7 @@ impl Message {
             payload,
             qos: self.qos,
             retain: self.retain,
-            expires_at_s: self.expires_at_s,
+            expires_at_ms: self.expires_at_ms,
             publisher: self.publisher,
         }
     }

@@ -59,7 +59,7 @@ pub struct RetainedStore {
 struct Stripe {
     messages: HashTable<Arc<Message>>,
     /// No message of the stripe expires before this; `u64::MAX` if none expires.
-    expires_from_s: u64,
+    expires_from_ms: u64,
 }
 
 /// Where a look through the messages of a filter stands.
@@ -91,12 +91,12 @@ impl std::error::Error for RetainFull {}
 
 impl Default for Stripe {
     fn default() -> Self {
-        Self { messages: HashTable::new(), expires_from_s: u64::MAX }
+        Self { messages: HashTable::new(), expires_from_ms: u64::MAX }
     }
 }
 
-fn is_expired(message: &Message, now_unix_s: u64) -> bool {
-    message.expires_at_s.is_some_and(|at_s| at_s <= now_unix_s)
+fn is_expired(message: &Message, now_unix_ms: u64) -> bool {
+    message.expires_at_ms.is_some_and(|at_s| at_s <= now_unix_ms)
 }
 
 impl RetainedStore {
@@ -120,10 +120,10 @@ impl RetainedStore {
     ///
     /// # Errors
     /// [`RetainFull`] if a bound would be passed; nothing has changed then.
-    pub fn set(&self, message: Arc<Message>, now_unix_s: u64) -> Result<bool, RetainFull> {
+    pub fn set(&self, message: Arc<Message>, now_unix_ms: u64) -> Result<bool, RetainFull> {
         let hash = self.hash(message.topic().as_str());
         let cost = message.cost() as u64;
-        let expires_at_s = message.expires_at_s.unwrap_or(u64::MAX);
+        let expires_at_ms = message.expires_at_ms.unwrap_or(u64::MAX);
         let Some(stripe) = self.stripe(hash) else { return Err(RetainFull) };
         let mut stripe = stripe.write();
         let topic = message.topic().as_str();
@@ -132,7 +132,7 @@ impl RetainedStore {
             Entry::Occupied(mut entry) => {
                 self.reserve(0, cost, entry.get().cost() as u64)?;
                 former = std::mem::replace(entry.get_mut(), message);
-                replaced = !is_expired(&former, now_unix_s);
+                replaced = !is_expired(&former, now_unix_ms);
             }
             Entry::Vacant(entry) => {
                 self.reserve(1, cost, 0)?;
@@ -141,7 +141,7 @@ impl RetainedStore {
                 replaced = false;
             }
         }
-        stripe.expires_from_s = stripe.expires_from_s.min(expires_at_s);
+        stripe.expires_from_ms = stripe.expires_from_ms.min(expires_at_ms);
         Ok(replaced)
     }
 
@@ -161,28 +161,28 @@ impl RetainedStore {
 
     /// A topic's message, unless it has expired.
     #[must_use]
-    pub fn get(&self, topic: TopicName<'_>, now_unix_s: u64) -> Option<Arc<Message>> {
-        self.find(topic.as_str()).filter(|message| !is_expired(message, now_unix_s))
+    pub fn get(&self, topic: TopicName<'_>, now_unix_ms: u64) -> Option<Arc<Message>> {
+        self.find(topic.as_str()).filter(|message| !is_expired(message, now_unix_ms))
     }
 
     /// Calls `f` with each message whose topic the filter takes, in the order of the topics' levels; expired ones are
     /// left out. No lock is held meanwhile, so a message that is set or removed during the call may or may not be seen.
-    pub fn matching(&self, filter: TopicFilter<'_>, now_unix_s: u64, f: &mut dyn FnMut(Arc<Message>)) {
+    pub fn matching(&self, filter: TopicFilter<'_>, now_unix_ms: u64, f: &mut dyn FnMut(Arc<Message>)) {
         if filter.as_str().contains(['+', '#']) {
             let mut walk = Walk::new(filter);
-            while self.step(&mut walk, SCAN_STEPS, now_unix_s, f) {}
-        } else if let Some(message) = self.get(TopicName::from_validated(filter.as_str()), now_unix_s) {
+            while self.step(&mut walk, SCAN_STEPS, now_unix_ms, f) {}
+        } else if let Some(message) = self.get(TopicName::from_validated(filter.as_str()), now_unix_ms) {
             f(message);
         }
     }
 
     /// A part of what [`RetainedStore::matching`] does: looks at up to `topics` topics and goes on from there the next
     /// time, so that a filter with a million messages needn't hold a shard up. False once the walk is over.
-    pub fn step(&self, walk: &mut Walk, topics: usize, now_unix_s: u64, f: &mut dyn FnMut(Arc<Message>)) -> bool {
+    pub fn step(&self, walk: &mut Walk, topics: usize, now_unix_ms: u64, f: &mut dyn FnMut(Arc<Message>)) -> bool {
         let Walk { scan, found } = walk;
         scan.run(&self.topics.read(), topics.clamp(1, SCAN_STEPS), found);
         for topic in found.drain(..) {
-            if let Some(message) = self.find(&topic).filter(|message| !is_expired(message, now_unix_s)) {
+            if let Some(message) = self.find(&topic).filter(|message| !is_expired(message, now_unix_ms)) {
                 f(message);
             }
         }
@@ -192,17 +192,17 @@ impl RetainedStore {
     /// Removes messages that have expired, and says whose topics they were, so that the durable store can follow. Looks
     /// at about `budget` messages and goes on from there the next time; parts of the store in which nothing is due cost
     /// nothing.
-    pub fn sweep(&self, now_unix_s: u64, budget: usize) -> Vec<Box<str>> {
+    pub fn sweep(&self, now_unix_ms: u64, budget: usize) -> Vec<Box<str>> {
         let mut removed = Vec::new();
         let mut looked_at = 0;
         for _ in 0..STRIPES {
             let at = self.sweep_at.load(Ordering::Relaxed);
             let Some(stripe) = self.stripes.get(at) else { break };
-            if stripe.read().expires_from_s <= now_unix_s {
+            if stripe.read().expires_from_ms <= now_unix_ms {
                 let left = budget.saturating_sub(removed.len()).max(1);
                 let mut stripe = stripe.write();
                 looked_at += stripe.messages.len();
-                if !self.sweep_stripe(&mut stripe, now_unix_s, left, &mut removed) {
+                if !self.sweep_stripe(&mut stripe, now_unix_ms, left, &mut removed) {
                     break;
                 }
             }
@@ -215,9 +215,9 @@ impl RetainedStore {
     }
 
     /// True if the stripe has nothing left that has expired.
-    fn sweep_stripe(&self, stripe: &mut Stripe, now_unix_s: u64, most: usize, removed: &mut Vec<Box<str>>) -> bool {
+    fn sweep_stripe(&self, stripe: &mut Stripe, now_unix_ms: u64, most: usize, removed: &mut Vec<Box<str>>) -> bool {
         let before = removed.len();
-        for message in stripe.messages.extract_if(|message| is_expired(message, now_unix_s)).take(most) {
+        for message in stripe.messages.extract_if(|message| is_expired(message, now_unix_ms)).take(most) {
             let topic = message.topic().as_str();
             self.release(&message);
             self.topics.write().remove(&scan::key(topic));
@@ -226,8 +226,8 @@ impl RetainedStore {
         if removed.len() - before == most {
             return false;
         }
-        stripe.expires_from_s =
-            stripe.messages.iter().filter_map(|message| message.expires_at_s).min().unwrap_or(u64::MAX);
+        stripe.expires_from_ms =
+            stripe.messages.iter().filter_map(|message| message.expires_at_ms).min().unwrap_or(u64::MAX);
         self.shrink(stripe);
         true
     }

@@ -64,10 +64,10 @@ pub(crate) struct Session {
     pub(crate) will: Option<Box<Will>>,
     /// Retained messages that its new subscriptions have still to be given, a part at a time.
     pub(crate) walks: Option<Box<VecDeque<RetainedWalk>>>,
-    /// Since when it has no connection, seconds since 1970 UTC.
-    pub(crate) disconnected_at_s: u64,
-    /// When a will that is pending without a connection is due, seconds since 1970 UTC.
-    pub(crate) will_due_s: Option<u64>,
+    /// Since when it has no connection, milliseconds since 1970 UTC.
+    pub(crate) disconnected_at_ms: u64,
+    /// When a will that is pending without a connection is due, milliseconds since 1970 UTC.
+    pub(crate) will_due_ms: Option<u64>,
 }
 
 impl Session {
@@ -99,10 +99,10 @@ impl Session {
         self.incoming.as_ref().map_or(0, |set| set.len())
     }
 
-    /// When the session expires, seconds since 1970 UTC; none while connected or if it never does.
-    pub(crate) fn expires_at_s(&self) -> Option<u64> {
+    /// When the session expires, milliseconds since 1970 UTC; none while connected or if it never does.
+    pub(crate) fn expires_at_ms(&self) -> Option<u64> {
         (self.conn.is_none() && self.expiry_s != u32::MAX)
-            .then(|| self.disconnected_at_s.saturating_add(u64::from(self.expiry_s)))
+            .then(|| self.disconnected_at_ms.saturating_add(u64::from(self.expiry_s) * 1000))
     }
 
     /// The header, as the store keeps it.
@@ -110,11 +110,11 @@ impl Session {
         Arc::new(SessionRecord {
             client: self.client.clone(),
             expiry_s: self.expiry_s,
-            disconnected_at_s: self.conn.is_none().then_some(self.disconnected_at_s),
+            disconnected_at_ms: self.conn.is_none().then_some(self.disconnected_at_ms),
             mqtt3: self.mqtt3,
             principal: principal_text(&self.principal),
-            will: match (&self.will, self.will_due_s) {
-                (Some(will), Some(due_s)) => Some((Arc::clone(&will.message), due_s)),
+            will: match (&self.will, self.will_due_ms) {
+                (Some(will), Some(due_ms)) => Some((Arc::clone(&will.message), due_ms)),
                 _ => None,
             },
         })
@@ -122,7 +122,7 @@ impl Session {
 
     /// A will that is due at `now`.
     pub(crate) fn take_due_will(&mut self, now: Now) -> Option<Box<Will>> {
-        self.will_due_s.take_if(|due_s| *due_s <= now.unix_s())?;
+        self.will_due_ms.take_if(|due_ms| *due_ms <= now.unix_ms)?;
         self.will.take()
     }
 }

@@ -68,7 +68,9 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn text(&mut self, key: &str, into: &mut String) {
-        self.take(key, into, "a text that isn't empty", |v| v.as_str().filter(|text| !text.is_empty()).map(str::to_owned));
+        self.take(key, into, "a text that isn't empty", |v| {
+            v.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
+        });
     }
 
     pub(super) fn texts(&mut self, key: &str, into: &mut Vec<String>) {
@@ -82,7 +84,9 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn optional_path(&mut self, key: &str, into: &mut Option<PathBuf>) {
-        self.take(key, into, "a path", |value| value.as_str().filter(|text| !text.is_empty()).map(|t| Some(PathBuf::from(t))));
+        self.take(key, into, "a path", |value| {
+            value.as_str().filter(|text| !text.is_empty()).map(|t| Some(PathBuf::from(t)))
+        });
     }
 
     pub(super) fn existing_file(&mut self, key: &str, into: &mut PathBuf) {

@@ -14,7 +14,7 @@ fn the_example_says_the_defaults() {
     let text = include_str!("../../../deploy/turnpike.toml");
     assert_eq!(Config::parse(text), Ok(Config { shards: Config::default().shards, ..Config::default() }));
     // Every key stands in it, in force or as a comment.
-    let limits = format!("{:?}", turnpike_core::limits::Limits::default());
+    let limits = format!("{:?}", Limits::default());
     for key in limits.split(['{', ',']).filter_map(|field| field.trim().split_once(':')).map(|(key, _)| key) {
         assert!(text.contains(&format!("{key} =")), "{key} isn't in the example");
     }
@@ -72,7 +72,10 @@ fn a_certificate_that_is_not_there_is_a_fault() {
         chain_file = \"/no/such/file.pem\"
         key_file = \"/no/such/file.key\"
     ";
-    assert_eq!(keys(text), ["listeners[0].tls.certificates[0].chain_file", "listeners[0].tls.certificates[0].key_file"]);
+    assert_eq!(
+        keys(text),
+        ["listeners[0].tls.certificates[0].chain_file", "listeners[0].tls.certificates[0].key_file"]
+    );
 }
 
 #[test]

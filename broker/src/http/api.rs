@@ -116,7 +116,8 @@ fn body<T: serde::de::DeserializeOwned + Default>(bytes: &Bytes) -> Result<T, Pr
 
 fn whole_body<T: serde::de::DeserializeOwned>(bytes: &Bytes) -> Result<T, Problem> {
     serde_json::from_slice(bytes).map_err(|error| {
-        let what = if error.is_data() { "a field that isn't known, is missing or has the wrong type" } else { "no JSON" };
+        let what =
+            if error.is_data() { "a field that isn't known, is missing or has the wrong type" } else { "no JSON" };
         Problem::invalid(format!("the body has {what}, at line {} column {}", error.line(), error.column()))
     })
 }
@@ -260,10 +261,7 @@ pub(super) async fn disable_product(
 
 /// Deletes a product and all its devices, and closes their connections.
 #[utoipa::path(delete, path = "/api/v1/products/{product}", params(("product" = String, Path)), responses((status = 204), (status = 404), (status = 503)), security(("token" = [])))]
-pub(super) async fn delete_product(
-    State(api): State<Api>,
-    Path(product): Path<String>,
-) -> Result<StatusCode, Problem> {
+pub(super) async fn delete_product(State(api): State<Api>, Path(product): Path<String>) -> Result<StatusCode, Problem> {
     let _changing = api.changing.lock().await;
     let key = product_key(&product)?;
     api.commit(vec![api.gate.registry().plan_delete_product(&key)?]).await?;

@@ -91,8 +91,7 @@ fn fields(line: &[u8]) -> Result<Option<(String, String)>, &'static str> {
     if line.len() > LINE_BYTES_MAX {
         return Err("a line has at most 1,024 bytes");
     }
-    let mut reader =
-        csv::ReaderBuilder::new().has_headers(false).flexible(true).trim(csv::Trim::All).from_reader(line);
+    let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).trim(csv::Trim::All).from_reader(line);
     let mut record = csv::StringRecord::new();
     if !reader.read_record(&mut record).map_err(|_| "it is no CSV in UTF-8")? {
         return Ok(None);

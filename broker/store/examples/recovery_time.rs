@@ -87,7 +87,8 @@ fn session(n: u64) -> Vec<Op> {
     });
     let body = Body::Inline(Arc::new(message));
     let owed = Owed { qos: QoS::AtLeastOnce, retain: false, identifiers: Box::default(), share: None, body };
-    let subscription = |filter: String| Op::SubscriptionPut { session, filter: filter.into(), options: 1, identifier: 0 };
+    let subscription =
+        |filter: String| Op::SubscriptionPut { session, filter: filter.into(), options: 1, identifier: 0 };
     vec![
         Op::SessionPut(session, Arc::new(record)),
         subscription(format!("dev/product/device-{n}/down/#")),

@@ -55,7 +55,7 @@ pub(crate) fn message(topic: &str, payload: &[u8]) -> Message {
         payload,
         qos: QoS::AtLeastOnce,
         retain: false,
-        expires_at_s: None,
+        expires_at_ms: None,
         publisher: None,
     })
 }
@@ -64,7 +64,7 @@ pub(crate) fn session(client: &str) -> Arc<SessionRecord> {
     Arc::new(SessionRecord {
         client: ClientId::new(client),
         expiry_s: 3_600,
-        disconnected_at_s: None,
+        disconnected_at_ms: None,
         mqtt3: false,
         principal: "".into(),
         will: None,
@@ -97,7 +97,7 @@ fn any_message() -> impl Strategy<Value = Arc<Message>> {
                 payload: &payload,
                 qos,
                 retain,
-                expires_at_s: at,
+                expires_at_ms: at,
                 publisher: None,
             }))
         },
@@ -107,9 +107,9 @@ fn any_message() -> impl Strategy<Value = Arc<Message>> {
 fn any_session() -> impl Strategy<Value = Arc<SessionRecord>> {
     let text = ("[a-zé]{0,12}", "[a-z]{0,8}");
     (text, any::<u32>(), any::<Option<u64>>(), any::<bool>(), proptest::option::of((any_message(), any::<u64>())))
-        .prop_map(|((client, principal), expiry_s, disconnected_at_s, mqtt3, will)| {
+        .prop_map(|((client, principal), expiry_s, disconnected_at_ms, mqtt3, will)| {
             let client = ClientId::new(&client);
-            Arc::new(SessionRecord { client, expiry_s, disconnected_at_s, mqtt3, principal: principal.into(), will })
+            Arc::new(SessionRecord { client, expiry_s, disconnected_at_ms, mqtt3, principal: principal.into(), will })
         })
 }
 

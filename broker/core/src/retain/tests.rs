@@ -8,14 +8,14 @@ use turnpike_mqtt::QoS;
 use super::*;
 use crate::message::MessageParts;
 
-fn message(topic: &str, payload: &[u8], expires_at_s: Option<u64>) -> Arc<Message> {
+fn message(topic: &str, payload: &[u8], expires_at_ms: Option<u64>) -> Arc<Message> {
     Arc::new(Message::new(&MessageParts {
         topic: TopicName::from_validated(topic),
         properties: &[],
         payload,
         qos: QoS::AtLeastOnce,
         retain: true,
-        expires_at_s,
+        expires_at_ms,
         publisher: None,
     }))
 }

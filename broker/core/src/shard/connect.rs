@@ -11,7 +11,7 @@ use super::durability::Release;
 use super::lifecycle::{Leaving, Timer};
 use super::{Next, Shard, home};
 use crate::clock::Now;
-use crate::connection::{Challenged, Extras, State};
+use crate::connection::{Challenged, Connection, Extras, State};
 use crate::durable::Op;
 use crate::gate::{Attempt, ChallengeState, Gate, Permit, Principal, Verdict};
 use crate::ids::{ClientId, ConnId, Seq, SessionRef};
@@ -249,6 +249,14 @@ impl<G: Gate> Shard<G> {
         if expiry_s > 0 && !self.shared.store_serving() {
             return Err(ConnectReason::ServerUnavailable);
         }
+        let mut bytes = Vec::new();
+        let ack = self.connack(connect, false, assigned.as_deref(), expiry_s, data);
+        encode(connect.version, &Packet::ConnAck(Box::new(ack)), &mut bytes);
+        if connect.properties.maximum_packet_size.is_some_and(|most| bytes.len() > most as usize) {
+            // [MQTT-3.1.2-24] there is nothing that could be said to such a client.
+            self.end(conn);
+            return Ok(Next::Ending);
+        }
         let ops = self.ticket.ops.len();
         let existing = existing.and_then(|slot| self.take_over(slot, connect.clean_start, now));
         let committed_before = existing.is_some();
@@ -257,7 +265,7 @@ impl<G: Gate> Shard<G> {
             None => self.new_session(client, principal, connect.version, expiry_s)?,
         };
         self.attach(conn, slot, connect, expiry_s, will, now);
-        let mut bytes = Vec::new();
+        bytes.clear();
         let ack = self.connack(connect, committed_before, assigned.as_deref(), expiry_s, data);
         encode(connect.version, &Packet::ConnAck(Box::new(ack)), &mut bytes);
         self.counters.accepted += 1;
@@ -287,7 +295,7 @@ impl<G: Gate> Shard<G> {
             payload: will.payload,
             qos: will.qos,
             retain: will.retain,
-            expires_at_s: None,
+            expires_at_ms: None,
             publisher: None,
         });
         Ok(Some(Box::new(Will {
@@ -326,7 +334,10 @@ impl<G: Gate> Shard<G> {
         let generation = session.generation;
         if let Some(old) = session.conn {
             self.counters.taken_over += 1;
-            self.say_disconnect(old, ReasonCode::SessionTakenOver);
+            // [MQTT-3.14.0-1] one whose CONNACK still waits for its commit just ends.
+            if self.conns.get(old.0 as usize).is_some_and(Connection::is_live) {
+                self.say_disconnect(old, ReasonCode::SessionTakenOver);
+            }
             self.detach(old, if goes_on { Leaving::TakenOver } else { Leaving::Abruptly }, now);
             self.end(old);
         }
@@ -365,8 +376,8 @@ impl<G: Gate> Shard<G> {
             subscriptions: Vec::new(),
             will: None,
             walks: None,
-            disconnected_at_s: 0,
-            will_due_s: None,
+            disconnected_at_ms: 0,
+            will_due_ms: None,
         });
         let slot = u32::try_from(key).expect("bounded by sessions_max");
         self.by_client.insert(client, slot);
@@ -412,7 +423,7 @@ impl<G: Gate> Shard<G> {
         self.counters.clients += 1;
         session.conn = Some(conn);
         session.will = will;
-        session.will_due_s = None;
+        session.will_due_ms = None;
         session.mqtt3 = connect.version != Version::V5;
         let durable_before = session.key.is_some();
         session.expiry_s = expiry_s;

@@ -247,11 +247,12 @@ fn send_publish(
     now: Now,
 ) -> Sent {
     let parts = sending.parts;
-    let message_expiry_s = match parts.expires_at_s {
-        // [MQTT-3.3.2-6] what is left of it; less than a second is still one.
-        Some(expires_at_s) => match expires_at_s.checked_sub(now.unix_s()) {
-            Some(left) if left > 0 => Some(u32::try_from(left).unwrap_or(u32::MAX)),
-            _ => return Sent::Expired,
+    let message_expiry_s = match parts.expires_at_ms {
+        // [MQTT-3.3.2-6] what is left of it; a second that has begun counts whole.
+        Some(expires_at_ms) => match expires_at_ms.saturating_sub(now.unix_ms).div_ceil(1000) {
+            // [MQTT-4.3.3-7] what was sent once is brought to its end, expired or not.
+            0 if !sending.dup => return Sent::Expired,
+            left_s => Some(u32::try_from(left_s).unwrap_or(u32::MAX)),
         },
         None => None,
     };

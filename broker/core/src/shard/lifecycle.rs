@@ -123,7 +123,7 @@ impl<G: Gate> Shard<G> {
             return;
         };
         session.conn = None;
-        session.disconnected_at_s = now.unix_s();
+        session.disconnected_at_ms = now.unix_ms;
         if let Some(outgoing) = session.outgoing.as_mut() {
             self.counters.queued_messages -= outgoing.transient.len() as u64;
             outgoing.rewind();
@@ -136,7 +136,7 @@ impl<G: Gate> Shard<G> {
         let ends = session.expiry_s == 0;
         // [MQTT-3.1.3-9] a delayed will waits for the delay or the end of the session, whichever is first.
         let will_now = session.will.take_if(|will| will.delay_s == 0 || ends);
-        session.will_due_s = session.will.as_ref().map(|will| now.unix_s() + u64::from(will.delay_s));
+        session.will_due_ms = session.will.as_ref().map(|will| now.unix_ms + u64::from(will.delay_s) * 1000);
         if let Some(will) = will_now {
             self.publish_will(&will, now);
         }
@@ -152,8 +152,8 @@ impl<G: Gate> Shard<G> {
     /// [MQTT-3.1.2-8] [MQTT-3.1.2-14] [MQTT-3.1.2-15] its publisher was judged at CONNECT.
     pub(super) fn publish_will(&mut self, will: &Will, now: Now) {
         let parts = will.message.parts();
-        let expires_at_s = will.expiry_s.map(|s| now.unix_s() + u64::from(s)).or(parts.expires_at_s);
-        let _ = self.publish(&MessageParts { expires_at_s, ..parts }, now);
+        let expires_at_ms = will.expiry_s.map(|s| now.unix_ms + u64::from(s) * 1000).or(parts.expires_at_ms);
+        let _ = self.publish(&MessageParts { expires_at_ms, ..parts }, now);
     }
 
     /// Says to the router whether the session's memberships of shared subscriptions can be picked.
@@ -179,12 +179,12 @@ impl<G: Gate> Shard<G> {
     /// Sets the timer of a session without a connection.
     pub(super) fn arm_session(&mut self, slot: u32, now: Now) {
         let Some(session) = self.sessions.get(slot as usize) else { return };
-        let due_s = match (session.expires_at_s(), session.will_due_s) {
+        let due_ms = match (session.expires_at_ms(), session.will_due_ms) {
             (Some(expiry), Some(will)) => expiry.min(will),
             (Some(due), None) | (None, Some(due)) => due,
             (None, None) => return,
         };
-        let after_ms = due_s.saturating_mul(1000).saturating_sub(now.unix_ms);
+        let after_ms = due_ms.saturating_sub(now.unix_ms);
         let timer = Timer::Session { slot, generation: session.generation };
         self.wheel.insert(now.mono_ms.saturating_add(after_ms), timer);
     }
@@ -302,7 +302,7 @@ impl<G: Gate> Shard<G> {
         if session.generation != generation || session.conn.is_some() {
             return;
         }
-        if session.expires_at_s().is_some_and(|at_s| at_s <= now.unix_s()) {
+        if session.expires_at_ms().is_some_and(|at_ms| at_ms <= now.unix_ms) {
             // [MQTT-4.1.0-2] the will, if it waits, goes with the session.
             self.end_session(slot, now);
             return;
@@ -317,7 +317,7 @@ impl<G: Gate> Shard<G> {
     fn sweep(&mut self, now: Now) {
         self.wheel.insert(now.mono_ms + SWEEP_MS, Timer::Sweep);
         if self.id.0 == 0 {
-            for topic in self.shared.retained.sweep(now.unix_s(), SWEEP_MESSAGES) {
+            for topic in self.shared.retained.sweep(now.unix_ms, SWEEP_MESSAGES) {
                 self.ticket.ops.push(Op::RetainedDelete(topic));
             }
         }

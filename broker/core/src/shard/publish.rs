@@ -68,7 +68,7 @@ impl<G: Gate> Shard<G> {
             payload: publish.payload,
             qos: publish.qos,
             retain: publish.retain,
-            expires_at_s: publish.properties.message_expiry_s.map(|s| now.unix_s() + u64::from(s)),
+            expires_at_ms: publish.properties.message_expiry_s.map(|s| now.unix_ms + u64::from(s) * 1000),
             publisher: Some(publisher),
         };
         let outcome = self.take_message(conn, slot, publish, &parts, durable_publisher, now);
@@ -215,7 +215,7 @@ impl<G: Gate> Shard<G> {
         }
         let message = Arc::new(Message::new(&MessageParts { publisher: None, ..*parts }));
         // [MQTT-3.3.1-5]
-        match self.shared.retained.set(Arc::clone(&message), now.unix_s()) {
+        match self.shared.retained.set(Arc::clone(&message), now.unix_ms) {
             Ok(_) if volatile => {}
             Ok(_) => self.ticket.ops.push(Op::RetainedPut(message)),
             Err(_) => self.counters.dropped.retained_full += 1,
@@ -294,7 +294,7 @@ impl<G: Gate> Shard<G> {
                 payload,
                 qos: QoS::AtMostOnce,
                 retain,
-                expires_at_s: None,
+                expires_at_ms: None,
                 publisher: None,
             };
             let _ = self.publish(&parts, now);

@@ -16,11 +16,11 @@ impl<G: Gate> Shard<G> {
     pub fn restore(&mut self, recovered: RecoveredSession, now: Now) {
         let record = recovered.record;
         self.next_generation = self.next_generation.wrapping_add(1);
-        let (will, will_due_s) = match record.will {
-            Some((message, due_s)) => (Some(Box::new(Will { message, delay_s: 0, expiry_s: None })), Some(due_s)),
+        let (will, will_due_ms) = match record.will {
+            Some((message, due_ms)) => (Some(Box::new(Will { message, delay_s: 0, expiry_s: None })), Some(due_ms)),
             None => (None, None),
         };
-        let connected_before = record.disconnected_at_s.is_none();
+        let connected_before = record.disconnected_at_ms.is_none();
         let key = self.sessions.insert(Session {
             client: record.client.clone(),
             principal: principal_of(&record.principal),
@@ -35,8 +35,8 @@ impl<G: Gate> Shard<G> {
             subscriptions: Vec::with_capacity(recovered.subscriptions.len()),
             will,
             walks: None,
-            disconnected_at_s: record.disconnected_at_s.unwrap_or(now.unix_s()),
-            will_due_s,
+            disconnected_at_ms: record.disconnected_at_ms.unwrap_or(now.unix_ms),
+            will_due_ms,
         });
         let slot = u32::try_from(key).expect("bounded by sessions_max");
         self.by_client.insert(record.client, slot);

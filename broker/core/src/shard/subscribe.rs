@@ -185,7 +185,7 @@ impl<G: Gate> Shard<G> {
             let goes_on = self
                 .shared
                 .retained
-                .step(&mut current.walk, WALK_STEP, now.unix_s(), &mut |message| found.push(message));
+                .step(&mut current.walk, WALK_STEP, now.unix_ms, &mut |message| found.push(message));
             budget = budget.saturating_sub(WALK_STEP);
             if !goes_on {
                 session.walks = session.walks.take().filter(|walks| walks.len() > 1).map(|mut walks| {

@@ -130,7 +130,8 @@ fn a_request_is_accepted_with_the_key_of_the_rfc() {
 
 #[test]
 fn the_subprotocol_of_old_clients_is_named_as_they_do() {
-    let Upgrade::Accepted { response, .. } = upgrade(REQUEST.replace("other, mqtt", "mqttv3.1").as_bytes(), &paths()) else {
+    let Upgrade::Accepted { response, .. } = upgrade(REQUEST.replace("other, mqtt", "mqttv3.1").as_bytes(), &paths())
+    else {
         panic!("refused")
     };
     assert!(String::from_utf8_lossy(&response).contains("Sec-WebSocket-Protocol: mqttv3.1\r\n"));

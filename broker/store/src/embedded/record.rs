@@ -80,11 +80,11 @@ pub(super) fn parse_incoming_key(rest: &[u8]) -> Result<PacketId, Malformed> {
 pub(super) fn encode_session(record: &SessionRecord) -> Vec<u8> {
     let mut out = Vec::with_capacity(32 + record.client.as_str().len() + record.principal.len());
     let flags = u8::from(record.mqtt3)
-        | u8::from(record.disconnected_at_s.is_some()) << 1
+        | u8::from(record.disconnected_at_ms.is_some()) << 1
         | u8::from(record.will.is_some()) << 2;
     out.extend_from_slice(&[SESSION, flags]);
     out.extend_from_slice(&record.expiry_s.to_le_bytes());
-    if let Some(at) = record.disconnected_at_s {
+    if let Some(at) = record.disconnected_at_ms {
         out.extend_from_slice(&at.to_le_bytes());
     }
     put_bytes(&mut out, record.client.as_str().as_bytes());
@@ -100,7 +100,7 @@ pub(super) fn decode_session(bytes: &[u8]) -> Result<SessionRecord, Malformed> {
     let mut r = Reader::new(bytes, SESSION)?;
     let flags = r.u8()?;
     let expiry_s = r.u32()?;
-    let disconnected_at_s = if flags & 2 != 0 { Some(r.u64()?) } else { None };
+    let disconnected_at_ms = if flags & 2 != 0 { Some(r.u64()?) } else { None };
     let client = ClientId::new(r.text()?);
     let principal = r.text()?.into();
     let will = if flags & 4 != 0 {
@@ -110,7 +110,7 @@ pub(super) fn decode_session(bytes: &[u8]) -> Result<SessionRecord, Malformed> {
         None
     };
     r.end()?;
-    Ok(SessionRecord { client, expiry_s, disconnected_at_s, mqtt3: flags & 1 != 0, principal, will })
+    Ok(SessionRecord { client, expiry_s, disconnected_at_ms, mqtt3: flags & 1 != 0, principal, will })
 }
 
 pub(super) fn encode_subscription(filter: &str, options: u8, identifier: u32) -> Vec<u8> {
@@ -271,9 +271,9 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 /// Always last in a record: the payload has no length of its own.
 fn put_message(out: &mut Vec<u8>, message: &Message) {
     let parts = message.parts();
-    let flags = parts.qos as u8 | u8::from(parts.retain) << 2 | u8::from(parts.expires_at_s.is_some()) << 3;
+    let flags = parts.qos as u8 | u8::from(parts.retain) << 2 | u8::from(parts.expires_at_ms.is_some()) << 3;
     out.push(flags);
-    if let Some(at) = parts.expires_at_s {
+    if let Some(at) = parts.expires_at_ms {
         out.extend_from_slice(&at.to_le_bytes());
     }
     put_bytes(out, parts.topic.as_str().as_bytes());
@@ -349,7 +349,7 @@ impl<'a> Reader<'a> {
 
     fn message(&mut self, shared_id: Option<MessageId>) -> Result<Message, Malformed> {
         let flags = self.u8()?;
-        let expires_at_s = if flags & 8 != 0 { Some(self.u64()?) } else { None };
+        let expires_at_ms = if flags & 8 != 0 { Some(self.u64()?) } else { None };
         let topic = topic(self.text()?)?;
         let properties = self.bytes()?;
         if u32::try_from(properties.len()).is_err() {
@@ -361,7 +361,7 @@ impl<'a> Reader<'a> {
             payload: self.rest(),
             qos: qos(flags & 3)?,
             retain: flags & 4 != 0,
-            expires_at_s,
+            expires_at_ms,
             publisher: None,
         });
         message.shared_id = shared_id;
