@@ -312,6 +312,30 @@ impl Client {
         end
     }
 
+    /// The same, or none if the connection stays open that long; for tables of faults, where all failures are told together.
+    #[must_use]
+    #[track_caller]
+    pub fn end_within(&mut self, within: Duration) -> Option<End> {
+        let deadline = std::time::Instant::now() + within;
+        loop {
+            let left = deadline.saturating_duration_since(std::time::Instant::now()).max(Duration::from_millis(1));
+            self.stream.set_read_timeout(Some(left)).expect("a timeout");
+            match self.stream.peek(&mut [0]) {
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return None,
+                _ => {}
+            }
+            self.stream.set_read_timeout(Some(SOON)).expect("a timeout");
+            match self.recv_or_end() {
+                Some(Packet::Disconnect { code, .. }) => {
+                    assert_eq!(self.end(), End::Closed);
+                    return Some(End::Disconnected(code));
+                }
+                Some(_) => {}
+                None => return Some(End::Closed),
+            }
+        }
+    }
+
     /// The connection ends now as a protocol violation should: with this reason in MQTT 5, without a word before.
     #[track_caller]
     pub fn ends_with(&mut self, reason: u8) {
