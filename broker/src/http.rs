@@ -94,11 +94,23 @@ impl Api {
             tracing::warn!(%fault, "a change of the registry was refused");
             return Err(Problem::store());
         }
-        let committed = self.control.commit_registry(changes.iter().map(Change::op).collect());
-        match tokio::time::timeout(COMMIT_TIME_MAX, committed).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) | Err(_) => return Err(Problem::store()),
-        }
+        let mut committed = self.control.commit_registry(changes.iter().map(Change::op).collect());
+        let Ok(outcome) = tokio::time::timeout(COMMIT_TIME_MAX, &mut committed).await else {
+            // Nothing is confirmed; but if it does reach the disk, memory has to follow.
+            let api = self.clone();
+            tokio::spawn(async move {
+                if committed.await.is_ok() {
+                    api.apply(changes);
+                }
+            });
+            return Err(Problem::store());
+        };
+        outcome.map_err(|_| Problem::store())?;
+        self.apply(changes);
+        Ok(())
+    }
+
+    fn apply(&self, changes: Vec<Change>) {
         for change in changes {
             let concerned = change.concerns().map(|(product, device)| (product.clone(), device.cloned()));
             self.gate.registry().apply(change);
@@ -106,7 +118,6 @@ impl Api {
                 self.control.rejudge(product.as_str(), device.as_ref().map(DeviceName::as_str));
             }
         }
-        Ok(())
     }
 }
 

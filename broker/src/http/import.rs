@@ -46,7 +46,7 @@ pub(super) async fn import_devices(
     body: Body,
 ) -> Result<Json<Imported>, Problem> {
     let import = Import::new(api.gate.registry(), product_key(&product)?)?;
-    let mut importing = Importing { api: &api, import, line: 0, unreadable: Vec::new(), unreadable_count: 0 };
+    let mut importing = Importing { api: &api, import, line: 0, changing: None, unreadable: Vec::new(), unreadable_count: 0 };
     let mut lines = Lines::default();
     let mut chunks = body.into_data_stream();
     while let Some(chunk) = chunks.next().await {
@@ -56,6 +56,8 @@ pub(super) async fn import_devices(
                 importing.line(&line).await?;
             }
         }
+        // An upload that stalls must not hold up other changes.
+        importing.flush().await?;
     }
     if let Some(line) = lines.finish() {
         importing.line(&line).await?;
@@ -111,6 +113,8 @@ struct Importing<'a> {
     api: &'a Api,
     import: Import<'a>,
     line: u64,
+    /// Other changes wait meanwhile.
+    changing: Option<tokio::sync::OwnedMutexGuard<()>>,
     /// Lines that are no rows.
     unreadable: Vec<(u64, &'static str)>,
     unreadable_count: u64,
@@ -119,6 +123,10 @@ struct Importing<'a> {
 impl Importing<'_> {
     async fn line(&mut self, line: &[u8]) -> Result<(), Problem> {
         self.line += 1;
+        // Held from a batch's first row, which is planned against the registry, to its commit, and not for the whole import.
+        if self.changing.is_none() {
+            self.changing = Some(self.api.changing.clone().lock_owned().await);
+        }
         match fields(line) {
             Ok(None) => {}
             Ok(Some((device, _))) if self.line == 1 && device == "device" => {}
@@ -138,13 +146,9 @@ impl Importing<'_> {
     }
 
     async fn flush(&mut self) -> Result<(), Problem> {
+        let _changing = self.changing.take();
         let batch = self.import.take();
-        if batch.is_empty() {
-            return Ok(());
-        }
-        // Not held for the whole import: other changes go on in between.
-        let _changing = self.api.changing.lock().await;
-        self.api.commit(batch).await
+        if batch.is_empty() { Ok(()) } else { self.api.commit(batch).await }
     }
 
     fn result(&self) -> Imported {

@@ -131,7 +131,7 @@ impl Producer {
             payload: &vec![seq as u8; self.bytes],
             qos: QoS::AtLeastOnce,
             retain: false,
-            expires_at_s: None,
+            expires_at_ms: None,
             publisher: None,
         });
         let body = Body::Inline(Arc::new(message));

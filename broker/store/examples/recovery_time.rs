@@ -71,7 +71,7 @@ fn session(n: u64) -> Vec<Op> {
     let record = SessionRecord {
         client: ClientId::new(&format!("product.device-{n}")),
         expiry_s: 3_600,
-        disconnected_at_s: Some(1_700_000_000),
+        disconnected_at_ms: Some(1_700_000_000),
         mqtt3: false,
         principal: format!("product\0device-{n}").into(),
         will: None,
@@ -82,7 +82,7 @@ fn session(n: u64) -> Vec<Op> {
         payload: &[1; 200],
         qos: QoS::AtLeastOnce,
         retain: false,
-        expires_at_s: None,
+        expires_at_ms: None,
         publisher: None,
     });
     let body = Body::Inline(Arc::new(message));
