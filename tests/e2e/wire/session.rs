@@ -112,7 +112,7 @@ fn a_crowd_that_fights_for_one_client_id_leaves_one_winner() {
     let connect = Connect::durable(Version::V5, "contested", 100);
     let clients: Vec<Client> = std::thread::scope(|scope| {
         let started: Vec<_> =
-            (0..8).map(|_| scope.spawn(|| (0..20).filter_map(|_| fight(&broker, &connect)).last())).collect();
+            (0..8).map(|_| scope.spawn(|| (0..20).fold(None, |_, _| fight(&broker, &connect)))).collect();
         started.into_iter().filter_map(|thread| thread.join().expect("a client")).collect()
     });
     let alive = clients
