@@ -151,6 +151,11 @@ impl<G: Gate> Shard<G> {
                     return Next::Ending;
                 }
             },
+            Ok(Packet::Disconnect(_)) => {
+                // It has changed its mind, and wants no answer.
+                self.end(conn);
+                return Next::Ending;
+            }
             _ => {
                 self.refuse(conn, ConnectReason::ProtocolError);
                 return Next::Ending;
