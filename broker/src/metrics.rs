@@ -11,6 +11,9 @@ use turnpike_store::stats::{CommitStats, LATENCY_BOUNDS_US};
 use crate::server::Totals;
 use crate::shard::ShardStats;
 
+/// A figure of a shard.
+type Figure = fn(&ShardStats) -> u64;
+
 /// Labels of one sample.
 type Labels<'a> = &'a [(&'a str, &'a str)];
 
@@ -121,7 +124,7 @@ fn clients(families: &mut Families, shards: &[ShardStats], gate: &Gatekeeper) {
     );
     families.counter("connections_accepted_total", "Sockets accepted.", sum(shards, |shard| shard.net.accepted));
     families.counter("connections_shed_total", "Sockets dropped at once, being too many.", sum(shards, |s| s.net.shed));
-    let handshakes: [(&str, fn(&ShardStats) -> u64); 3] = [
+    let handshakes: [(&str, Figure); 3] = [
         ("done", |shard| shard.net.handshakes_done),
         ("failed", |shard| shard.net.handshakes_failed),
         ("timed_out", |shard| shard.net.handshakes_timed_out),
@@ -137,7 +140,7 @@ fn clients(families: &mut Families, shards: &[ShardStats], gate: &Gatekeeper) {
     families.family("connects_total", "CONNECTs answered, by reason.", MetricType::COUNTER, connects);
     let refusals = gate.refusals().map(|(refusal, count)| counter(&[("reason", refusal.label())], count)).collect();
     families.family("logins_refused_total", "Log-ins refused, by what was wrong.", MetricType::COUNTER, refusals);
-    let ended: [(&str, fn(&ShardStats) -> u64); 3] = [
+    let ended: [(&str, Figure); 3] = [
         ("protocol_error", |shard| shard.core.protocol_errors),
         ("keep_alive", |shard| shard.core.keep_alive_timeouts),
         ("taken_over", |shard| shard.core.taken_over),
@@ -152,8 +155,9 @@ fn clients(families: &mut Families, shards: &[ShardStats], gate: &Gatekeeper) {
 }
 
 fn messages(families: &mut Families, shards: &[ShardStats]) {
-    let flows: [(&str, fn(&ShardStats) -> &Flow); 2] =
-        [("received", |shard| &shard.core.received), ("sent", |shard| &shard.core.sent)];
+    let received: fn(&ShardStats) -> &Flow = |shard| &shard.core.received;
+    let sent: fn(&ShardStats) -> &Flow = |shard| &shard.core.sent;
+    let flows = [("received", received), ("sent", sent)];
     let mut by_qos = |name, help, figure: fn(&Flow) -> &[u64; 3]| {
         let mut samples = Vec::new();
         for (direction, flow) in flows {
@@ -172,7 +176,8 @@ fn messages(families: &mut Families, shards: &[ShardStats]) {
     ];
     families.family("bytes_total", "MQTT bytes, without TLS and WebSocket.", MetricType::COUNTER, bytes.to_vec());
     families.counter("packets_received_total", "MQTT packets.", sum(shards, |shard| shard.core.packets_received));
-    let dropped: [(&str, fn(&Dropped) -> u64); 6] = [
+    type Drops = fn(&Dropped) -> u64;
+    let dropped: [(&str, Drops); 6] = [
         ("queue_full", |dropped| dropped.queue_full),
         ("expired", |dropped| dropped.expired),
         ("too_large", |dropped| dropped.too_large),

@@ -42,7 +42,7 @@ fn run_seeds(shards: u16, count: u64) {
             }
         }
     }
-    println!("{count} runs, {messages} messages acknowledged, {crashes} crashes");
+    eprintln!("{count} runs, {messages} messages acknowledged, {crashes} crashes");
     assert!(messages > 50 * count as usize && u64::from(crashes) > count, "the runs exercised nothing");
 }
 

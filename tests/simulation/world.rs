@@ -167,8 +167,8 @@ impl World {
             1..=9 => self.connect(client),
             10..=24 => self.publish(client),
             25..=34 => self.clients[client].acknowledge(),
-            35..=54 => self.to_broker(client),
-            55..=69 => self.to_client(client),
+            35..=54 => self.carry_to_broker(client),
+            55..=69 => self.carry_to_client(client),
             70..=79 => self.carry_batch(),
             80..=87 => self.commit(),
             88..=96 => self.tell_commit(),
@@ -213,7 +213,7 @@ impl World {
     }
 
     /// Some bytes arrive at the broker, perhaps half a packet.
-    fn to_broker(&mut self, client: usize) {
+    fn carry_to_broker(&mut self, client: usize) {
         let available = self.clients[client].out.len();
         if available == 0 {
             return;
@@ -260,7 +260,7 @@ impl World {
     }
 
     /// Some bytes arrive at the client.
-    fn to_client(&mut self, client: usize) {
+    fn carry_to_client(&mut self, client: usize) {
         let Some(link) = self.process.links.get(&client) else { return };
         let (shard, conn) = (link.shard, link.conn);
         let output = self.process.shards[shard].output(conn);
@@ -328,8 +328,8 @@ impl World {
         for _ in 0..20_000 {
             for client in 0..CLIENTS {
                 self.connect(client);
-                self.to_broker(client);
-                self.to_client(client);
+                self.carry_to_broker(client);
+                self.carry_to_client(client);
                 self.clients[client].acknowledge();
             }
             self.carry_batch();

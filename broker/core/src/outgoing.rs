@@ -317,12 +317,6 @@ impl Outgoing {
         *self = Self::starting_at(Seq(base + entries.len() as u64));
         (base..).map(Seq).zip(entries).filter(|(_, entry)| entry.phase != Phase::Done)
     }
-
-    /// Whether `seq` has been sent on this connection.
-    #[cfg(test)]
-    pub(crate) fn is_under_way(&self, seq: Seq) -> bool {
-        seq.0 < self.unsent && self.peek(seq).is_some()
-    }
 }
 
 impl Entry {
@@ -342,3 +336,6 @@ impl Entry {
 fn cost(entry: &Entry) -> usize {
     size_of::<Entry>() + entry.message.as_ref().map_or(0, |message| message.cost())
 }
+
+#[cfg(test)]
+mod tests;

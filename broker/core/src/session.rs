@@ -63,6 +63,10 @@ pub(crate) struct Session {
     pub(crate) subscriptions: Vec<Subscription>,
     pub(crate) will: Option<Box<Will>>,
     /// Retained messages that its new subscriptions have still to be given, a part at a time.
+    #[allow(
+        clippy::box_collection,
+        reason = "every session has one, and nearly always it is none: 8 bytes instead of 32"
+    )]
     pub(crate) walks: Option<Box<VecDeque<RetainedWalk>>>,
     /// Since when it has no connection, milliseconds since 1970 UTC.
     pub(crate) disconnected_at_ms: u64,

@@ -26,7 +26,9 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use slab::Slab;
-use turnpike_mqtt::{Frame, Packet, PacketType, ReasonCode, TopicName, Version, decode, decode_publish, encode, frame};
+use turnpike_mqtt::{
+    DecodeError, Frame, Packet, PacketType, ReasonCode, TopicName, Version, decode, decode_publish, encode, frame,
+};
 
 use crate::batch::Batch;
 use crate::clock::Now;
@@ -50,6 +52,9 @@ const POOL_BUFFERS_MAX: usize = 256;
 /// A larger buffer isn't kept.
 const POOL_BUFFER_BYTES_MAX: usize = 64 << 10;
 
+/// Fills a slice with random bytes.
+pub type Entropy = Box<dyn FnMut(&mut [u8]) + Send>;
+
 /// What a shard is made from.
 pub struct Setup<G> {
     /// Its index.
@@ -63,7 +68,7 @@ pub struct Setup<G> {
     /// The bounds.
     pub limits: Arc<Limits>,
     /// Fills a slice with random bytes that peers can't foretell (challenges, assigned client ids).
-    pub entropy: Box<dyn FnMut(&mut [u8]) + Send>,
+    pub entropy: Entropy,
     /// The moment of its making.
     pub now: Now,
 }
@@ -117,7 +122,7 @@ pub struct Shard<G> {
     shared: Arc<Shared>,
     gate: Arc<G>,
     limits: Arc<Limits>,
-    entropy: Box<dyn FnMut(&mut [u8]) + Send>,
+    entropy: Entropy,
     /// State of a generator for choices that peers gain nothing from foretelling (members of shared subscriptions).
     choice: u64,
     conns: Slab<Connection>,
@@ -284,13 +289,13 @@ impl<G: Gate> Shard<G> {
         let version = connection.version;
         let outcome = match frame.packet_type() {
             PacketType::Publish => decode_publish(version, frame)
-                .map_err(|error| error.reason())
+                .map_err(DecodeError::reason)
                 .and_then(|publish| self.on_publish(conn, &publish, now)),
             // [MQTT-3.1.0-2] whatever it says.
             PacketType::Connect => Err(ReasonCode::ProtocolError),
             _ => decode(version, frame)
-                .map_err(|error| error.reason())
-                .and_then(|packet| self.on_packet(conn, packet, now)),
+                .map_err(DecodeError::reason)
+                .and_then(|packet| self.on_packet(conn, &packet, now)),
         };
         match outcome {
             Ok(()) => match self.conns.get(conn.0 as usize) {
@@ -305,22 +310,22 @@ impl<G: Gate> Shard<G> {
     }
 
     /// A packet of a live connection that isn't PUBLISH.
-    fn on_packet(&mut self, conn: ConnId, packet: Packet<'_>, now: Now) -> Result<(), ReasonCode> {
+    fn on_packet(&mut self, conn: ConnId, packet: &Packet<'_>, now: Now) -> Result<(), ReasonCode> {
         match packet {
-            Packet::Publish(publish) => self.on_publish(conn, &publish, now),
-            Packet::PubAck(ack) => self.on_puback(conn, &ack, now),
-            Packet::PubRec(ack) => self.on_pubrec(conn, &ack, now),
-            Packet::PubRel(ack) => self.on_pubrel(conn, &ack),
-            Packet::PubComp(ack) => self.on_pubcomp(conn, &ack, now),
-            Packet::Subscribe(subscribe) => self.on_subscribe(conn, &subscribe, now),
-            Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(conn, &unsubscribe),
+            Packet::Publish(publish) => self.on_publish(conn, publish, now),
+            Packet::PubAck(ack) => self.on_puback(conn, ack, now),
+            Packet::PubRec(ack) => self.on_pubrec(conn, ack, now),
+            Packet::PubRel(ack) => self.on_pubrel(conn, ack),
+            Packet::PubComp(ack) => self.on_pubcomp(conn, ack, now),
+            Packet::Subscribe(subscribe) => self.on_subscribe(conn, subscribe, now),
+            Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(conn, unsubscribe),
             Packet::PingReq => {
                 // [MQTT-3.12.4-1]
                 self.send(conn, &Packet::PingResp);
                 Ok(())
             }
-            Packet::Disconnect(disconnect) => self.on_disconnect(conn, &disconnect, now),
-            Packet::Auth(auth) => self.on_auth(conn, &auth, now),
+            Packet::Disconnect(disconnect) => self.on_disconnect(conn, disconnect, now),
+            Packet::Auth(auth) => self.on_auth(conn, auth, now),
             // A second CONNECT; the others only a server sends.
             Packet::Connect(_) | Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
                 Err(ReasonCode::ProtocolError)

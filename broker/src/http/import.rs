@@ -46,7 +46,8 @@ pub(super) async fn import_devices(
     body: Body,
 ) -> Result<Json<Imported>, Problem> {
     let import = Import::new(api.gate.registry(), product_key(&product)?)?;
-    let mut importing = Importing { api: &api, import, line: 0, changing: None, unreadable: Vec::new(), unreadable_count: 0 };
+    let mut importing =
+        Importing { api: &api, import, line: 0, changing: None, unreadable: Vec::new(), unreadable_count: 0 };
     let mut lines = Lines::default();
     let mut chunks = body.into_data_stream();
     while let Some(chunk) = chunks.next().await {

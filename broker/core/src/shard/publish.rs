@@ -20,7 +20,7 @@ impl<G: Gate> Shard<G> {
     pub(super) fn on_publish(&mut self, conn: ConnId, publish: &Publish<'_>, now: Now) -> Result<(), ReasonCode> {
         self.counters.received.count(publish.qos, publish.payload.len());
         // [MQTT-3.3.4-6]
-        publish.check_from_client().map_err(|error| error.reason())?;
+        publish.check_from_client().map_err(turnpike_mqtt::DecodeError::reason)?;
         let topic = match publish.topic {
             Some(topic) if publish.properties.topic_alias.is_none() => Cow::Borrowed(topic.as_str()),
             _ => self.resolve_alias(conn, publish)?,
