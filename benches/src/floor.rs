@@ -151,7 +151,11 @@ impl Floor {
                     let version = decode_connect(frame).ok()?.version;
                     let peer = self.peers.get_mut(key)?;
                     peer.version = version;
-                    peer.out.extend_from_slice(if version == Version::V5 { &[0x20, 3, 0, 0, 0] } else { &[0x20, 2, 0, 0] });
+                    peer.out.extend_from_slice(if version == Version::V5 {
+                        &[0x20, 3, 0, 0, 0]
+                    } else {
+                        &[0x20, 2, 0, 0]
+                    });
                     self.touch(key);
                 }
                 PacketType::Subscribe => self.subscribe(key, frame)?,
@@ -168,7 +172,9 @@ impl Floor {
 
     fn subscribe(&mut self, key: usize, frame: turnpike_mqtt::Frame<'_>) -> Option<()> {
         let version = self.peers.get(key)?.version;
-        let turnpike_mqtt::Packet::Subscribe(subscribe) = turnpike_mqtt::decode(version, frame).ok()? else { return None };
+        let turnpike_mqtt::Packet::Subscribe(subscribe) = turnpike_mqtt::decode(version, frame).ok()? else {
+            return None;
+        };
         let mut codes = Vec::new();
         for (filter, options) in subscribe.filters.iter() {
             self.subscribers.entry(filter.as_str().into()).or_default().push((key, options.qos));

@@ -163,7 +163,10 @@ impl<'a> Load<'a> {
             }
             self.turn(events, buffer, Duration::from_millis(100))?;
             if Instant::now() > deadline {
-                return Err(io::Error::other(format!("{} of {total} clients are connected after a minute", self.ready)));
+                return Err(io::Error::other(format!(
+                    "{} of {total} clients are connected after a minute",
+                    self.ready
+                )));
             }
         }
         let cpu = cpu_before.zip(self.spec.broker_pid.and_then(cpu::cpu_time)).map(|(before, after)| after - before);
@@ -239,7 +242,9 @@ impl<'a> Load<'a> {
         };
         while let Some(index) = self.refill.pop_front() {
             let now_ns = nanos(self.started);
-            let Some(Client { role: Role::Publisher(publisher), out, .. }) = self.clients.get_mut(index) else { continue };
+            let Some(Client { role: Role::Publisher(publisher), out, .. }) = self.clients.get_mut(index) else {
+                continue;
+            };
             let done = self.delivered[publisher.index] / copies;
             let room = u64::from(self.spec.window).saturating_sub(publisher.sent.saturating_sub(done));
             if room == 0 {

@@ -162,5 +162,12 @@ fn print(spec: &Spec, outcome: &Outcome) {
     }
     println!("own CPU       {:.3} µs a delivery", micros(outcome.own_cpu, outcome.deliveries));
     let latency = |quantile| outcome.latency_us.value_at_quantile(quantile);
-    println!("latency (µs)  p50 {}  p90 {}  p99 {}  p99.9 {}  max {}", latency(0.5), latency(0.9), latency(0.99), latency(0.999), outcome.latency_us.max());
+    println!(
+        "latency (µs)  p50 {}  p90 {}  p99 {}  p99.9 {}  max {}",
+        latency(0.5),
+        latency(0.9),
+        latency(0.99),
+        latency(0.999),
+        outcome.latency_us.max()
+    );
 }

@@ -92,7 +92,8 @@ impl Spec {
         let id = format!("bench-{}-{client}", std::process::id());
         match &self.device {
             Some(device) => {
-                let made = credential::aliyun(&device.product, &device.name, &device.secret, &id, SignMethod::Sha256, None);
+                let made =
+                    credential::aliyun(&device.product, &device.name, &device.secret, &id, SignMethod::Sha256, None);
                 Login { client_id: made.client_id, user_name: Some(made.user_name), password: Some(made.password) }
             }
             None => Login { client_id: id, user_name: None, password: None },

@@ -5,8 +5,8 @@ use std::io::{self, Read, Write};
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use turnpike_mqtt::{
-    Ack, AckKind, Connect, ConnectProperties, ConnectReason, Packet, PacketId, PacketType, Publish, PublishProperties, QoS,
-    ReasonCode, SubscribeOptions, TopicFilter, TopicName, Version, decode, decode_publish, encode, encode_ack,
+    Ack, AckKind, Connect, ConnectProperties, ConnectReason, Packet, PacketId, PacketType, Publish, PublishProperties,
+    QoS, ReasonCode, SubscribeOptions, TopicFilter, TopicName, Version, decode, decode_publish, encode, encode_ack,
     encode_publish, encode_subscribe, frame,
 };
 
@@ -41,7 +41,10 @@ pub(super) struct Subscriber {
 pub(super) enum Heard {
     /// Connected, and subscribed if it subscribes.
     Ready,
-    Delivery { publisher: usize, at_ns: u64 },
+    Delivery {
+        publisher: usize,
+        at_ns: u64,
+    },
 }
 
 pub(super) struct Client {
@@ -145,9 +148,13 @@ impl Client {
     /// Reads once; true if there may be more.
     pub(super) fn read(&mut self, spec: &Spec, buffer: &mut [u8], mut heard: impl FnMut(Heard)) -> io::Result<bool> {
         let n = match self.stream.read(buffer) {
-            Ok(0) => return Err(io::Error::other(format!("the broker closed the connection of client {}", self.index))),
+            Ok(0) => {
+                return Err(io::Error::other(format!("the broker closed the connection of client {}", self.index)));
+            }
             Ok(n) => n,
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected) => return Ok(false),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected) => {
+                return Ok(false);
+            }
             Err(error) => return Err(error),
         };
         let read = &buffer[..n];
@@ -201,9 +208,12 @@ impl Client {
         };
         let topics: Vec<String> = match spec.scenario {
             Scenario::Pair => vec![spec.topic(self.index)],
-            Scenario::FanIn | Scenario::FanOut | Scenario::Idle => (0..spec.publishers).map(|n| spec.topic(n)).collect(),
+            Scenario::FanIn | Scenario::FanOut | Scenario::Idle => {
+                (0..spec.publishers).map(|n| spec.topic(n)).collect()
+            }
         };
-        let requests = topics.iter().filter_map(|t| Some((TopicFilter::parse(t).ok()?, SubscribeOptions::qos(spec.qos))));
+        let requests =
+            topics.iter().filter_map(|t| Some((TopicFilter::parse(t).ok()?, SubscribeOptions::qos(spec.qos))));
         if let Some(id) = PacketId::new(1) {
             encode_subscribe(self.version, id, None, requests, &mut self.out);
         }
