@@ -59,6 +59,7 @@ pub(crate) struct Extras {
 
 impl Extras {
     /// The alias of a topic towards the client, if there is one, and whether the client knows it already [MQTT-3.3.2-7].
+    /// Implements [MQTT-3.1.2-26] [MQTT-3.1.2-27].
     pub(crate) fn alias_out(&mut self, topic: TopicName<'_>) -> (Option<u16>, bool) {
         let known = self.aliases_out.iter().position(|known| **known == *topic.as_str());
         let index = match known {

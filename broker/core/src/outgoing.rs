@@ -29,6 +29,7 @@ const IDENTIFIERS: u64 = 65_535;
 pub(crate) type Identifiers = SmallVec<[u32; 2]>;
 
 /// The packet identifier of a sequence number.
+/// Implements [MQTT-4.3.2-1] [MQTT-4.3.3-1].
 pub(crate) fn packet_id(seq: Seq) -> PacketId {
     let id = u16::try_from(seq.0 % IDENTIFIERS + 1).expect("a remainder of 65,535 plus one fits");
     PacketId::new(id).expect("at least one")
@@ -131,6 +132,7 @@ impl Outgoing {
     }
 
     /// Whether `n` more may be under way within `window`, identifiers included.
+    /// Implements [MQTT-4.9.0-1] [MQTT-4.9.0-2].
     pub(crate) fn has_window(&self, window: u16) -> bool {
         self.inflight < u32::from(window) && self.unsent - self.base < IDENTIFIERS
     }
@@ -227,6 +229,7 @@ impl Outgoing {
     }
 
     /// PUBACK ends an exchange of QoS 1.
+    /// Implements [MQTT-4.3.2-3].
     pub(crate) fn puback(&self, id: PacketId) -> Acked {
         let Some(seq) = self.under_way(id) else { return Acked::Unknown };
         match self.entry(seq).map(|entry| (entry.qos, entry.phase)) {
@@ -237,6 +240,7 @@ impl Outgoing {
     }
 
     /// PUBREC: the message itself is done with; the identifier isn't.
+    /// Implements [MQTT-4.3.3-3].
     pub(crate) fn pubrec(&self, id: PacketId) -> Acked {
         let Some(seq) = self.under_way(id) else { return Acked::Unknown };
         match self.entry(seq).map(|entry| (entry.qos, entry.phase)) {
@@ -248,6 +252,7 @@ impl Outgoing {
     }
 
     /// PUBCOMP ends an exchange of QoS 2 whose PUBREL has been sent.
+    /// Implements [MQTT-4.3.3-5].
     pub(crate) fn pubcomp(&self, id: PacketId) -> Acked {
         let Some(seq) = self.under_way(id) else { return Acked::Unknown };
         match self.entry(seq).map(|entry| (entry.qos, entry.phase)) {
@@ -303,6 +308,7 @@ impl Outgoing {
     }
 
     /// The connection has ended: what was under way is owed again, QoS 0 is forgotten.
+    /// Implements [MQTT-4.3.3-6].
     pub(crate) fn rewind(&mut self) {
         self.unsent = self.base;
         self.inflight = 0;

@@ -138,6 +138,7 @@ impl AckKind {
 }
 
 /// Appends an acknowledgement in its shortest form.
+/// Implements [MQTT-2.2.1-5].
 #[inline]
 pub fn encode_ack(version: Version, kind: AckKind, id: PacketId, reason: ReasonCode, out: &mut Vec<u8>) {
     let [high, low] = id.get().to_be_bytes();
@@ -304,6 +305,7 @@ fn subscribe(version: Version, packet: &Subscribe<'_>, out: &mut Vec<u8>) {
     });
 }
 
+/// Implements [MQTT-2.2.1-6].
 fn suback(version: Version, packet_type: PacketType, packet: &SubAck<'_>, out: &mut Vec<u8>) {
     framed((packet_type as u8) << 4, out, |body| {
         body.extend_from_slice(&packet.id.get().to_be_bytes());

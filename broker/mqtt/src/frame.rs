@@ -103,6 +103,7 @@ impl<'a> Frame<'a> {
 ///
 /// # Errors
 /// A type, flags or a remaining length that can't be, or more than `max_packet_size` bytes, header included.
+/// Implements [MQTT-3.2.2-15] [MQTT3-2.2.2-2].
 #[inline]
 pub fn frame(buf: &[u8], max_packet_size: u32) -> Result<Option<Frame<'_>>, DecodeError> {
     let Some((&first, rest)) = buf.split_first() else { return Ok(None) };

@@ -125,6 +125,7 @@ macro_rules! connect_reasons {
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
             /// The return code that says most nearly the same to an MQTT 3 client (3.1.1, 3.2.2.3).
+            /// Implements [MQTT3-3.1.3-9] [MQTT3-3.2.2-6].
             #[must_use]
             pub fn return_code(self) -> u8 {
                 match self { $(Self::$name => $return_code,)* }

@@ -28,6 +28,7 @@ impl<G: Gate> Shard<G> {
     }
 
     /// An exchange is over: the next may begin.
+    /// Implements [MQTT-4.4.0-2].
     fn finish(&mut self, slot: u32, seq: Seq, now: Now) {
         let Some(session) = self.sessions.get_mut(slot as usize) else { return };
         let Some(outgoing) = session.outgoing.as_mut() else { return };

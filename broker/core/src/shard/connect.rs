@@ -21,6 +21,7 @@ use crate::session::{Session, Will};
 
 impl<G: Gate> Shard<G> {
     /// The first packet of a connection: it must be CONNECT [MQTT-3.1.0-1].
+    /// Implements [MQTT-3.1.4-6].
     pub(super) fn first_packet(&mut self, conn: ConnId, frame: Frame<'_>, now: Now) -> Next {
         if frame.packet_type() != PacketType::Connect {
             self.counters.protocol_errors += 1;
@@ -70,6 +71,7 @@ impl<G: Gate> Shard<G> {
     }
 
     /// What is wrong with a CONNECT whatever its credentials.
+    /// Implements [MQTT-3.1.3-5] [MQTT-3.1.3-8] [MQTT3-3.1.3-7].
     fn unacceptable(&self, connect: &Connect<'_>) -> Option<ConnectReason> {
         let id = connect.client_id;
         if id.len() > usize::from(self.limits.client_id_bytes_max) {
@@ -84,6 +86,7 @@ impl<G: Gate> Shard<G> {
         None
     }
 
+    /// Implements [MQTT-3.1.4-2] [MQTT-4.12.0-1] [MQTT-4.12.0-6].
     fn ask_gate(&mut self, conn: ConnId, connect: &Connect<'_>, now: Now) -> Verdict {
         let mut random = [0; 32];
         if connect.properties.authentication_method.is_some() {
@@ -231,6 +234,7 @@ impl<G: Gate> Shard<G> {
     }
 
     /// Lets a client in: its session is found or made, an older connection of the same client gives way.
+    /// Implements [MQTT-3.1.3-2] [MQTT-3.1.4-4] [MQTT-3.1.4-5] [MQTT-3.2.0-1] [MQTT-3.2.0-2].
     fn admit(
         &mut self,
         conn: ConnId,
@@ -289,6 +293,7 @@ impl<G: Gate> Shard<G> {
     }
 
     /// The will, if its topic may be published on.
+    /// Implements [MQTT-3.1.3-10].
     fn judge_will(&self, connect: &Connect<'_>, principal: &Principal) -> Result<Option<Box<Will>>, ConnectReason> {
         let Some(will) = &connect.will else { return Ok(None) };
         let permit = Permit::judge(&*self.gate, principal, will.topic).map_err(|_| ConnectReason::NotAuthorized)?;
@@ -333,6 +338,7 @@ impl<G: Gate> Shard<G> {
     }
 
     /// What is to become of the client's session; the slot if it goes on. [MQTT-3.1.2-4] [MQTT-3.1.2-5] [MQTT-3.1.4-3]
+    /// Implements [MQTT3-3.1.4-2] [MQTT3-3.1.2-4].
     fn take_over(&mut self, slot: u32, clean_start: bool, now: Now) -> Option<u32> {
         let session = self.sessions.get(slot as usize)?;
         let goes_on = !clean_start && session.expiry_s > 0;
@@ -356,6 +362,7 @@ impl<G: Gate> Shard<G> {
         None
     }
 
+    /// Implements [MQTT-3.1.2-6].
     fn new_session(
         &mut self,
         client: ClientId,
@@ -390,6 +397,7 @@ impl<G: Gate> Shard<G> {
     }
 
     /// Joins a connection and its session.
+    /// Implements [MQTT-3.1.2-7] [MQTT3-3.1.2-12].
     fn attach(
         &mut self,
         conn: ConnId,
@@ -460,6 +468,7 @@ impl<G: Gate> Shard<G> {
     }
 
     /// The keep alive in force, in seconds [MQTT-3.1.2-21].
+    /// Implements [MQTT-3.2.2-22].
     fn granted_keep_alive(&self, connect: &Connect<'_>) -> u16 {
         let most = self.limits.keep_alive_max_s;
         match (connect.version, connect.keep_alive_s) {
@@ -468,6 +477,7 @@ impl<G: Gate> Shard<G> {
         }
     }
 
+    /// Implements [MQTT-3.1.3-7].
     fn connack<'a>(
         &self,
         connect: &Connect<'a>,

@@ -169,6 +169,7 @@ impl<G: Gate> Shard<G> {
     }
 
     /// Sends what a session is owed, as far as its window and its connection's buffer allow.
+    /// Implements [MQTT-3.1.2-25] [MQTT-3.3.4-10] [MQTT-4.9.0-3].
     pub(super) fn pump(&mut self, slot: u32, now: Now) {
         let high = self.limits.out_bytes_high as usize;
         let mut dropped = Vec::new();
@@ -239,6 +240,7 @@ fn note(sent: Sent, counters: &mut Counters) {
 }
 
 /// Encodes one PUBLISH into a connection's buffer.
+/// Implements [MQTT-3.3.1-3] [MQTT-4.3.2-2] [MQTT-4.3.3-2] [MQTT-4.3.3-13].
 fn send_publish(
     connection: &mut Connection,
     pool: &mut Vec<Vec<u8>>,

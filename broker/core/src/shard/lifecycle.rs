@@ -90,6 +90,7 @@ impl<G: Gate> Shard<G> {
     }
 
     /// CONNACK with a reason, and the end.
+    /// Implements [MQTT-3.2.2-7].
     pub(super) fn refuse(&mut self, conn: ConnId, reason: ConnectReason) {
         self.counters.refuse(reason);
         // [MQTT-3.2.2-6] session present is 0.
@@ -99,6 +100,7 @@ impl<G: Gate> Shard<G> {
     }
 
     /// Tells an MQTT 5 client that it is to go; MQTT 3 has no such packet.
+    /// Implements [MQTT-3.14.2-2] [MQTT-4.13.2-1].
     pub(super) fn say_disconnect(&mut self, conn: ConnId, reason: ReasonCode) {
         if self.version(conn) == Version::V5 {
             self.send(conn, &Packet::Disconnect(Disconnect { reason, properties: DisconnectProperties::default() }));
@@ -106,6 +108,7 @@ impl<G: Gate> Shard<G> {
     }
 
     /// Nothing more is read; what is encoded is written, then the shell closes.
+    /// Implements [MQTT-3.14.4-2] [MQTT3-4.8.0-1] [MQTT3-4.8.0-2].
     pub(super) fn end(&mut self, conn: ConnId) {
         if let Some(connection) = self.conns.get_mut(conn.0 as usize) {
             connection.state = State::Ending;
@@ -150,6 +153,7 @@ impl<G: Gate> Shard<G> {
     }
 
     /// [MQTT-3.1.2-8] [MQTT-3.1.2-14] [MQTT-3.1.2-15] its publisher was judged at CONNECT.
+    /// Implements [MQTT-3.1.2-10].
     pub(super) fn publish_will(&mut self, will: &Will, now: Now) {
         let parts = will.message.parts();
         let expires_at_ms = will.expiry_s.map(|s| now.unix_ms + u64::from(s) * 1000).or(parts.expires_at_ms);
@@ -190,6 +194,7 @@ impl<G: Gate> Shard<G> {
     }
 
     /// A session's end: its will, if one is pending; its subscriptions; what it was owed by shared subscriptions goes to others.
+    /// Implements [MQTT-4.1.0-1] [MQTT3-3.1.2-7].
     pub(super) fn end_session(&mut self, slot: u32, now: Now) {
         let Some(mut session) = self.sessions.try_remove(slot as usize) else { return };
         self.by_client.remove(session.client.as_str());
@@ -216,6 +221,7 @@ impl<G: Gate> Shard<G> {
 
     /// Gives what a dead member of a shared subscription left unacknowledged to another member (MQTT 5, 4.8.2). A QoS 2 message
     /// that has been sent goes to nobody else [MQTT-4.8.2-5].
+    /// Implements [MQTT-4.8.2-4] [MQTT-4.8.2-6].
     fn hand_on(&mut self, entry: &Entry, now: Now) {
         let (Some(share), Some(message)) = (&entry.share, &entry.message) else { return };
         if entry.qos == QoS::ExactlyOnce && (entry.dup || !matches!(entry.phase, Phase::Ready | Phase::AwaitingCommit))

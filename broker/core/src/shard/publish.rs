@@ -17,6 +17,7 @@ use crate::message::{Message, MessageParts};
 
 impl<G: Gate> Shard<G> {
     /// PUBLISH from a client. An error ends the connection with that reason.
+    /// Implements [MQTT-3.3.4-1] [MQTT-4.3.2-4] [MQTT-4.3.2-5] [MQTT-4.3.3-12].
     pub(super) fn on_publish(&mut self, conn: ConnId, publish: &Publish<'_>, now: Now) -> Result<(), ReasonCode> {
         self.counters.received.count(publish.qos, publish.payload.len());
         // [MQTT-3.3.4-6]
@@ -172,6 +173,7 @@ impl<G: Gate> Shard<G> {
     }
 
     /// The topic of a PUBLISH with an alias [MQTT-3.3.2-7..12].
+    /// Implements [MQTT-3.2.2-17] [MQTT-3.2.2-18].
     fn resolve_alias<'a>(&mut self, conn: ConnId, publish: &Publish<'a>) -> Result<Cow<'a, str>, ReasonCode> {
         let alias = publish.properties.topic_alias.ok_or(ReasonCode::ProtocolError)?;
         let aliases = self
@@ -203,6 +205,7 @@ impl<G: Gate> Shard<G> {
         published
     }
 
+    /// Implements [MQTT3-3.3.1-7].
     fn retain(&mut self, parts: &MessageParts<'_>, now: Now) {
         let topic = parts.topic;
         let volatile = topic.as_str().starts_with("$SYS/");
@@ -223,6 +226,7 @@ impl<G: Gate> Shard<G> {
     }
 
     /// Routes a message: each match gets it here or goes into the batch of its shard.
+    /// Implements [MQTT-3.3.2-3] [MQTT-4.5.0-1] [MQTT-3.3.4-3] [MQTT-4.8.2-3] [MQTT3-3.1.2-5] [MQTT-4.6.0-5].
     fn dispatch(&mut self, parts: &MessageParts<'_>, now: Now) -> Published {
         let mut matches = std::mem::take(&mut self.matches);
         let choice = self.choose();

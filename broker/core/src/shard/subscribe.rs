@@ -24,6 +24,7 @@ const WALK_TURN: usize = 2048;
 
 impl<G: Gate> Shard<G> {
     /// SUBSCRIBE: one code a filter, in order [MQTT-3.8.4-6]; a refused filter doesn't end the connection.
+    /// Implements [MQTT-3.8.4-1] [MQTT-3.8.4-2] [MQTT-3.8.4-4] [MQTT-3.8.4-5] [MQTT-3.8.4-7] [MQTT-3.9.3-1].
     pub(super) fn on_subscribe(&mut self, conn: ConnId, subscribe: &Subscribe<'_>, now: Now) -> Result<(), ReasonCode> {
         let Some(slot) = self.conns.get(conn.0 as usize).and_then(|connection| connection.session) else {
             return Ok(());
@@ -118,6 +119,7 @@ impl<G: Gate> Shard<G> {
     }
 
     /// UNSUBSCRIBE: a code a filter, whether it was there or not [MQTT-3.10.4-4] [MQTT-3.10.4-5] [MQTT-3.11.3-1].
+    /// Implements [MQTT-3.10.4-2] [MQTT-3.10.4-3] [MQTT-3.10.4-6].
     pub(super) fn on_unsubscribe(&mut self, conn: ConnId, unsubscribe: &Unsubscribe<'_>) -> Result<(), ReasonCode> {
         let Some(slot) = self.conns.get(conn.0 as usize).and_then(|connection| connection.session) else {
             return Ok(());
@@ -157,6 +159,7 @@ impl<G: Gate> Shard<G> {
     }
 
     /// Begins to send the retained messages of new subscriptions.
+    /// Implements [MQTT3-3.3.1-6] [MQTT3-3.3.1-8].
     pub(super) fn send_retained(&mut self, conn: ConnId, requests: &[RetainedRequest], now: Now) {
         let Some(slot) = self.conns.get(conn.0 as usize).and_then(|connection| connection.session) else { return };
         let Some(session) = self.sessions.get_mut(slot as usize) else { return };

@@ -1,4 +1,5 @@
 //! The opening handshake: an HTTP request that becomes a WebSocket, or an answer that says why not (RFC 6455, 4.2).
+//! Implements [MQTT-6.0.0-4].
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
