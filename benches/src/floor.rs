@@ -34,6 +34,8 @@ pub struct Floor {
     peers: Slab<Peer>,
     subscribers: HashMap<Box<str>, Vec<(usize, QoS)>>,
     touched: Vec<usize>,
+    /// Out buffers that nobody uses: an idle peer owns none.
+    pool: Vec<Vec<u8>>,
 }
 
 impl Floor {
@@ -45,7 +47,14 @@ impl Floor {
         let poll = Poll::new()?;
         let mut listener = TcpListener::bind(address)?;
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-        Ok(Self { poll, listener, peers: Slab::new(), subscribers: HashMap::new(), touched: Vec::new() })
+        Ok(Self {
+            poll,
+            listener,
+            peers: Slab::new(),
+            subscribers: HashMap::new(),
+            touched: Vec::new(),
+            pool: Vec::new(),
+        })
     }
 
     /// Where it listens.
@@ -215,6 +224,9 @@ impl Floor {
                 forwardable: &[],
                 payload: publish.payload,
             };
+            if peer.out.capacity() == 0 {
+                peer.out = self.pool.pop().unwrap_or_default();
+            }
             encode_delivery(peer.version, &delivery, &mut peer.out);
             if !peer.touched {
                 peer.touched = true;
@@ -240,7 +252,11 @@ impl Floor {
                 continue;
             }
             match peer.stream.write(&peer.out) {
-                Ok(n) if n == peer.out.len() => peer.out.clear(),
+                Ok(n) if n == peer.out.len() => {
+                    let mut buffer = std::mem::take(&mut peer.out);
+                    buffer.clear();
+                    self.pool.push(buffer);
+                }
                 Ok(n) => drop(peer.out.drain(..n)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => self.close(key),

@@ -1,5 +1,6 @@
 //! The load harness: any MQTT broker at an address, and the floor to hold it against.
 
+pub mod compare;
 pub mod cpu;
 pub mod floor;
 pub mod load;

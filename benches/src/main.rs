@@ -2,10 +2,12 @@
 #![allow(clippy::print_stdout, reason = "it is a command that prints")]
 
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use turnpike_bench::compare::{self, Comparison};
 use turnpike_bench::floor::Floor;
 use turnpike_bench::load::{Load, Outcome};
 use turnpike_bench::spec::{Device, Scenario, Spec};
@@ -32,6 +34,8 @@ enum Command {
     Fanout(Run),
     /// Connections that say nothing: memory of each, CPU of an accept.
     Idle(Run),
+    /// The same work on this broker, the floor and mosquitto, taking turns; prints a table with ratios.
+    Compare(Compare),
     /// The bare forwarder: the least that a broker can cost.
     Floor {
         /// Where to listen.
@@ -86,6 +90,49 @@ struct Run {
     secret: Option<String>,
 }
 
+#[derive(Args)]
+struct Compare {
+    /// The broker's program; without it, the one beside this program.
+    #[arg(long)]
+    turnpike: Option<PathBuf>,
+    /// mosquitto's program; without it, where Debian puts it, if it is there.
+    #[arg(long)]
+    mosquitto: Option<PathBuf>,
+    /// How often each row runs on each broker.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Seconds of each measurement.
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// Only rows whose name contains this.
+    #[arg(long, default_value = "")]
+    only: String,
+    /// Without authentication and policy.
+    #[arg(long)]
+    anonymous: bool,
+}
+
+fn compare_brokers(options: Compare) -> anyhow::Result<()> {
+    let beside = std::env::current_exe()?.with_file_name("turnpike");
+    let debian = PathBuf::from("/usr/sbin/mosquitto");
+    let comparison = Comparison {
+        turnpike: options.turnpike.unwrap_or(beside),
+        mosquitto: options.mosquitto.or_else(|| debian.exists().then_some(debian)),
+        rounds: options.rounds.max(1),
+        duration: Duration::from_secs_f64(options.seconds),
+        only: options.only,
+        anonymous: options.anonymous,
+    };
+    let bar = indicatif::ProgressBar::new_spinner();
+    let table = compare::run(&comparison, |what| {
+        bar.set_message(what.to_owned());
+        bar.tick();
+    })?;
+    bar.finish_and_clear();
+    println!("{table}");
+    Ok(())
+}
+
 impl Run {
     fn spec(&self, scenario: Scenario) -> anyhow::Result<Spec> {
         let address = self.address.to_socket_addrs().with_context(|| format!("no such address: {}", self.address))?;
@@ -127,6 +174,7 @@ fn main() -> anyhow::Result<()> {
             println!("listening name=floor kind=mqtt address={}", floor.address()?);
             Ok(floor.run()?)
         }
+        Command::Compare(options) => compare_brokers(options),
         Command::Pair(run) => measure(&run.spec(Scenario::Pair)?),
         Command::Fanin(run) => measure(&run.spec(Scenario::FanIn)?),
         Command::Fanout(run) => measure(&run.spec(Scenario::FanOut)?),
