@@ -145,7 +145,8 @@ fn median(figures: &mut [f64]) -> Option<f64> {
 
 /// One figure; `None` where a broker can't do the work (the floor has no TLS and no QoS 2).
 fn measure(comparison: &Comparison, kind: Kind, measure: Measure) -> anyhow::Result<Option<f64>> {
-    if kind == Kind::Floor && matches!(measure, Measure::IdleTls { .. }) {
+    let beyond_floor = matches!(measure, Measure::IdleTls { .. } | Measure::Delivery { qos: QoS::ExactlyOnce, .. });
+    if kind == Kind::Floor && beyond_floor {
         return Ok(None);
     }
     let broker = Broker::start(comparison, kind, matches!(measure, Measure::IdleTls { .. }))?;
