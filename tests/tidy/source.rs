@@ -14,7 +14,9 @@ impl File {
     pub(crate) fn is_product(&self) -> bool {
         let parts: Vec<&str> = self.path.split('/').collect();
         !self.path.ends_with("tests.rs")
-            && !parts.iter().any(|part| matches!(*part, "tests" | "examples" | "benches" | "fuzz"))
+            && parts.first() != Some(&"tests")
+            // `benches/` at the top is the load harness: a product of its own.
+            && !parts.iter().skip(1).any(|part| matches!(*part, "tests" | "examples" | "benches" | "fuzz"))
             && !self.path.ends_with("testing.rs")
     }
 
