@@ -1,5 +1,6 @@
 //! The configuration: one TOML file in which every key has a default and an unknown key is a fault. All faults are found at once.
 
+mod listeners;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -13,6 +14,7 @@ use turnpike_core::limits::Limits;
 use crate::listener::{ListenerSettings, WebSocketSettings};
 use crate::tls::{CertificateSettings, ClientAuth, TlsSettings, TlsVersion};
 use crate::transport::TransportLimits;
+use crate::{logging, provision};
 use read::Section;
 
 /// What is wrong with one key.
@@ -261,6 +263,9 @@ impl Config {
             let formats = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
             log.choice("format", &mut config.log_format, formats);
             log.text("level", &mut config.log_level);
+            if let Err(message) = logging::filter(&config.log_level) {
+                log.fault("level", message);
+            }
         });
         root.section("store", |store| {
             let engines = &[("embedded", Engine::Embedded), ("memory", Engine::Memory)];
@@ -272,26 +277,34 @@ impl Config {
         root.section("transport", |section| transport(section, &mut config.transport));
         root.section("limits", |section| limits(section, &mut config.limits));
         root.sections("listeners", |sections| {
-            config.listeners = sections.iter_mut().map(listener).collect();
+            config.listeners = sections.iter_mut().map(listeners::listener).collect();
         });
         root.finish();
-        check_listeners(&config, &mut faults);
+        listeners::check_together(&config, &mut faults);
+        faults.extend(config.secret_fault());
         if faults.is_empty() { Ok(config) } else { Err(faults) }
     }
 }
 
-/// Faults that no single key shows.
-fn check_listeners(config: &Config, faults: &mut Vec<Fault>) {
-    for (index, listener) in config.listeners.iter().enumerate() {
-        if config.listeners.iter().take(index).any(|other| other.name == listener.name) {
-            let message = format!("{:?} is the name of another listener too", listener.name);
-            faults.push(Fault { key: format!("listeners[{index}].name"), message });
-        }
-    }
-    faults.extend(config.anonymous_fault());
-}
-
 impl Config {
+    /// What works and is unwise: private keys that others on the machine can read.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<Fault> {
+        listeners::warnings(self)
+    }
+
+    /// A master key that is given and can't be used.
+    #[must_use]
+    pub fn secret_fault(&self) -> Option<Fault> {
+        let in_environment = std::env::var_os(provision::MASTER_KEY).is_some_and(|text| !text.is_empty());
+        // One that isn't given is made at the first start; looking must not make it.
+        if !in_environment && self.master_key_file.is_none() {
+            return None;
+        }
+        let error = provision::master_key(&self.data, self.master_key_file.as_deref()).err()?;
+        Some(Fault { key: "master_key_file".to_owned(), message: error.to_string() })
+    }
+
     /// `anonymous` with a listener that others can reach.
     #[must_use]
     pub fn anonymous_fault(&self) -> Option<Fault> {
@@ -334,57 +347,4 @@ fn limits(section: &mut Section<'_>, limits: &mut Limits) {
     section.integer("retained_messages_max", &mut limits.retained_messages_max, 0..=u64::MAX);
     section.integer("retained_bytes_max", &mut limits.retained_bytes_max, 0..=u64::MAX);
     section.integer("batch_bytes_high", &mut limits.batch_bytes_high, 1 << 16..=1 << 30);
-}
-
-fn listener(section: &mut Section<'_>) -> Listener {
-    let kinds = [Kind::Mqtt, Kind::Mqtts, Kind::Ws, Kind::Wss].map(|kind| (kind.as_str(), kind));
-    let mut listener = Listener::plain(Kind::Mqtt, SocketAddr::from(([127, 0, 0, 1], 1883)));
-    section.choice("kind", &mut listener.kind, &kinds);
-    listener.name = listener.kind.as_str().to_owned();
-    section.text("name", &mut listener.name);
-    section.required("address");
-    section.parsed("address", &mut listener.address, "an address such as \"0.0.0.0:1883\"");
-    section.texts("paths", &mut listener.paths);
-    section.boolean("proxy_protocol", &mut listener.proxy_protocol);
-    let speaks_tls = listener.kind.is_tls();
-    section.section("tls", |section| {
-        if !speaks_tls {
-            section.fault("", "this kind of listener speaks no TLS; use kind mqtts or wss");
-        }
-        listener.tls = Some(tls(section));
-    });
-    listener
-}
-
-fn tls(section: &mut Section<'_>) -> TlsSettings {
-    let mut tls = TlsSettings {
-        certificates: Vec::new(),
-        client_auth: ClientAuth::None,
-        client_ca_files: Vec::new(),
-        crl_files: Vec::new(),
-        min_version: TlsVersion::V1_2,
-    };
-    section.sections("certificates", |sections| {
-        for section in sections {
-            let mut certificate = CertificateSettings { chain_file: PathBuf::new(), key_file: PathBuf::new() };
-            section.required("chain_file");
-            section.required("key_file");
-            section.existing_file("chain_file", &mut certificate.chain_file);
-            section.existing_file("key_file", &mut certificate.key_file);
-            tls.certificates.push(certificate);
-        }
-    });
-    if tls.certificates.is_empty() {
-        section.fault("certificates", "needs at least one [[listeners.tls.certificates]] with chain_file and key_file");
-    }
-    let auths = &[("none", ClientAuth::None), ("optional", ClientAuth::Optional), ("required", ClientAuth::Required)];
-    section.choice("client_auth", &mut tls.client_auth, auths);
-    section.existing_files("client_ca_files", &mut tls.client_ca_files);
-    section.existing_files("crl_files", &mut tls.crl_files);
-    section.choice("min_version", &mut tls.min_version, &[("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)]);
-    if tls.client_auth != ClientAuth::None && tls.client_ca_files.is_empty() {
-        section
-            .fault("client_ca_files", "must name the authorities of client certificates when client_auth isn't none");
-    }
-    tls
 }

@@ -1,7 +1,7 @@
 //! Reads a TOML table key by key and collects what is wrong, instead of stopping at the first fault.
 
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -12,19 +12,25 @@ use super::Fault;
 /// Keys that had another name once: the old, dotted, and the new.
 const RENAMED: &[(&str, &str)] = &[];
 
+/// Letters that a misspelt key may differ in from the one that is suggested.
+const TYPOS_MAX: usize = 2;
+
 /// A table, of which what was read is taken out; what is left at the end is unknown.
 pub(super) struct Section<'a> {
     table: Table,
     prefix: String,
+    /// Every key that was asked for, whether it is there or not.
+    known: Vec<String>,
     faults: &'a mut Vec<Fault>,
 }
 
 impl<'a> Section<'a> {
     pub(super) fn new(table: Table, prefix: String, faults: &'a mut Vec<Fault>) -> Self {
-        Self { table, prefix, faults }
+        Self { table, prefix, known: Vec::new(), faults }
     }
 
-    fn name(&self, key: &str) -> String {
+    /// Its dotted name.
+    pub(super) fn name(&self, key: &str) -> String {
         match (self.prefix.as_str(), key) {
             (prefix, "") => prefix.to_owned(),
             ("", key) => key.to_owned(),
@@ -37,26 +43,49 @@ impl<'a> Section<'a> {
         self.faults.push(Fault { key, message: message.into() });
     }
 
+    /// A fault of a key whose dotted name was taken with [`Section::name`].
+    pub(super) fn fault_at(&mut self, key: String, message: impl Into<String>) {
+        self.faults.push(Fault { key, message: message.into() });
+    }
+
     /// Every key that nobody asked for is a fault.
     pub(super) fn finish(&mut self) {
         for (key, _) in std::mem::take(&mut self.table) {
             let name = self.name(&key);
-            match RENAMED.iter().find(|(old, _)| *old == name) {
-                Some((_, new)) => self.fault(&key, format!("is now called {new}")),
-                None => self.fault(&key, "is no key of this configuration"),
-            }
+            let message = match RENAMED.iter().find(|(old, _)| *old == name) {
+                Some((_, new)) => format!("is now called {new}"),
+                None => self.unknown(&key),
+            };
+            self.fault(&key, message);
         }
+    }
+
+    fn unknown(&self, key: &str) -> String {
+        let nearest = self.known.iter().map(|known| (distance(key, known), known)).min();
+        match nearest {
+            Some((typos, known)) if typos <= TYPOS_MAX => format!("is no key of this configuration; is it {known}?"),
+            Some(_) => {
+                format!("is no key of this configuration; remove it. The keys here are {}", self.known.join(", "))
+            }
+            None => "is no key of this configuration; remove it".to_owned(),
+        }
+    }
+
+    /// Takes a value out, and remembers that its key is known.
+    fn remove(&mut self, key: &str) -> Option<Value> {
+        self.known.push(key.to_owned());
+        self.table.remove(key)
     }
 
     pub(super) fn required(&mut self, key: &str) {
         if !self.table.contains_key(key) {
-            self.fault(key, "is missing");
+            self.fault(key, "is missing; it has no default");
         }
     }
 
     /// Takes a value; `None` from `read` means that it is of the wrong kind.
     fn take<T>(&mut self, key: &str, into: &mut T, expected: &str, read: impl FnOnce(&Value) -> Option<T>) {
-        let Some(value) = self.table.remove(key) else { return };
+        let Some(value) = self.remove(key) else { return };
         match read(&value) {
             Some(value) => *into = value,
             None => self.fault(key, format!("must be {expected}; it is {value}")),
@@ -73,10 +102,13 @@ impl<'a> Section<'a> {
         });
     }
 
-    pub(super) fn texts(&mut self, key: &str, into: &mut Vec<String>) {
+    /// Says whether there is such a key.
+    pub(super) fn texts(&mut self, key: &str, into: &mut Vec<String>) -> bool {
+        let present = self.table.contains_key(key);
         self.take(key, into, "a list of texts", |value| {
             value.as_array()?.iter().map(|item| item.as_str().map(str::to_owned)).collect()
         });
+        present
     }
 
     pub(super) fn path(&mut self, key: &str, into: &mut PathBuf) {
@@ -89,27 +121,11 @@ impl<'a> Section<'a> {
         });
     }
 
-    pub(super) fn existing_file(&mut self, key: &str, into: &mut PathBuf) {
-        self.path(key, into);
-        self.check_file(key, into);
-    }
-
-    pub(super) fn existing_files(&mut self, key: &str, into: &mut Vec<PathBuf>) {
-        let mut texts = Vec::new();
-        self.texts(key, &mut texts);
-        *into = texts.into_iter().map(PathBuf::from).collect();
-        for file in into {
-            self.check_file(key, file);
-        }
-    }
-
-    fn check_file(&mut self, key: &str, file: &Path) {
-        if file.as_os_str().is_empty() {
-            return;
-        }
-        if let Err(error) = std::fs::File::open(file) {
-            self.fault(key, format!("{} can't be read: {error}", file.display()));
-        }
+    pub(super) fn paths(&mut self, key: &str, into: &mut Vec<PathBuf>) {
+        self.take(key, into, "a list of paths", |value| {
+            let path = |item: &Value| item.as_str().filter(|text| !text.is_empty()).map(PathBuf::from);
+            value.as_array()?.iter().map(path).collect()
+        });
     }
 
     /// An integer of any width, within a range.
@@ -146,7 +162,7 @@ impl<'a> Section<'a> {
     /// A table within this one, if it is there.
     pub(super) fn section(&mut self, key: &str, read: impl FnOnce(&mut Section<'_>)) {
         let name = self.name(key);
-        match self.table.remove(key) {
+        match self.remove(key) {
             None => {}
             Some(Value::Table(table)) => {
                 let mut section = Section::new(table, name, self.faults);
@@ -160,7 +176,7 @@ impl<'a> Section<'a> {
     /// A list of tables within this one, if it is there.
     pub(super) fn sections(&mut self, key: &str, read: impl FnOnce(&mut [Section<'_>])) {
         let name = self.name(key);
-        let tables = match self.table.remove(key) {
+        let tables = match self.remove(key) {
             None => return,
             Some(Value::Array(items)) => items.into_iter().map(|item| Table::try_from(item).ok()).collect(),
             Some(_) => None,
@@ -182,4 +198,19 @@ impl<'a> Section<'a> {
         drop(sections);
         self.faults.extend(found.into_iter().flatten());
     }
+}
+
+/// Letters to insert, to remove or to replace that make `a` of `b`.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (index, letter) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], index + 1);
+        for (column, other) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(letter != *other);
+            diagonal = row[column + 1];
+            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[b.len()]
 }

@@ -9,14 +9,30 @@ fn nothing_is_the_default() {
     assert_eq!(Config::parse(""), Ok(Config::default()));
 }
 
+/// The example, as it stands in the repository.
+const EXAMPLE: &str = include_str!("../../../deploy/turnpike.toml");
+
 #[test]
 fn the_example_says_the_defaults() {
-    let text = include_str!("../../../deploy/turnpike.toml");
-    assert_eq!(Config::parse(text), Ok(Config { shards: Config::default().shards, ..Config::default() }));
+    let config = Config::parse(EXAMPLE).expect("valid");
+    assert_eq!(config, Config { shards: Config::default().shards, ..Config::default() });
     // Every key stands in it, in force or as a comment.
-    let limits = format!("{:?}", Limits::default());
+    let limits = format!("{:?} {:?}", Limits::default(), TransportLimits::default());
     for key in limits.split(['{', ',']).filter_map(|field| field.trim().split_once(':')).map(|(key, _)| key) {
-        assert!(text.contains(&format!("{key} =")), "{key} isn't in the example");
+        assert!(EXAMPLE.contains(&format!("\n{key} = ")), "{key} isn't in the example");
+    }
+}
+
+#[test]
+fn what_the_example_has_as_a_comment_is_good_too() {
+    let is_setting =
+        |line: &&str| line.starts_with("[") || line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '));
+    let uncommented = |line| str::strip_prefix(line, "# ").filter(is_setting).unwrap_or(line);
+    let text: Vec<&str> = EXAMPLE.lines().map(uncommented).collect();
+    assert_ne!(text, EXAMPLE.lines().collect::<Vec<_>>());
+    // The files that it names are not on this machine; nothing else may be wrong.
+    for fault in Config::parse(&text.join("\n")).expect_err("no such files") {
+        assert!(fault.message.contains("No such file"), "{fault:?}");
     }
 }
 
@@ -90,4 +106,82 @@ fn broken_toml_is_one_fault_with_its_line() {
     let faults = Config::parse("a = [").expect_err("a fault");
     assert_eq!(faults.len(), 1);
     assert!(faults.iter().all(|fault| fault.message.contains("line 1")), "{faults:?}");
+}
+
+#[test]
+fn a_misspelt_key_is_told_the_right_one() {
+    let faults = Config::parse("[limits]\nrecieve_max = 5\n[log]\ncolour = 1\n").expect_err("faults");
+    let messages: Vec<&str> = faults.iter().map(|fault| fault.message.as_str()).collect();
+    assert!(messages.iter().any(|message| message.contains("is it receive_max?")), "{messages:?}");
+    assert!(messages.iter().any(|message| message.contains("format, level")), "{messages:?}");
+}
+
+#[test]
+fn listeners_that_could_not_start_are_faults() {
+    let text = "
+        [log]
+        level = \"inof\"
+        [[listeners]]
+        name = \"front door\"
+        address = \"127.0.0.1:1883\"
+        paths = [\"/mqtt\"]
+        [[listeners]]
+        kind = \"ws\"
+        address = \"127.0.0.1:1883\"
+        paths = []
+        [[listeners]]
+        kind = \"wss\"
+        address = \"127.0.0.1:18083\"
+        paths = [\"mqtt\"]
+    ";
+    let mut found = keys(text);
+    found.sort();
+    let mut expected = [
+        "log.level",
+        "listeners[0].name",
+        "listeners[0].paths",
+        "listeners[1].paths",
+        "listeners[1].address",
+        "listeners[2].paths",
+        "listeners[2].address",
+    ];
+    expected.sort_unstable();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn files_of_tls_are_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let made = crate::pki::development(folder.path()).expect("made");
+    let (chain, key, ca) = (&made.server.chain_file, &made.server.key_file, &made.ca);
+    let listener = |chain: &Path, key: &Path, rest: &str| {
+        format!(
+            "[[listeners]]\nkind = \"mqtts\"\naddress = \"127.0.0.1:0\"\n[listeners.tls]\n{rest}\n\
+             [[listeners.tls.certificates]]\nchain_file = {chain:?}\nkey_file = {key:?}\n"
+        )
+    };
+    let config = Config::parse(&listener(chain, key, "")).expect("valid");
+    assert_eq!(config.warnings(), []);
+    let open = folder.path().join("open.key");
+    std::fs::copy(key, &open).expect("copied");
+    std::fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o644)).expect("changed");
+    let config = Config::parse(&listener(chain, &open, "")).expect("valid");
+    assert_eq!(config.warnings().len(), 1);
+    // Another certificate's key; no certificate at all; authorities that are none.
+    let rest = format!("client_auth = \"required\"\nclient_ca_files = [{open:?}]");
+    assert_eq!(keys(&listener(ca, key, "")), ["listeners[0].tls.certificates[0].key_file"]);
+    assert_eq!(keys(&listener(key, key, "")), ["listeners[0].tls.certificates[0].chain_file"]);
+    assert_eq!(keys(&listener(chain, key, &rest)), ["listeners[0].tls.client_ca_files"]);
+}
+
+#[test]
+fn a_master_key_that_others_can_read_is_a_fault() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("master-key");
+    let text = format!("master_key_file = {file:?}\n");
+    assert_eq!(keys(&text), ["master_key_file"]);
+    crate::pki::write_secret(&file, "ab".repeat(32).as_bytes()).expect("written");
+    assert!(Config::parse(&text).is_ok());
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o644)).expect("changed");
+    assert_eq!(keys(&text), ["master_key_file"]);
 }
