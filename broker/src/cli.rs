@@ -1,9 +1,13 @@
 //! The command line.
 
+mod credential;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+
+pub use credential::Credential;
 
 use crate::config::{Config, Faults, Kind, Listener};
 
@@ -63,29 +67,6 @@ pub struct Serve {
     pub anonymous: bool,
 }
 
-/// Options of `credential`.
-#[derive(Args, Debug)]
-pub struct Credential {
-    /// native or aliyun.
-    #[arg(long)]
-    pub profile: turnpike_authz::profile::Profile,
-    /// Product key.
-    #[arg(long)]
-    pub product: String,
-    /// Device name.
-    #[arg(long)]
-    pub device: String,
-    /// The device's secret; better given by the environment, which others on the machine don't see.
-    #[arg(long, env = "TURNPIKE_DEVICE_SECRET", hide_env_values = true)]
-    pub secret: String,
-    /// Client id; for aliyun what stands before the first `|`.
-    #[arg(long)]
-    pub client_id: Option<String>,
-    /// As one JSON object.
-    #[arg(long)]
-    pub json: bool,
-}
-
 impl Serve {
     /// The configuration: the file's, and what the flags say instead.
     ///
@@ -110,14 +91,9 @@ impl Serve {
             config.http = self.http;
         }
         config.anonymous |= self.anonymous;
-        match config.anonymous_fault() {
-            Some(fault) => Err(Faults { file: self.fault_place(), faults: vec![fault] }),
-            None => Ok(config),
-        }
-    }
-
-    fn fault_place(&self) -> PathBuf {
-        self.config.clone().unwrap_or_else(|| PathBuf::from("command line"))
+        // What was in the file was good: whatever is wrong now, the flags have made so.
+        let faults = config.faults();
+        if faults.is_empty() { Ok(config) } else { Err(Faults { file: PathBuf::from("command line"), faults }) }
     }
 }
 

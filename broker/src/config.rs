@@ -280,8 +280,7 @@ impl Config {
             config.listeners = sections.iter_mut().map(listeners::listener).collect();
         });
         root.finish();
-        listeners::check_together(&config, &mut faults);
-        faults.extend(config.secret_fault());
+        faults.extend(config.faults());
         if faults.is_empty() { Ok(config) } else { Err(faults) }
     }
 }
@@ -293,9 +292,41 @@ impl Config {
         listeners::warnings(self)
     }
 
-    /// A master key that is given and can't be used.
+    /// Keys, other than those of listeners, in which this one differs from `running` and which only a restart takes over.
     #[must_use]
-    pub fn secret_fault(&self) -> Option<Fault> {
+    pub fn restart_needed(&self, running: &Self) -> Vec<&'static str> {
+        [
+            ("data", self.data != running.data),
+            ("shards", self.shards != running.shards),
+            ("anonymous", self.anonymous != running.anonymous),
+            ("sys_interval_s", self.sys_interval != running.sys_interval),
+            ("drain_timeout_s", self.drain_timeout != running.drain_timeout),
+            ("master_key_file", self.master_key_file != running.master_key_file),
+            ("nonces_max", self.nonces_max != running.nonces_max),
+            ("http", self.http != running.http),
+            ("log", (self.log_format, &self.log_level) != (running.log_format, &running.log_level)),
+            (
+                "store",
+                (self.engine, self.commit, self.free_bytes_min)
+                    != (running.engine, running.commit, running.free_bytes_min),
+            ),
+        ]
+        .into_iter()
+        .filter_map(|(key, differs)| differs.then_some(key))
+        .collect()
+    }
+
+    /// What no single key shows to be wrong. Of a configuration that was read it has been asked already.
+    #[must_use]
+    pub fn faults(&self) -> Vec<Fault> {
+        let mut faults = listeners::check_together(self);
+        faults.extend(self.anonymous_fault());
+        faults.extend(self.master_key_fault());
+        faults
+    }
+
+    /// A master key that is given and can't be used.
+    fn master_key_fault(&self) -> Option<Fault> {
         let in_environment = std::env::var_os(provision::MASTER_KEY).is_some_and(|text| !text.is_empty());
         // One that isn't given is made at the first start; looking must not make it.
         if !in_environment && self.master_key_file.is_none() {
@@ -306,8 +337,7 @@ impl Config {
     }
 
     /// `anonymous` with a listener that others can reach.
-    #[must_use]
-    pub fn anonymous_fault(&self) -> Option<Fault> {
+    fn anonymous_fault(&self) -> Option<Fault> {
         let open = self.listeners.iter().find(|listener| !listener.address.ip().is_loopback())?;
         self.anonymous.then(|| Fault {
             key: "anonymous".to_owned(),

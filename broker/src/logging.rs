@@ -39,7 +39,11 @@ pub fn start(format: LogFormat, level: &str) -> Result<(), String> {
 pub fn filter(level: &str) -> Result<EnvFilter, String> {
     // The filter would take a misspelt level for the name of a crate, log that crate alone, and so nothing.
     let is_bare = |part: &&str| !part.contains(['=', '[']);
-    let misspelt = level.split(',').map(str::trim).filter(is_bare).find(|part| part.parse::<LevelFilter>().is_err());
+    let misspelt = level
+        .split(',')
+        .map(str::trim)
+        .filter(is_bare)
+        .find(|part| part.is_empty() || part.parse::<LevelFilter>().is_err());
     let expected = "must be off, error, warn, info, debug or trace, or for parts such as \"info,turnpike=debug\"";
     if let Some(part) = misspelt {
         return Err(format!("{expected}; {part:?} is no level"));

@@ -5,12 +5,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use turnpike::cli::{Cli, Command, Credential, Serve};
-use turnpike::config::Config;
-use turnpike::{logging, provision, run};
-use turnpike_authz::Credentials;
-use turnpike_authz::credential::Request;
-use turnpike_authz::profile::SignMethod;
-use turnpike_authz::secret::Secret;
+use turnpike::config::{Config, Fault};
+use turnpike::{logging, run};
 
 /// The numbers in README were measured with it; others have not been compared yet.
 #[global_allocator]
@@ -61,6 +57,9 @@ fn refuse(fault: &dyn std::fmt::Display) -> ExitCode {
 fn check(file: &std::path::Path) -> ExitCode {
     match Config::load(file) {
         Ok(config) => {
+            for Fault { key, message } in config.warnings() {
+                eprintln!("{}: {key}: warning: {message}", file.display());
+            }
             println!("{}: no faults; {} listeners", file.display(), config.listeners.len());
             ExitCode::SUCCESS
         }
@@ -69,33 +68,11 @@ fn check(file: &std::path::Path) -> ExitCode {
 }
 
 fn credential(options: &Credential) -> ExitCode {
-    let secret = match Secret::new(options.secret.as_bytes()) {
-        Ok(secret) => secret,
-        Err(error) => return refuse(&error),
-    };
-    let nonce = hex::encode(provision::random::<12>());
-    let made = Credentials::make(
-        options.profile,
-        &Request {
-            product: &options.product,
-            device: &options.device,
-            secret: &secret,
-            client_id: options.client_id.as_deref(),
-            timestamp_ms: std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_millis() as u64),
-            nonce: &nonce,
-            method: SignMethod::Sha256,
-        },
-    );
-    print_credentials(&made, options.json);
-    ExitCode::SUCCESS
-}
-
-fn print_credentials(made: &Credentials, json: bool) {
-    let Credentials { client_id, user_name, password } = made;
-    if json {
-        println!("{}", serde_json::json!({ "client_id": client_id, "user_name": user_name, "password": password }));
-    } else {
-        println!("client id: {client_id}\nuser name: {user_name}\npassword: {password}\n");
-        println!("mosquitto_pub -i '{client_id}' -u '{user_name}' -P '{password}' -t … -m …");
+    match options.make(std::io::stdin()) {
+        Ok(made) => {
+            println!("{}", options.text(&made));
+            ExitCode::SUCCESS
+        }
+        Err(faults) => refuse(&faults),
     }
 }

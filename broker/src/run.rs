@@ -1,5 +1,6 @@
 //! From a configuration to a running broker, and to its end.
 
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,13 +9,13 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 use turnpike_authz::Gatekeeper;
 use turnpike_authz::plan::Change;
-use turnpike_authz::registry::Registry;
+use turnpike_authz::registry::{RecordError, Registry};
 use turnpike_store::Store;
 use turnpike_store::embedded::{EmbeddedStore, Options};
 use turnpike_store::memory::MemoryStore;
 
 use crate::cli::Serve;
-use crate::config::{Config, Engine, Faults, Kind};
+use crate::config::{Config, Engine, Fault, Faults, Kind};
 use crate::http::{self, Api};
 use crate::server::{Control, Server, ServerParts};
 use crate::{pki, provision, sys};
@@ -24,7 +25,12 @@ use crate::{pki, provision, sys};
 /// # Errors
 /// Whatever keeps the broker from starting.
 pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
-    std::fs::create_dir_all(&config.data)
+    warn(config);
+    // Messages of devices are in it, in clear.
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&config.data)
         .with_context(|| format!("the data folder {} can't be made", config.data.display()))?;
     // Before anything is open, so that a signal during the start isn't lost.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("signals can't be handled")?;
@@ -37,32 +43,16 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
     let gate = Arc::new(if config.anonymous { gate.open_to_all() } else { gate });
     let development = development(config)?;
     let (server, damaged) = start(config, development.as_ref(), &gate, store)?;
-    let control = server.control();
-    if let Some(error) = damaged {
+    // From here on there is something to put down in good order, whatever goes wrong.
+    if let Err(error) = open(config, &server, &gate, damaged) {
         server.drain(config.drain_timeout);
-        return Err(error.into());
+        return Err(error);
     }
-    if let Err(error) = gate.check_key() {
-        server.drain(config.drain_timeout);
-        return Err(error).context("the registry was sealed under another master key");
-    }
-    sweep(&control, &gate);
-    provision_demo(&control, &gate);
-    for (listener, (name, address)) in config.listeners.iter().zip(server.addresses()) {
-        tracing::info!(name, kind = listener.kind.as_str(), %address, "listening");
-    }
-    if let Some(address) = config.http {
-        let token = provision::admin_token(&config.data)?;
-        let bound = http::serve(address, Api::new(control.clone(), Arc::clone(&gate), &token))
-            .with_context(|| format!("the HTTP API can't listen on {address}"))?;
-        tracing::info!(name = "http", kind = "http", address = %bound, "listening");
-    }
-    sys::start(control.clone(), config.sys_interval).context("a thread can't be started")?;
     tell_demo(config, &server, development.as_ref(), &gate);
     tracing::info!(data = %config.data.display(), shards = config.shards, anonymous = config.anonymous, "serving");
     for signal in &mut signals {
         match signal {
-            SIGHUP => reload(options, &control, development.as_ref()),
+            SIGHUP => reload(options, config, &server.control()),
             _ => break,
         }
     }
@@ -70,6 +60,27 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
     let whole = server.drain(config.drain_timeout);
     tracing::info!(whole, "ended");
     Ok(whole)
+}
+
+/// What comes after the data plane: the registry's own affairs, the addresses, the HTTP API, `$SYS`.
+fn open(config: &Config, server: &Server, gate: &Arc<Gatekeeper>, damaged: Option<RecordError>) -> anyhow::Result<()> {
+    let control = server.control();
+    if let Some(error) = damaged {
+        return Err(error).context("the registry can't be read");
+    }
+    gate.check_key().context("the registry was sealed under another master key")?;
+    sweep(&control, gate);
+    provision_demo(&control, gate);
+    for (listener, (name, address)) in config.listeners.iter().zip(server.addresses()) {
+        tracing::info!(%name, kind = %listener.kind.as_str(), %address, "listening");
+    }
+    if let Some(address) = config.http {
+        let token = provision::admin_token(&config.data)?;
+        let bound = http::serve(address, Api::new(control.clone(), Arc::clone(gate), &token))
+            .with_context(|| format!("the HTTP API can't listen on {address}"))?;
+        tracing::info!(name = %"http", kind = %"http", address = %bound, "listening");
+    }
+    sys::start(control, config.sys_interval).context("a thread can't be started")
 }
 
 fn open_store(config: &Config) -> anyhow::Result<Box<dyn Store>> {
@@ -95,7 +106,7 @@ fn start(
     development: Option<&pki::Development>,
     gate: &Arc<Gatekeeper>,
     store: Box<dyn Store>,
-) -> anyhow::Result<(Server, Option<turnpike_authz::registry::RecordError>)> {
+) -> anyhow::Result<(Server, Option<RecordError>)> {
     let registry = Arc::clone(gate.registry());
     let damaged = Arc::new(std::sync::OnceLock::new());
     let found = Arc::clone(&damaged);
@@ -172,22 +183,39 @@ fn tell_demo(config: &Config, server: &Server, development: Option<&pki::Develop
     }
 }
 
+fn warn(config: &Config) {
+    for Fault { key, message } in config.warnings() {
+        tracing::warn!(key, "{message}");
+    }
+}
+
 /// Reads configuration and certificates again. If anything is wrong, everything stays as it is.
-fn reload(options: &Serve, control: &Control, development: Option<&pki::Development>) {
+fn reload(options: &Serve, running: &Config, control: &Control) {
     let config = match options.configure() {
         Ok(config) => config,
         Err(Faults { file, faults }) => {
-            for fault in faults {
-                tracing::error!(file = %file.display(), key = fault.key, "not reloaded: {}", fault.message);
+            for Fault { key, message } in faults {
+                tracing::error!(file = %file.display(), key, "not reloaded: {message}");
             }
             return;
         }
     };
-    let certificate = development.map(|development| &development.server);
+    warn(&config);
+    let development = match development(&config) {
+        Ok(development) => development,
+        Err(error) => return tracing::error!("not reloaded: {error:#}"),
+    };
+    let certificate = development.as_ref().map(|development| &development.server);
     let listeners: Vec<_> = config.listeners.iter().map(|listener| listener.settings(certificate)).collect();
-    match control.reload(&listeners, config.limits, config.transport) {
-        Ok(restart) if restart.is_empty() => tracing::info!("reloaded"),
-        Ok(restart) => tracing::warn!(listeners = restart.join(", "), "reloaded; some listeners need a restart"),
+    match control.reload(&listeners, config.limits.clone(), config.transport) {
+        Ok(listeners) => {
+            let keys = config.restart_needed(running);
+            if listeners.is_empty() && keys.is_empty() {
+                return tracing::info!("reloaded");
+            }
+            let (listeners, keys) = (listeners.join(", "), keys.join(", "));
+            tracing::warn!(listeners, keys, "reloaded; some of what has changed needs a restart");
+        }
         Err(faults) => faults.iter().for_each(|fault| tracing::error!("not reloaded: {fault}")),
     }
 }

@@ -116,7 +116,8 @@ fn check_files(section: &mut Section<'_>, tls: &TlsSettings, websocket: bool, fi
 }
 
 /// Faults that no single listener shows.
-pub(super) fn check_together(config: &Config, faults: &mut Vec<Fault>) {
+pub(super) fn check_together(config: &Config) -> Vec<Fault> {
+    let mut faults = Vec::new();
     for (index, listener) in config.listeners.iter().enumerate() {
         let before = config.listeners.get(..index).unwrap_or_default();
         if before.iter().any(|other| other.name == listener.name) {
@@ -129,7 +130,7 @@ pub(super) fn check_together(config: &Config, faults: &mut Vec<Fault>) {
             faults.push(Fault { key: format!("listeners[{index}].address"), message });
         }
     }
-    faults.extend(config.anonymous_fault());
+    faults
 }
 
 /// Private keys that any user of the machine can read.

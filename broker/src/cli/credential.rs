@@ -1,0 +1,120 @@
+//! `turnpike credential`: what a device logs in with, ready to paste.
+
+use std::io::{IsTerminal, Read};
+
+use clap::Args;
+use turnpike_authz::Credentials;
+use turnpike_authz::credential::Request;
+use turnpike_authz::names::{DeviceName, ProductKey};
+use turnpike_authz::profile::{Profile, SignMethod};
+use turnpike_authz::secret::Secret;
+
+use crate::provision;
+
+/// Bytes of standard input that are read for a secret; more than any secret has, so that one too long is told so.
+const INPUT_BYTES_MAX: u64 = 4096;
+
+/// Options of `credential`.
+#[derive(Args, Debug)]
+pub struct Credential {
+    /// native (good once, within ten minutes) or aliyun (good until the secret is changed).
+    #[arg(long)]
+    pub profile: Profile,
+    /// Product key.
+    #[arg(long)]
+    pub product: String,
+    /// Device name.
+    #[arg(long)]
+    pub device: String,
+    /// The device's secret; better given by the environment or on standard input, which others on the machine don't see.
+    #[arg(long, env = "TURNPIKE_DEVICE_SECRET", hide_env_values = true)]
+    pub secret: Option<String>,
+    /// Client id, `{product}.{device}` if not given; for aliyun what stands before the first `|`.
+    #[arg(long)]
+    pub client_id: Option<String>,
+    /// As one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Credential {
+    /// The credentials. Without a secret in flag or environment it is read from `input`.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the options, a line each.
+    pub fn make(&self, input: impl Read + IsTerminal) -> Result<Credentials, String> {
+        let mut faults = Vec::new();
+        faults.extend(ProductKey::parse(&self.product).err().map(|error| format!("--product: {error}")));
+        faults.extend(DeviceName::parse(&self.device).err().map(|error| format!("--device: {error}")));
+        if self.profile == Profile::Aliyun && self.client_id.as_ref().is_some_and(|id| id.contains('|')) {
+            faults.push("--client-id: is what stands before the first |; the rest is added".to_owned());
+        }
+        let secret = self.secret(input).map_err(|error| faults.push(error)).ok();
+        let (Some(secret), true) = (secret, faults.is_empty()) else { return Err(faults.join("\n")) };
+        let nonce = hex::encode(provision::random::<12>());
+        let since = std::time::SystemTime::UNIX_EPOCH.elapsed();
+        Ok(Credentials::make(
+            self.profile,
+            &Request {
+                product: &self.product,
+                device: &self.device,
+                secret: &secret,
+                client_id: self.client_id.as_deref(),
+                timestamp_ms: since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
+                nonce: &nonce,
+                method: SignMethod::Sha256,
+            },
+        ))
+    }
+
+    fn secret(&self, input: impl Read + IsTerminal) -> Result<Secret, String> {
+        let text = match &self.secret {
+            Some(text) => text.clone(),
+            // Typed in, it would stand on the screen.
+            None if input.is_terminal() => {
+                return Err("--secret: is missing; give it here, in TURNPIKE_DEVICE_SECRET or on standard input".into());
+            }
+            None => {
+                let mut text = String::new();
+                let read = input.take(INPUT_BYTES_MAX).read_to_string(&mut text);
+                read.map_err(|error| format!("the secret can't be read from standard input: {error}"))?;
+                // The end of a line isn't the secret's.
+                text.trim_end_matches(['\r', '\n']).to_owned()
+            }
+        };
+        Secret::new(text.as_bytes()).map_err(|error| format!("the secret: {error}"))
+    }
+
+    /// As the command prints them.
+    #[must_use]
+    pub fn text(&self, made: &Credentials) -> String {
+        let Credentials { client_id, user_name, password } = made;
+        let topic = format!("dev/{}/{}/up/hello", self.product, self.device);
+        let [id, user, pass, topic] = [client_id, user_name, password, &topic].map(|text| quoted(text));
+        let publish =
+            format!("mosquitto_pub -h 127.0.0.1 -p 1883 -i {id} -u {user} -P {pass} -q 1 -t {topic} -m hello");
+        if self.json {
+            let fields = serde_json::json!({
+                "client_id": client_id, "user_name": user_name, "password": password, "mosquitto_pub": publish,
+            });
+            return fields.to_string();
+        }
+        format!("client id: {client_id}\nuser name: {user_name}\npassword: {password}\n\n{publish}")
+    }
+}
+
+/// As a shell takes it for one word, whatever is in it.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_takes_it_for_one_word() {
+        assert_eq!(quoted("a|b;c"), "'a|b;c'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+    }
+}
