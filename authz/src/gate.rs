@@ -16,10 +16,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use turnpike_core::clock::Now;
-use turnpike_core::gate::{Attempt, ChallengeState, DeviceIdentity, Gate, Principal, Verdict};
+use turnpike_core::gate::{Admission, Attempt, ChallengeState, DeviceIdentity, Gate, Principal, Verdict};
 use turnpike_mqtt::{TopicFilter, TopicName};
 
 use crate::nonce::{Nonces, Use, WINDOW_MS};
+use crate::people::People;
 use crate::policy;
 use crate::profile::{self, Claim, Profile};
 use crate::refusal::Refusal;
@@ -38,6 +39,7 @@ pub struct Gatekeeper {
     registry: Arc<Registry>,
     key: MasterKey,
     nonces: Nonces,
+    people: Arc<People>,
     /// Lets everybody in, and do everything.
     anonymous: bool,
     /// What an unknown device is checked against, so that it costs what a known one costs.
@@ -57,6 +59,7 @@ impl Gatekeeper {
             registry,
             key,
             nonces: Nonces::new(nonces_max),
+            people: Arc::default(),
             anonymous: false,
             decoy,
             refusals: std::array::from_fn(|_| AtomicU64::new(0)),
@@ -79,6 +82,18 @@ impl Gatekeeper {
     #[must_use]
     pub fn master_key(&self) -> &MasterKey {
         &self.key
+    }
+
+    /// With users and services.
+    #[must_use]
+    pub fn with_people(self, people: Arc<People>) -> Self {
+        Self { people, ..self }
+    }
+
+    /// Users and services.
+    #[must_use]
+    pub fn people(&self) -> &Arc<People> {
+        &self.people
     }
 
     /// How often each refusal happened.
@@ -143,7 +158,7 @@ impl Gatekeeper {
 
     fn verdict(&self, result: Result<Principal, Refusal>) -> Verdict {
         match result {
-            Ok(principal) => Verdict::Granted { principal, data: None },
+            Ok(principal) => granted(principal, None),
             Err(refusal) => self.refuse(refusal),
         }
     }
@@ -160,6 +175,10 @@ fn admit(product_key: &str, name: &str, found: &Found, profile: Profile) -> Resu
     Ok(principal(product_key, name))
 }
 
+fn granted(principal: Principal, until_ms: Option<u64>) -> Verdict {
+    Verdict::Granted(Admission { principal, data: None, client_id: None, until_ms })
+}
+
 fn principal(product: &str, device: &str) -> Principal {
     Principal::Device(Arc::new(DeviceIdentity { product: product.into(), device: device.into() }))
 }
@@ -169,7 +188,7 @@ impl Gate for Gatekeeper {
         if self.anonymous {
             return match attempt.enhanced {
                 Some(_) => self.refuse(Refusal::BadMethod),
-                None => Verdict::Granted { principal: Principal::Anonymous, data: None },
+                None => granted(Principal::Anonymous, None),
             };
         }
         if let Some((method, _)) = attempt.enhanced {
@@ -198,6 +217,8 @@ impl Gate for Gatekeeper {
             Principal::Broker => true,
             Principal::Anonymous => self.anonymous,
             Principal::Device(identity) => policy::may_publish(&identity.product, &identity.device, topic.as_str()),
+            Principal::User(user) => self.people.user_may_publish(user, topic.as_str()),
+            Principal::Service(service) => self.people.service_may_publish(service, topic.as_str()),
         }
     }
 
@@ -206,6 +227,8 @@ impl Gate for Gatekeeper {
             Principal::Broker => true,
             Principal::Anonymous => self.anonymous,
             Principal::Device(identity) => policy::may_subscribe(&identity.product, &identity.device, filter.as_str()),
+            Principal::User(user) => self.people.user_may_subscribe(user, filter.as_str()),
+            Principal::Service(service) => self.people.service_may_subscribe(service, filter.as_str()),
         }
     }
 
@@ -214,6 +237,8 @@ impl Gate for Gatekeeper {
             Principal::Broker => true,
             Principal::Anonymous => self.anonymous,
             Principal::Device(identity) => self.registry.is_enabled(&identity.product, &identity.device),
+            Principal::User(user) => self.people.is_user_welcome(user),
+            Principal::Service(service) => self.people.is_service_welcome(service, None),
         }
     }
 }

@@ -34,6 +34,7 @@ pub mod gate;
 pub mod import;
 pub mod names;
 pub mod nonce;
+pub mod people;
 pub mod plan;
 pub mod policy;
 pub mod profile;

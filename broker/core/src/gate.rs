@@ -2,17 +2,23 @@
 //!
 //! A decision is a value: [`Permit`] can be made by [`Permit::judge`] alone, and the router takes nothing without one.
 
+use std::sync::Arc;
+
 use turnpike_mqtt::{ConnectReason, ReasonCode, TopicFilter, TopicName};
 
 use crate::clock::Now;
 
 /// Why a client is who it is. Small: every session keeps one.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Principal {
     /// Let in by `--anonymous`: every topic.
     Anonymous,
     /// A device of a product.
-    Device(std::sync::Arc<DeviceIdentity>),
+    Device(Arc<DeviceIdentity>),
+    /// A user of an app.
+    User(Arc<UserIdentity>),
+    /// A back end.
+    Service(Arc<ServiceIdentity>),
     /// The broker itself: wills, `$SYS`.
     Broker,
 }
@@ -24,6 +30,35 @@ pub struct DeviceIdentity {
     pub product: Box<str>,
     /// The device's name, unique within its product.
     pub device: Box<str>,
+}
+
+/// A user who has proved who it is.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct UserIdentity {
+    /// The app.
+    pub app: Box<str>,
+    /// The user's id, unique within the app.
+    pub user: Box<str>,
+}
+
+/// A service that has proved who it is.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct ServiceIdentity {
+    /// Its access key.
+    pub key: Box<str>,
+}
+
+/// Who comes in, and on which terms.
+#[derive(Debug)]
+pub struct Admission {
+    /// Who it is.
+    pub principal: Principal,
+    /// The server's authentication data for the CONNACK, if the method has any.
+    pub data: Option<Vec<u8>>,
+    /// The client id to go by, where it isn't the one that was sent.
+    pub client_id: Option<Box<str>>,
+    /// When the admission ends, milliseconds since 1970 UTC; none if it doesn't.
+    pub until_ms: Option<u64>,
 }
 
 /// A CONNECT, as the gate sees it.
@@ -49,13 +84,8 @@ pub struct Attempt<'a> {
 #[derive(Debug)]
 #[must_use]
 pub enum Verdict {
-    /// Come in. `data` is the server's authentication data for the CONNACK, if the method has any.
-    Granted {
-        /// Who it is.
-        principal: Principal,
-        /// For the CONNACK.
-        data: Option<Vec<u8>>,
-    },
+    /// Come in.
+    Granted(Admission),
     /// MQTT 5 challenge: send AUTH 0x18 with `data` and keep `state` for the answer.
     Challenge {
         /// Authentication data of the AUTH packet.

@@ -7,6 +7,7 @@
 
 pub mod batch;
 pub mod clock;
+pub mod concern;
 mod connection;
 pub mod counters;
 pub mod durable;

@@ -8,7 +8,7 @@ use turnpike_mqtt::{PacketId, QoS, SubscribeOptions};
 
 use crate::clock::Now;
 use crate::durable::SessionRecord;
-use crate::gate::Principal;
+use crate::gate::{DeviceIdentity, Principal, ServiceIdentity, UserIdentity};
 use crate::ids::{ClientId, ConnId, Seq, SessionKey};
 use crate::message::Message;
 use crate::outgoing::Outgoing;
@@ -136,20 +136,54 @@ pub(crate) fn queue_of(outgoing: &mut Option<Box<Outgoing>>, next: Seq) -> &mut 
     outgoing.get_or_insert_with(|| Box::new(Outgoing::starting_at(next)))
 }
 
-/// A principal as text: empty for anonymous, else `product\0device`.
+/// A principal as text: empty for anonymous, `product\0device`, `\0u\0app\0user` or `\0s\0key`. No product is empty, so
+/// no device's text is a user's or a service's.
 pub(crate) fn principal_text(principal: &Principal) -> Box<str> {
     match principal {
         Principal::Anonymous | Principal::Broker => Box::from(""),
         Principal::Device(identity) => format!("{}\0{}", identity.product, identity.device).into(),
+        Principal::User(identity) => format!("\0u\0{}\0{}", identity.app, identity.user).into(),
+        Principal::Service(identity) => format!("\0s\0{}", identity.key).into(),
     }
 }
 
-/// The principal of such a text.
+/// The principal of such a text; anonymous, who may do nothing unless everybody may do everything, if it is none.
 pub(crate) fn principal_of(text: &str) -> Principal {
-    match text.split_once('\0') {
-        Some((product, device)) => {
-            Principal::Device(Arc::new(crate::gate::DeviceIdentity { product: product.into(), device: device.into() }))
+    let mut parts = text.splitn(4, '\0');
+    match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some(""), Some("u"), Some(app), Some(user)) => {
+            Principal::User(Arc::new(UserIdentity { app: app.into(), user: user.into() }))
         }
-        None => Principal::Anonymous,
+        (Some(""), Some("s"), Some(key), None) => Principal::Service(Arc::new(ServiceIdentity { key: key.into() })),
+        (Some(product), Some(device), None, None) if !product.is_empty() => {
+            Principal::Device(Arc::new(DeviceIdentity { product: product.into(), device: device.into() }))
+        }
+        _ => Principal::Anonymous,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_principal_is_restored_from_its_text() {
+        let device = |product: &str, device: &str| {
+            Principal::Device(Arc::new(DeviceIdentity { product: product.into(), device: device.into() }))
+        };
+        for principal in [
+            Principal::Anonymous,
+            device("p", "d"),
+            // Neither a user nor a service.
+            device("u", "app"),
+            device("s", "key"),
+            Principal::User(Arc::new(UserIdentity { app: "a".into(), user: "u".into() })),
+            Principal::Service(Arc::new(ServiceIdentity { key: "k".into() })),
+        ] {
+            assert_eq!(principal_of(&principal_text(&principal)), principal);
+        }
+        for text in ["x", "\0", "\0x\0y", "\0u\0a", "\0s\0k\0l", "p\0d\0e", "\0d"] {
+            assert_eq!(principal_of(text), Principal::Anonymous, "{text:?}");
+        }
     }
 }

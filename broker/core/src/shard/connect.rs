@@ -13,7 +13,7 @@ use super::{Next, Shard, home};
 use crate::clock::Now;
 use crate::connection::{Challenged, Connection, Extras, State};
 use crate::durable::Op;
-use crate::gate::{Attempt, ChallengeState, Gate, Permit, Principal, Verdict};
+use crate::gate::{Admission, Attempt, ChallengeState, Gate, Permit, Principal, Verdict};
 use crate::ids::{ClientId, ConnId, Seq, SessionRef};
 use crate::message::{Message, MessageParts};
 use crate::router::Subscriber;
@@ -125,13 +125,15 @@ impl<G: Gate> Shard<G> {
                 }
                 Next::Continue
             }
-            Verdict::Granted { principal, data } => match self.admit(conn, connect, principal, data.as_deref(), now) {
-                Ok(next) => next,
-                Err(reason) => {
-                    self.refuse(conn, reason);
-                    Next::Ending
+            Verdict::Granted(Admission { principal, data, .. }) => {
+                match self.admit(conn, connect, principal, data.as_deref(), now) {
+                    Ok(next) => next,
+                    Err(reason) => {
+                        self.refuse(conn, reason);
+                        Next::Ending
+                    }
                 }
-            },
+            }
         }
     }
 
@@ -195,6 +197,8 @@ impl<G: Gate> Shard<G> {
         let Some(session) = connection.session.and_then(|slot| self.sessions.get(slot as usize)) else { return Ok(()) };
         let user_name = match &session.principal {
             Principal::Device(identity) => Some(format!("{}/{}", identity.product, identity.device)),
+            Principal::User(identity) => Some(format!("{}/{}", identity.app, identity.user)),
+            Principal::Service(identity) => Some(format!("$svc/{}", identity.key)),
             Principal::Anonymous | Principal::Broker => None,
         };
         let data = auth.properties.data.unwrap_or_default();
@@ -219,7 +223,7 @@ impl<G: Gate> Shard<G> {
             _ => return Err(ReasonCode::ProtocolError),
         };
         match verdict {
-            Verdict::Granted { principal, data } if principal == session.principal => {
+            Verdict::Granted(Admission { principal, data, .. }) if principal == session.principal => {
                 self.send_auth(conn, ReasonCode::Success, &method, data.as_deref());
                 Ok(())
             }
@@ -229,7 +233,7 @@ impl<G: Gate> Shard<G> {
                 Ok(())
             }
             // [MQTT-4.12.1-2]
-            Verdict::Granted { .. } | Verdict::Refused(_) => Err(ReasonCode::NotAuthorized),
+            Verdict::Granted(_) | Verdict::Refused(_) => Err(ReasonCode::NotAuthorized),
         }
     }
 
