@@ -158,7 +158,7 @@ impl Gatekeeper {
 
     fn verdict(&self, result: Result<Principal, Refusal>) -> Verdict {
         match result {
-            Ok(principal) => granted(principal, None),
+            Ok(principal) => Verdict::Granted(Admission::new(principal)),
             Err(refusal) => self.refuse(refusal),
         }
     }
@@ -175,10 +175,6 @@ fn admit(product_key: &str, name: &str, found: &Found, profile: Profile) -> Resu
     Ok(principal(product_key, name))
 }
 
-fn granted(principal: Principal, until_ms: Option<u64>) -> Verdict {
-    Verdict::Granted(Admission { principal, data: None, client_id: None, until_ms })
-}
-
 fn principal(product: &str, device: &str) -> Principal {
     Principal::Device(Arc::new(DeviceIdentity { product: product.into(), device: device.into() }))
 }
@@ -188,7 +184,7 @@ impl Gate for Gatekeeper {
         if self.anonymous {
             return match attempt.enhanced {
                 Some(_) => self.refuse(Refusal::BadMethod),
-                None => granted(Principal::Anonymous, None),
+                None => Verdict::Granted(Admission::new(Principal::Anonymous)),
             };
         }
         if let Some((method, _)) = attempt.enhanced {

@@ -125,15 +125,13 @@ impl<G: Gate> Shard<G> {
                 }
                 Next::Continue
             }
-            Verdict::Granted(Admission { principal, data, .. }) => {
-                match self.admit(conn, connect, principal, data.as_deref(), now) {
-                    Ok(next) => next,
-                    Err(reason) => {
-                        self.refuse(conn, reason);
-                        Next::Ending
-                    }
+            Verdict::Granted(admission) => match self.admit(conn, connect, admission, now) {
+                Ok(next) => next,
+                Err(reason) => {
+                    self.refuse(conn, reason);
+                    Next::Ending
                 }
-            }
+            },
         }
     }
 
@@ -223,8 +221,9 @@ impl<G: Gate> Shard<G> {
             _ => return Err(ReasonCode::ProtocolError),
         };
         match verdict {
-            Verdict::Granted(Admission { principal, data, .. }) if principal == session.principal => {
-                self.send_auth(conn, ReasonCode::Success, &method, data.as_deref());
+            Verdict::Granted(admission) if admission.principal == session.principal && admission.is_good_at(now) => {
+                self.end_authentication_at(conn, admission.until_ms, now);
+                self.send_auth(conn, ReasonCode::Success, &method, admission.data.as_deref());
                 Ok(())
             }
             Verdict::Challenge { data, state } => {
@@ -243,10 +242,14 @@ impl<G: Gate> Shard<G> {
         &mut self,
         conn: ConnId,
         connect: &Connect<'_>,
-        principal: Principal,
-        data: Option<&[u8]>,
+        admission: Admission,
         now: Now,
     ) -> Result<Next, ConnectReason> {
+        if !admission.is_good_at(now) {
+            return Err(ConnectReason::NotAuthorized);
+        }
+        let Admission { principal, data, until_ms, .. } = admission;
+        let data = data.as_deref();
         let will = self.judge_will(connect, &principal)?;
         let assigned = if connect.client_id.is_empty() { Some(self.new_client_id()) } else { None };
         let client = ClientId::new(assigned.as_deref().unwrap_or(connect.client_id));
@@ -278,6 +281,7 @@ impl<G: Gate> Shard<G> {
             None => self.new_session(client, principal, connect.version, expiry_s)?,
         };
         self.attach(conn, slot, connect, expiry_s, will, now);
+        self.end_authentication_at(conn, until_ms, now);
         bytes.clear();
         let ack = self.connack(connect, committed_before, assigned.as_deref(), expiry_s, data);
         encode(connect.version, &Packet::ConnAck(Box::new(ack)), &mut bytes);
@@ -431,6 +435,7 @@ impl<G: Gate> Shard<G> {
                 aliases_out: Vec::new(),
                 aliases_out_max,
                 method: properties.authentication_method.map(Box::from),
+                until: None,
             }));
         }
         if connection.idle_max_ms > 0 {
