@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use parking_lot::RwLock;
+use arc_swap::ArcSwap;
 
 use super::ids::{AppId, TenantId};
 use crate::names::ProductKey;
@@ -87,35 +87,42 @@ pub struct App {
 /// All apps.
 #[derive(Debug, Default)]
 pub(crate) struct Apps {
-    apps: RwLock<HashMap<AppId, Arc<App>, foldhash::fast::RandomState>>,
+    /// Read with each topic of a user, and hardly ever changed: a change copies the map.
+    apps: ArcSwap<Map>,
 }
+
+type Map = HashMap<AppId, Arc<App>, foldhash::fast::RandomState>;
 
 impl Apps {
     pub(crate) fn get(&self, id: &str) -> Option<Arc<App>> {
-        self.apps.read().get(id).cloned()
+        self.apps.load().get(id).cloned()
     }
 
     /// Whether an app is enabled and for a product.
     #[inline]
     pub(crate) fn allows(&self, id: &str, product: &str) -> bool {
-        self.apps.read().get(id).is_some_and(|app| app.enabled && app.products.contains(product))
+        self.apps.load().get(id).is_some_and(|app| app.enabled && app.products.contains(product))
     }
 
     pub(crate) fn is_enabled(&self, id: &str) -> bool {
-        self.apps.read().get(id).is_some_and(|app| app.enabled)
+        self.apps.load().get(id).is_some_and(|app| app.enabled)
     }
 
     pub(crate) fn put(&self, id: AppId, app: App) {
-        self.apps.write().insert(id, Arc::new(app));
+        let mut apps = Map::clone(&self.apps.load());
+        apps.insert(id, Arc::new(app));
+        self.apps.store(Arc::new(apps));
     }
 
     pub(crate) fn delete(&self, id: &AppId) {
-        self.apps.write().remove(id);
+        let mut apps = Map::clone(&self.apps.load());
+        apps.remove(id);
+        self.apps.store(Arc::new(apps));
     }
 
     /// Up to `limit` apps after an id, in order.
     pub(crate) fn page(&self, after: Option<&str>, limit: usize) -> Vec<(AppId, Arc<App>)> {
-        let apps = self.apps.read();
+        let apps = self.apps.load();
         let behind = apps.iter().filter(|(id, _)| after.is_none_or(|after| id.as_str() > after));
         let mut page: Vec<_> = behind.map(|(id, app)| (id.clone(), Arc::clone(app))).collect();
         page.sort_by(|a, b| a.0.cmp(&b.0));

@@ -9,7 +9,7 @@
 //! ends or passes to somebody else. So who gave a share needn't be kept: the owner, or an administrator in the owner's name.
 //!
 //! Costs: a question is two look-ups, each a hash and a read lock of 64, and a walk over the device's links; figures stand in
-//! `turnpike_authz`'s header. A device whose owner alone is bound to it has 5 bytes of links.
+//! this crate's header. A device whose owner alone is bound to it has 5 bytes of links.
 //!
 //! **Invariant:** a link never names a user that is another's by now. A user's place is used again only when nothing links to it: links go
 //! first, under the device's lock, under which readers follow them.
@@ -85,6 +85,7 @@ pub struct DeviceKey {
 const ROLE: u8 = 3;
 const EXPIRES: u8 = 4;
 const BY_ADMIN: u8 = 8;
+const PRINT: u8 = 0xF0;
 
 const PRESENT: u8 = 1;
 const FROZEN: u8 = 2;
@@ -103,10 +104,11 @@ pub struct Bindings {
     links: AtomicU64,
 }
 
-/// One user of a device, 5 or 9 bytes: flags, user, expiry.
+/// One user of a device, 5 or 9 bytes: flags, user, expiry. `print` is in the flags: most links of others are passed over by it.
 #[derive(Clone, Copy)]
 struct Link {
     user: Ref,
+    print: u8,
     binding: Binding,
 }
 
@@ -114,10 +116,14 @@ impl Bindings {
     /// What a user may do with a device, now; none for a user that is unknown or frozen.
     #[inline]
     pub(crate) fn role(&self, app: &str, user: &str, product: &str, device: &str) -> Option<Role> {
-        let at = self.users.with(app, user, |at, tail| (state(tail) == Some(false)).then_some(at))??;
+        // The device first: its links lead to their users, so that one of the two needn't be looked up.
+        let print = self.users.print(app, user);
         self.devices.with(product, device, |_, tail| {
-            let link = links(tail).find(|link| link.user == at)?;
-            self.is_valid(&link.binding).then_some(link.binding.role)
+            let is_user = |link: &Link| self.users.at_if(link.user, app, user, |tail| state(tail) == Some(false));
+            let found =
+                links(tail).filter(|link| link.print == print).find_map(|link| Some((is_user(&link)?, link.binding)));
+            let (active, binding) = found?;
+            (active && self.is_valid(&binding)).then_some(binding.role)
         })?
     }
 
@@ -309,10 +315,11 @@ impl Bindings {
     /// Binds a user, who may not have been loaded yet, or changes how it is bound: nobody sees it unbound in between.
     pub(crate) fn bind(&self, device: &DeviceKey, user: &UserKey, binding: Binding) {
         let at_user = self.users.change(user.app.as_str(), user.user.as_str(), hold_user);
+        let print = self.users.print(user.app.as_str(), user.user.as_str());
         let mut before = None;
         let at = self.devices.change(device.product.as_str(), device.device.as_str(), |tail| {
             before = take_link(tail, at_user);
-            push_link(tail, &Link { user: at_user, binding });
+            push_link(tail, &Link { user: at_user, print, binding });
         });
         if before.is_none() {
             self.users.change_at(at_user, |tail| push_ref(tail, at));
@@ -370,14 +377,14 @@ fn links(mut tail: &[u8]) -> impl Iterator<Item = Link> + '_ {
             expires_at_s = Some(u32::from_le_bytes(*at_s));
         }
         let binding = Binding { role: Role::from_bits(flags & ROLE)?, expires_at_s, by_admin: flags & BY_ADMIN != 0 };
-        Some(Link { user: Ref(u32::from_le_bytes(*user)), binding })
+        Some(Link { user: Ref(u32::from_le_bytes(*user)), print: flags & PRINT, binding })
     })
 }
 
 fn push_link(tail: &mut Vec<u8>, link: &Link) {
     let Binding { role, expires_at_s, by_admin } = link.binding;
     let flags = role as u8 | if expires_at_s.is_some() { EXPIRES } else { 0 } | if by_admin { BY_ADMIN } else { 0 };
-    tail.push(flags);
+    tail.push(flags | link.print);
     tail.extend_from_slice(&link.user.0.to_le_bytes());
     tail.extend(expires_at_s.map(u32::to_le_bytes).into_iter().flatten());
 }

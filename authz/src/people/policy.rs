@@ -43,10 +43,9 @@ enum Direction {
 /// The first level, and what follows its separator; none at the end of the topic.
 #[inline]
 fn level(topic: &str) -> (&str, Option<&str>) {
-    match topic.split_once('/') {
-        Some((first, rest)) => (first, Some(rest)),
-        None => (topic, None),
-    }
+    // Levels are short: the standard library's search for a character takes longer to begin.
+    let at = topic.bytes().position(|byte| byte == b'/').unwrap_or(topic.len());
+    (topic.get(..at).unwrap_or(topic), topic.get(at + 1..))
 }
 
 impl<'a> DeviceTopic<'a> {

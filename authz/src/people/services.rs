@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use parking_lot::RwLock;
 
@@ -143,27 +144,34 @@ impl Service {
 /// All services, and whose the products are.
 #[derive(Debug, Default)]
 pub(crate) struct Services {
-    services: RwLock<HashMap<AccessKey, Arc<Service>, foldhash::fast::RandomState>>,
+    /// Read with each topic of a service, and hardly ever changed: a change copies the map.
+    services: ArcSwap<Map>,
     /// Of products that aren't the default tenant's.
     tenants: RwLock<HashMap<ProductKey, TenantId, foldhash::fast::RandomState>>,
 }
 
+type Map = HashMap<AccessKey, Arc<Service>, foldhash::fast::RandomState>;
+
 impl Services {
     pub(crate) fn get(&self, key: &str) -> Option<Arc<Service>> {
-        self.services.read().get(key).cloned()
+        self.services.load().get(key).cloned()
     }
 
     pub(crate) fn put(&self, key: AccessKey, service: Service) {
-        self.services.write().insert(key, Arc::new(service));
+        let mut services = Map::clone(&self.services.load());
+        services.insert(key, Arc::new(service));
+        self.services.store(Arc::new(services));
     }
 
     pub(crate) fn delete(&self, key: &AccessKey) {
-        self.services.write().remove(key);
+        let mut services = Map::clone(&self.services.load());
+        services.remove(key);
+        self.services.store(Arc::new(services));
     }
 
     /// Up to `limit` services after a key, in order.
     pub(crate) fn page(&self, after: Option<&str>, limit: usize) -> Vec<(AccessKey, Arc<Service>)> {
-        let services = self.services.read();
+        let services = self.services.load();
         let behind = services.iter().filter(|(key, _)| after.is_none_or(|after| key.as_str() > after));
         let mut page: Vec<_> = behind.map(|(key, service)| (key.clone(), Arc::clone(service))).collect();
         page.sort_by(|a, b| a.0.cmp(&b.0));
@@ -196,7 +204,7 @@ impl Services {
     /// Whether a service, right now, has these rights for a product.
     #[inline]
     pub(crate) fn may(&self, key: &str, product: &str, rights: Rights) -> bool {
-        let services = self.services.read();
+        let services = self.services.load();
         let Some(service) = services.get(key) else { return false };
         service.enabled && service.is_granted(product, rights) && self.is_of(product, &service.tenant)
     }

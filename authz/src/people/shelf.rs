@@ -21,6 +21,8 @@ use parking_lot::RwLock;
 
 const PARTS: usize = 64;
 const PART_BITS: u32 = PARTS.trailing_zeros();
+/// Of names and groups; [`crate::names`] allows no more.
+const NAME_BYTES_MAX: usize = 64;
 
 /// Names a record: its part in the low bits, its slot above.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -43,9 +45,11 @@ struct Part {
     index: HashTable<u32>,
 }
 
-#[derive(Default, Debug)]
+/// The text is in place: one miss of the cache less for each look-up.
+#[derive(Debug)]
 struct Group {
-    text: Box<str>,
+    text: [u8; NAME_BYTES_MAX],
+    length: u8,
     records: u32,
 }
 
@@ -53,7 +57,7 @@ struct Group {
 #[derive(Clone, Copy)]
 struct Parsed<'a> {
     group: u32,
-    name: &'a str,
+    name: &'a [u8],
     tail: &'a [u8],
 }
 
@@ -67,10 +71,10 @@ impl Shelf {
     /// Looks a record up by its name.
     #[inline]
     pub(crate) fn with<R>(&self, group: &str, name: &str, f: impl FnOnce(Ref, &[u8]) -> R) -> Option<R> {
-        let hash = self.hash(group, name);
+        let hash = self.hash(group.as_bytes(), name.as_bytes());
         let (at, part) = self.part(hash)?;
         let part = part.read();
-        let slot = part.find(hash, group, name)?;
+        let slot = part.find(hash, group.as_bytes(), name.as_bytes())?;
         Some(f(reference(at, slot), part.record(slot)?.tail))
     }
 
@@ -78,11 +82,27 @@ impl Shelf {
     pub(crate) fn at<R>(&self, at: Ref, f: impl FnOnce(&str, &str, &[u8]) -> R) -> Option<R> {
         let part = self.parts.get(at.0 as usize % PARTS)?.read();
         let record = part.record(at.0 >> PART_BITS)?;
-        Some(f(part.group(record.group), record.name, record.tail))
+        Some(f(text(part.group(record.group)), text(record.name), record.tail))
+    }
+
+    /// The same, if the record has that name: cheaper than looking it up.
+    #[inline]
+    pub(crate) fn at_if<R>(&self, at: Ref, group: &str, name: &str, f: impl FnOnce(&[u8]) -> R) -> Option<R> {
+        let part = self.parts.get(at.0 as usize % PARTS)?.read();
+        let record = part.record(at.0 >> PART_BITS)?;
+        let same = record.name == name.as_bytes() && part.group(record.group) == group.as_bytes();
+        same.then(|| f(record.tail))
+    }
+
+    /// Four bits of a name, in the upper half of the byte.
+    #[inline]
+    pub(crate) fn print(&self, group: &str, name: &str) -> u8 {
+        (self.hash(group.as_bytes(), name.as_bytes()) >> 40) as u8 & 0xF0
     }
 
     /// Changes a record's tail, which is empty if there was none; if it is empty afterwards, there is none any more.
     pub(crate) fn change(&self, group: &str, name: &str, f: impl FnOnce(&mut Vec<u8>)) -> Ref {
+        let (group, name) = (group.as_bytes(), name.as_bytes());
         let hash = self.hash(group, name);
         let at = (hash >> 32) as usize % PARTS;
         let Some(part) = self.parts.get(at) else { return Ref(u32::MAX) };
@@ -112,7 +132,7 @@ impl Shelf {
             let from = if at == first_part { first_slot } else { 0 };
             for slot in from..u32::try_from(part.slots.len()).unwrap_or(u32::MAX) {
                 let Some(record) = part.record(slot) else { continue };
-                if !f(reference(at, slot), part.group(record.group), record.name, record.tail) {
+                if !f(reference(at, slot), text(part.group(record.group)), text(record.name), record.tail) {
                     return;
                 }
             }
@@ -121,10 +141,10 @@ impl Shelf {
 
     /// How many records a group has.
     pub(crate) fn group_len(&self, group: &str) -> u64 {
-        let hash = self.hash_group(group);
+        let hash = self.hash_group(group.as_bytes());
         let count = |part: &RwLock<Part>| {
             let part = part.read();
-            let number = part.find_group(hash, group)?;
+            let number = part.find_group(hash, group.as_bytes())?;
             part.groups.get(number as usize).map(|group| u64::from(group.records))
         };
         self.parts.iter().filter_map(count).sum()
@@ -136,21 +156,36 @@ impl Shelf {
     }
 
     #[inline]
-    fn hash(&self, group: &str, name: &str) -> u64 {
+    fn hash(&self, group: &[u8], name: &[u8]) -> u64 {
         let mut hasher = self.hasher.build_hasher();
-        hasher.write(group.as_bytes());
-        hasher.write(name.as_bytes());
+        hasher.write(group);
+        hasher.write(name);
         hasher.finish()
     }
 
-    fn hash_group(&self, group: &str) -> u64 {
-        self.hash(group, "")
+    fn hash_group(&self, group: &[u8]) -> u64 {
+        self.hash(group, &[])
+    }
+}
+
+impl Group {
+    #[inline]
+    fn text(&self) -> &[u8] {
+        self.text.get(..usize::from(self.length)).unwrap_or_default()
+    }
+
+    fn set(&mut self, text: &[u8]) {
+        let length = text.len().min(NAME_BYTES_MAX);
+        if let (Some(to), Some(from)) = (self.text.get_mut(..length), text.get(..length)) {
+            to.copy_from_slice(from);
+        }
+        self.length = u8::try_from(length).expect("at most 64");
     }
 }
 
 impl Part {
     #[inline]
-    fn find(&self, hash: u64, group: &str, name: &str) -> Option<u32> {
+    fn find(&self, hash: u64, group: &[u8], name: &[u8]) -> Option<u32> {
         let same = |slot: &u32| {
             self.record(*slot).is_some_and(|record| record.name == name && self.group(record.group) == group)
         };
@@ -162,16 +197,17 @@ impl Part {
         parse(self.slots.get(slot as usize)?.as_deref()?)
     }
 
-    fn group(&self, number: u32) -> &str {
-        self.groups.get(number as usize).map_or("", |group| &group.text)
+    #[inline]
+    fn group(&self, number: u32) -> &[u8] {
+        self.groups.get(number as usize).map_or(&[], Group::text)
     }
 
-    fn find_group(&self, hash: u64, text: &str) -> Option<u32> {
+    fn find_group(&self, hash: u64, text: &[u8]) -> Option<u32> {
         self.group_index.find(hash, |number| self.group(*number) == text).copied()
     }
 
     /// Adds a record with an empty tail.
-    fn insert(&mut self, hash: u64, group: &str, name: &str, shelf: &Shelf) -> u32 {
+    fn insert(&mut self, hash: u64, group: &[u8], name: &[u8], shelf: &Shelf) -> u32 {
         let number = self.group_number(group, shelf);
         let record = pack(number, name, &[]);
         let slot = match self.free.pop() {
@@ -188,28 +224,27 @@ impl Part {
         self.index.insert_unique(hash, slot, |slot| {
             let record = slots.get(*slot as usize).and_then(|slot| parse(slot.as_deref()?));
             record.map_or(0, |record| {
-                let group = groups.get(record.group as usize).map_or("", |group| &*group.text);
+                let group = groups.get(record.group as usize).map_or(&[][..], Group::text);
                 shelf.hash(group, record.name)
             })
         });
         slot
     }
 
-    fn group_number(&mut self, text: &str, shelf: &Shelf) -> u32 {
+    fn group_number(&mut self, text: &[u8], shelf: &Shelf) -> u32 {
         let hash = shelf.hash_group(text);
         let number = match self.find_group(hash, text) {
             Some(number) => number,
             None => {
                 let number = self.free_groups.pop().unwrap_or_else(|| {
-                    self.groups.push(Group::default());
+                    self.groups.push(Group { text: [0; NAME_BYTES_MAX], length: 0, records: 0 });
                     u32::try_from(self.groups.len() - 1).expect("fewer groups than records")
                 });
                 if let Some(group) = self.groups.get_mut(number as usize) {
-                    group.text = text.into();
+                    group.set(text);
                 }
                 let groups = &self.groups;
-                let rehash =
-                    |number: &u32| shelf.hash_group(groups.get(*number as usize).map_or("", |group| &*group.text));
+                let rehash = |number: &u32| shelf.hash_group(groups.get(*number as usize).map_or(&[][..], Group::text));
                 self.group_index.insert_unique(hash, number, rehash);
                 number
             }
@@ -246,18 +281,22 @@ impl Part {
         let Some(group) = self.groups.get_mut(number as usize) else { return };
         group.records -= 1;
         if group.records == 0 {
-            group.text = Box::default();
             self.free_groups.push(number);
             self.group_index.retain(|known| *known != number);
         }
     }
 }
 
+/// What was packed from a text.
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap_or_default()
+}
+
 fn reference(part: usize, slot: u32) -> Ref {
     Ref(slot << PART_BITS | u32::try_from(part).expect("64 parts"))
 }
 
-fn pack(group: u32, name: &str, tail: &[u8]) -> Box<[u8]> {
+fn pack(group: u32, name: &[u8], tail: &[u8]) -> Box<[u8]> {
     let mut record = Vec::with_capacity(name.len() + tail.len() + 6);
     let mut left = group;
     while left >= 0x80 {
@@ -266,7 +305,7 @@ fn pack(group: u32, name: &str, tail: &[u8]) -> Box<[u8]> {
     }
     record.push(left as u8);
     record.push(u8::try_from(name.len()).expect("a name has at most 64 characters"));
-    record.extend_from_slice(name.as_bytes());
+    record.extend_from_slice(name);
     record.extend_from_slice(tail);
     record.into_boxed_slice()
 }
@@ -285,7 +324,7 @@ fn parse(record: &[u8]) -> Option<Parsed<'_>> {
     }
     let (&length, rest) = rest.split_first()?;
     let (name, tail) = rest.split_at_checked(usize::from(length))?;
-    Some(Parsed { group, name: std::str::from_utf8(name).ok()?, tail })
+    Some(Parsed { group, name, tail })
 }
 
 #[cfg(test)]
