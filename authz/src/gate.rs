@@ -21,6 +21,7 @@ use turnpike_mqtt::{TopicFilter, TopicName};
 
 use crate::nonce::{Nonces, Use, WINDOW_MS};
 use crate::people::People;
+use crate::people::log_in as people;
 use crate::policy;
 use crate::profile::{self, Claim, Profile};
 use crate::refusal::Refusal;
@@ -149,6 +150,12 @@ impl Gatekeeper {
         admit(product, device, &found, claim.profile())
     }
 
+    fn log_in_people(&self, claim: &people::Claim<'_>, attempt: &Attempt<'_>, now: Now) -> Result<Admission, Refusal> {
+        let decoy = self.key.open(DECOY, &self.decoy).map_err(|_| Refusal::SecretSealed)?;
+        let tools = people::Tools { key: &self.key, decoy: &decoy, nonces: &self.nonces };
+        self.people.log_in(claim, attempt, &tools, now)
+    }
+
     fn answer(&self, client_id: &str, state: &ChallengeState, data: &[u8]) -> Result<Principal, Refusal> {
         let (product, device) = state.claim.split_once('/').ok_or(Refusal::Malformed)?;
         let proof = |secret: &Secret| profile::answers(secret, client_id, product, device, &state.data, data);
@@ -198,6 +205,12 @@ impl Gate for Gatekeeper {
         let (Some(user_name), Some(password)) = (attempt.user_name, attempt.password) else {
             return self.refuse(Refusal::NoCredentials);
         };
+        if let Some(claim) = people::Claim::parse(user_name, password) {
+            return match self.log_in_people(&claim, attempt, now) {
+                Ok(admission) => Verdict::Granted(admission),
+                Err(refusal) => self.refuse(refusal),
+            };
+        }
         let Some(claim) = Claim::parse(attempt.client_id, user_name, password) else {
             return self.refuse(Refusal::Malformed);
         };

@@ -18,24 +18,30 @@
 pub mod apps;
 pub mod bindings;
 pub mod change;
+pub mod codes;
 mod fields;
 pub mod ids;
+pub mod jwks;
+pub mod log_in;
 pub mod plan;
 mod policy;
 mod record;
 pub mod services;
 mod shelf;
+mod tokens;
 
 use std::sync::Arc;
 
 use turnpike_core::concern::Concern;
 use turnpike_core::gate::{ServiceIdentity, UserIdentity};
 
-use self::apps::{App, Apps};
+use self::apps::{App, Apps, KeySource};
 use self::bindings::Bindings;
 pub use self::change::Change;
 use self::change::user_concern;
-use self::ids::{AccessKey, AppId, TenantId};
+use self::codes::{CodeHash, Codes};
+use self::ids::{AccessKey, AppId, TenantId, UserKey};
+use self::jwks::KeySet;
 use self::policy::Access;
 use self::services::{Service, Services};
 use crate::record::RecordError;
@@ -46,6 +52,7 @@ pub struct People {
     apps: Apps,
     bindings: Bindings,
     services: Services,
+    codes: Codes,
 }
 
 impl People {
@@ -78,6 +85,8 @@ impl People {
             Change::DeleteUser(key) => self.bindings.delete_user(&key),
             Change::Bind(device, user, binding) => self.bindings.bind(&device, &user, binding),
             Change::Unbind(device, user) => self.bindings.unbind(&device, &user),
+            Change::PutCode(hash, code) => self.codes.put(hash, code),
+            Change::DeleteCode(hash, _) => self.codes.delete(hash),
             Change::PutService(key, service) => self.services.put(key, service),
             Change::DeleteService(key) => self.services.delete(&key),
             Change::SetTenant(product, tenant) => self.services.set_tenant(product, tenant),
@@ -92,10 +101,30 @@ impl People {
         self.bindings.expired(limit).iter().map(|(_, user)| user_concern(user)).collect()
     }
 
-    /// When [`Self::advance`] has something to do next, seconds since 1970 UTC.
+    /// When [`Self::advance`] and [`Self::plan_expire`] have something to do next, seconds since 1970 UTC; in the past, if they had and haven't
+    /// done it.
     #[must_use]
     pub fn next_expiry_s(&self) -> Option<u64> {
-        self.bindings.next_expiry_s()
+        self.bindings.next_expiry_s().into_iter().chain(self.codes.next_expiry_s()).min()
+    }
+
+    /// Apps whose keys are elsewhere, and where: to be fetched now and then, and handed to [`Self::set_keys`].
+    #[must_use]
+    pub fn key_sources(&self) -> Vec<(AppId, KeySource)> {
+        self.apps.key_sources()
+    }
+
+    /// The keys that an app's tokens are checked with, as they were fetched. Nothing happens if there is no such app any more.
+    pub fn set_keys(&self, id: AppId, keys: KeySet) {
+        if self.apps.get(id.as_str()).is_some() {
+            self.apps.set_keys(id, keys);
+        }
+    }
+
+    /// The session codes of a user: hash and end, seconds since 1970 UTC.
+    #[must_use]
+    pub fn codes(&self, user: &UserKey) -> Vec<(CodeHash, u64)> {
+        self.codes.of(user)
     }
 
     /// Users and what they are bound to.
@@ -165,7 +194,8 @@ impl People {
     /// Whether a user may be connected.
     #[must_use]
     pub fn is_user_welcome(&self, user: &UserIdentity) -> bool {
-        self.is_user_active(&user.app, &user.user)
+        let has = |code| self.codes.has(&user.app, &user.user, code, self.bindings.now_s());
+        self.is_user_active(&user.app, &user.user) && user.code.is_none_or(has)
     }
 
     /// Whether a service may publish on a topic name.

@@ -4,8 +4,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use parking_lot::RwLock;
 
 use super::ids::{AppId, TenantId};
+use super::jwks::KeySet;
 use crate::names::ProductKey;
 use crate::secret::Sealed;
 
@@ -89,6 +91,8 @@ pub struct App {
 pub(crate) struct Apps {
     /// Read with each topic of a user, and hardly ever changed: a change copies the map.
     apps: ArcSwap<Map>,
+    /// Of apps that have any, and whose document is here.
+    keys: RwLock<HashMap<AppId, Arc<KeySet>, foldhash::fast::RandomState>>,
 }
 
 type Map = HashMap<AppId, Arc<App>, foldhash::fast::RandomState>;
@@ -108,7 +112,25 @@ impl Apps {
         self.apps.load().get(id).is_some_and(|app| app.enabled)
     }
 
+    pub(crate) fn keys(&self, id: &str) -> Option<Arc<KeySet>> {
+        self.keys.read().get(id).cloned()
+    }
+
+    pub(crate) fn set_keys(&self, id: AppId, keys: KeySet) {
+        self.keys.write().insert(id, Arc::new(keys));
+    }
+
     pub(crate) fn put(&self, id: AppId, app: App) {
+        let source = self.get(id.as_str()).map(|before| before.tokens.keys.clone());
+        match &app.tokens.keys {
+            KeySource::Document(text) => match KeySet::parse(text) {
+                Ok(keys) => self.set_keys(id.clone(), keys),
+                Err(_) => drop(self.keys.write().remove(&id)),
+            },
+            // What was fetched from there stays.
+            same if source.as_ref() == Some(same) => {}
+            KeySource::None | KeySource::Url(_) | KeySource::File(_) => drop(self.keys.write().remove(&id)),
+        }
         let mut apps = Map::clone(&self.apps.load());
         apps.insert(id, Arc::new(app));
         self.apps.store(Arc::new(apps));
@@ -117,7 +139,16 @@ impl Apps {
     pub(crate) fn delete(&self, id: &AppId) {
         let mut apps = Map::clone(&self.apps.load());
         apps.remove(id);
+        self.keys.write().remove(id);
         self.apps.store(Arc::new(apps));
+    }
+
+    /// Apps whose keys are elsewhere.
+    pub(crate) fn key_sources(&self) -> Vec<(AppId, KeySource)> {
+        let apps = self.apps.load();
+        let elsewhere =
+            apps.iter().filter(|(_, app)| matches!(app.tokens.keys, KeySource::Url(_) | KeySource::File(_)));
+        elsewhere.map(|(id, app)| (id.clone(), app.tokens.keys.clone())).collect()
     }
 
     /// Up to `limit` apps after an id, in order.

@@ -7,6 +7,7 @@ use turnpike_core::durable::Op;
 
 use super::apps::App;
 use super::bindings::{Binding, DeviceKey, User};
+use super::codes::{Code, CodeHash};
 use super::ids::{AccessKey, AppId, TenantId, UserKey};
 use super::record;
 use super::services::Service;
@@ -27,6 +28,10 @@ pub enum Change {
     Bind(DeviceKey, UserKey, Binding),
     /// Unbind.
     Unbind(DeviceKey, UserKey),
+    /// Issue a session code.
+    PutCode(CodeHash, Code),
+    /// Take a session code of a user back.
+    DeleteCode(CodeHash, UserKey),
     /// Create or replace.
     PutService(AccessKey, Service),
     /// Remove.
@@ -47,7 +52,9 @@ impl Change {
     pub fn concerns(&self) -> Vec<Concern> {
         match self {
             Self::PutApp(app, _) | Self::DeleteApp(app) => vec![Concern::App(Arc::from(app.as_str()))],
-            Self::PutUser(user, _) | Self::DeleteUser(user) => vec![user_concern(user)],
+            Self::PutUser(user, _) | Self::DeleteUser(user) | Self::DeleteCode(_, user) => vec![user_concern(user)],
+            // Nobody came in by it yet.
+            Self::PutCode(..) => Vec::new(),
             // The device, since what it publishes goes to other feeds.
             Self::Bind(device, user, _) | Self::Unbind(device, user) => {
                 vec![user_concern(user), Concern::device(device.product.as_str(), device.device.as_str())]

@@ -7,7 +7,9 @@ use super::People;
 use super::apps::{App, KeySource, Products, TokenRules};
 use super::bindings::{Binding, DeviceKey, Role, User};
 use super::change::Change;
+use super::codes::{Code, CodeHash, SessionCode};
 use super::ids::{AccessKey, AppId, TenantId, UserKey};
+use super::jwks::KeySet;
 use super::record::{app_owner, service_owner};
 use super::services::{Grant, Service};
 use crate::names::ProductKey;
@@ -29,6 +31,12 @@ pub const NETWORKS_MAX: usize = 100;
 pub const GRANTS_MAX: usize = 1_000;
 /// The most that an issuer's clock may be off, in seconds.
 pub const LEEWAY_MAX_S: u16 = 300;
+/// Session codes of one user.
+pub const CODES_PER_USER_MAX: usize = 20;
+/// Session codes in all.
+pub const CODES_MAX: usize = 1_000_000;
+/// The longest that a session code may be good for, in seconds: a day.
+pub const CODE_TTL_MAX_S: u32 = 24 * 3600;
 /// Bytes of an issuer, an audience, a URL or a path.
 pub const TEXT_BYTES_MAX: usize = 2048;
 /// The least of an app's or a service's secret, in bytes: what signs tokens has to be as long as their hash (RFC 7518, 3.2).
@@ -166,6 +174,7 @@ fn check_tokens(tokens: &TokenRules) -> Result<(), PlanError> {
     let long = |text: &Option<Box<str>>| text.as_ref().is_some_and(|text| text.len() > TEXT_BYTES_MAX);
     match &tokens.keys {
         KeySource::Url(text) | KeySource::File(text) if text.len() > TEXT_BYTES_MAX => return Err(PlanError::TooMuch),
+        KeySource::Document(text) if KeySet::parse(text).is_err() => return Err(PlanError::BadKeys),
         KeySource::None | KeySource::Document(_) | KeySource::Url(_) | KeySource::File(_) => {}
     }
     let too_much = long(&tokens.issuer) || long(&tokens.audience) || tokens.leeway_s > LEEWAY_MAX_S;
@@ -262,7 +271,7 @@ impl People {
     fn deletion(&self, key: &UserKey) -> Vec<Change> {
         let devices = self.bindings.devices_of(key).into_iter();
         let unbound = devices.flat_map(|(device, binding)| self.unbinding(&device, key, binding.role));
-        unbound.chain([Change::DeleteUser(key.clone())]).collect()
+        unbound.chain(self.plan_revoke_codes(key, None)).chain([Change::DeleteUser(key.clone())]).collect()
     }
 
     fn registered(&self, key: &UserKey) -> Result<User, PlanError> {
@@ -405,10 +414,43 @@ impl People {
         changes
     }
 
-    /// Removes up to `limit` shares that have expired. They have counted for nothing since they did.
+    /// Removes up to `limit` shares and as many session codes that have expired. They have counted for nothing since they did.
     #[must_use]
     pub fn plan_expire(&self, limit: usize) -> Vec<Change> {
-        self.bindings.expired(limit).into_iter().map(|(device, user)| Change::Unbind(device, user)).collect()
+        let shares = self.bindings.expired(limit).into_iter().map(|(device, user)| Change::Unbind(device, user));
+        let codes = self.codes.expired(self.bindings.now_s(), limit).into_iter();
+        shares.chain(codes.filter_map(|hash| Some(Change::DeleteCode(hash, self.codes.find(hash)?.user)))).collect()
+    }
+
+    /// Issues a session code that is good for so many seconds, at most [`CODE_TTL_MAX_S`]. `random` is fresh.
+    ///
+    /// # Errors
+    /// [`PlanError::NoSuchUser`], [`PlanError::TooMuch`].
+    pub fn plan_issue_code(
+        &self,
+        user: &UserKey,
+        ttl_s: u32,
+        random: [u8; 32],
+        now_s: u64,
+    ) -> Result<Issued, PlanError> {
+        self.registered(user)?;
+        let full = self.codes.of(user).len() >= CODES_PER_USER_MAX || self.codes.len() >= CODES_MAX;
+        if full || !(1..=CODE_TTL_MAX_S).contains(&ttl_s) {
+            return Err(PlanError::TooMuch);
+        }
+        let code = SessionCode::new(random);
+        let hash = CodeHash::of(code.expose());
+        let expires_at_s = now_s.saturating_add(u64::from(ttl_s));
+        let change = Change::PutCode(hash, Code { user: user.clone(), expires_at_s });
+        Ok(Issued { change, code, number: hash.number(), expires_at_s })
+    }
+
+    /// Takes back a user's session codes: that of a number, or all. Whoever came in by one is out.
+    #[must_use]
+    pub fn plan_revoke_codes(&self, user: &UserKey, number: Option<u64>) -> Vec<Change> {
+        let codes = self.codes.of(user).into_iter();
+        let meant = codes.filter(|(hash, _)| number.is_none_or(|number| hash.number() == number));
+        meant.map(|(hash, _)| Change::DeleteCode(hash, user.clone())).collect()
     }
 
     /// Creates a service or changes it.
@@ -474,6 +516,19 @@ impl People {
         }
         Ok(Change::SetTenant(product.clone(), tenant))
     }
+}
+
+/// A session code to be issued.
+#[derive(Clone, Debug)]
+pub struct Issued {
+    /// To be committed and applied; the code opens then.
+    pub change: Change,
+    /// The code, which is shown once.
+    pub code: SessionCode,
+    /// What it is listed and taken back by.
+    pub number: u64,
+    /// When it ends, seconds since 1970 UTC.
+    pub expires_at_s: u64,
 }
 
 /// What is given with a share.

@@ -5,6 +5,7 @@
 //! | `ua\0{app}` | layout, flags, created (seconds, 8 bytes), users at most, leeway, tenant, sealed secret, issuer, audience, kind and text of the keys' source, products |
 //! | `uu\0{app}\0{user}` | layout, flags, created (seconds, 4 bytes) |
 //! | `ub\0{product}\0{device}\0{app}\0{user}` | layout, flags, role, expiry (seconds, 4 bytes; 0 for none) |
+//! | `uc\0{SHA-256 of a session code, hexadecimal}` | layout, expiry (seconds, 8 bytes), app, user |
 //! | `us\0{access key}` | layout, flags, created, tenant, sealed secret, networks, grants |
 //! | `ut\0{product}` | layout, tenant; absent where it is the default one |
 //!
@@ -15,6 +16,7 @@ use turnpike_core::durable::Op;
 use super::apps::{App, KeySource, Products, TokenRules};
 use super::bindings::{Binding, DeviceKey, Role, User};
 use super::change::Change;
+use super::codes::{Code, CodeHash};
 use super::fields::{Reader, Writer};
 use super::ids::{AccessKey, AppId, TenantId, UserKey};
 use super::services::{Grant, Rights, Service};
@@ -61,6 +63,11 @@ pub(super) fn encode(change: &Change) -> Op {
             put(binding_key(device, user), value.u32(binding.expires_at_s.unwrap_or(0)))
         }
         Change::Unbind(device, user) => delete(binding_key(device, user)),
+        Change::PutCode(hash, code) => {
+            let value = Writer::default().u8(LAYOUT).u64(code.expires_at_s).bytes(code.user.app.as_str().as_bytes());
+            put(code_key(*hash), value.bytes(code.user.user.as_str().as_bytes()))
+        }
+        Change::DeleteCode(hash, _) => delete(code_key(*hash)),
         Change::PutService(key, service) => put(service_owner(key.as_str()), service_value(service)),
         Change::DeleteService(key) => delete(service_owner(key.as_str())),
         Change::SetTenant(product, tenant) if *tenant == TenantId::default() => delete(tenant_key(product)),
@@ -84,6 +91,10 @@ fn user_key(key: &UserKey) -> String {
 
 fn binding_key(device: &DeviceKey, user: &UserKey) -> String {
     format!("ub\0{}\0{}\0{}\0{}", device.product, device.device, user.app, user.user)
+}
+
+fn code_key(hash: CodeHash) -> String {
+    format!("uc\0{}", hex::encode(hash.0))
 }
 
 fn tenant_key(product: &ProductKey) -> String {
@@ -210,6 +221,15 @@ fn read(key: &str, value: &mut Reader<'_>) -> Option<Change> {
             let (product, device) = (ProductKey::parse(part()?).ok()?, DeviceName::parse(part()?).ok()?);
             let user = UserKey::parse(part()?, part()?).ok()?;
             Change::Bind(DeviceKey { product, device }, user, read_binding(value)?)
+        }
+        "uc" => {
+            let key = part()?;
+            let mut hash = CodeHash([0; 32]);
+            hex::decode_to_slice(key, &mut hash.0).ok()?;
+            let expires_at_s = value.u64()?;
+            let user = UserKey::parse(value.text()?, value.text()?).ok()?;
+            let is_lower = key.bytes().all(|byte| !byte.is_ascii_uppercase());
+            is_lower.then_some(Change::PutCode(hash, Code { user, expires_at_s }))?
         }
         "us" => Change::PutService(AccessKey::parse(part()?).ok()?, read_service(value)?),
         "ut" => {

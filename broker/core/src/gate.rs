@@ -2,6 +2,7 @@
 //!
 //! A decision is a value: [`Permit`] can be made by [`Permit::judge`] alone, and the router takes nothing without one.
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use turnpike_mqtt::{ConnectReason, ReasonCode, TopicFilter, TopicName};
@@ -32,13 +33,29 @@ pub struct DeviceIdentity {
     pub device: Box<str>,
 }
 
-/// A user who has proved who it is.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+/// A user who has proved who it is. Two are equal if app and user are, however they came in.
+#[derive(Clone, Debug)]
 pub struct UserIdentity {
     /// The app.
     pub app: Box<str>,
     /// The user's id, unique within the app.
     pub user: Box<str>,
+    /// The number of the session code that let it in, if one did. Not kept with a durable session, which nobody is in after a restart.
+    pub code: Option<u64>,
+}
+
+impl PartialEq for UserIdentity {
+    fn eq(&self, other: &Self) -> bool {
+        self.app == other.app && self.user == other.user
+    }
+}
+
+impl Eq for UserIdentity {}
+
+impl Hash for UserIdentity {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.app, &self.user).hash(state);
+    }
 }
 
 /// A service that has proved who it is.

@@ -152,7 +152,7 @@ pub(crate) fn principal_of(text: &str) -> Principal {
     let mut parts = text.splitn(4, '\0');
     match (parts.next(), parts.next(), parts.next(), parts.next()) {
         (Some(""), Some("u"), Some(app), Some(user)) => {
-            Principal::User(Arc::new(UserIdentity { app: app.into(), user: user.into() }))
+            Principal::User(Arc::new(UserIdentity { app: app.into(), user: user.into(), code: None }))
         }
         (Some(""), Some("s"), Some(key), None) => Principal::Service(Arc::new(ServiceIdentity { key: key.into() })),
         (Some(product), Some(device), None, None) if !product.is_empty() => {
@@ -177,7 +177,7 @@ mod tests {
             // Neither a user nor a service.
             device("u", "app"),
             device("s", "key"),
-            Principal::User(Arc::new(UserIdentity { app: "a".into(), user: "u".into() })),
+            Principal::User(Arc::new(UserIdentity { app: "a".into(), user: "u".into(), code: None })),
             Principal::Service(Arc::new(ServiceIdentity { key: "k".into() })),
         ] {
             assert_eq!(principal_of(&principal_text(&principal)), principal);

@@ -55,6 +55,10 @@ fn changes() -> Vec<Change> {
         Change::Bind(device, user, owner),
         Change::PutService(AccessKey::parse("k").expect("a name"), service),
         Change::SetTenant(product("p"), tenant),
+        Change::PutCode(
+            CodeHash::of("c1;x"),
+            Code { user: UserKey::parse("a", "u").expect("names"), expires_at_s: u64::MAX },
+        ),
     ]
 }
 
