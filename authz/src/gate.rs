@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use turnpike_core::clock::Now;
+use turnpike_core::feed::Feed;
 use turnpike_core::gate::{Admission, Attempt, ChallengeState, DeviceIdentity, Gate, Principal, Verdict};
 use turnpike_mqtt::{TopicFilter, TopicName};
 
@@ -248,6 +249,29 @@ impl Gate for Gatekeeper {
             Principal::Device(identity) => self.registry.is_enabled(&identity.product, &identity.device),
             Principal::User(user) => self.people.is_user_welcome(user),
             Principal::Service(service) => self.people.is_service_welcome(service, None),
+        }
+    }
+
+    fn still_welcome_from(&self, principal: &Principal, peer: Option<std::net::SocketAddr>) -> bool {
+        match principal {
+            Principal::Service(service) => self.people.is_service_welcome(service, peer.map(|peer| peer.ip())),
+            Principal::Broker | Principal::Anonymous | Principal::Device(_) | Principal::User(_) => {
+                self.still_welcome(principal)
+            }
+        }
+    }
+
+    fn has_feed(&self, principal: &Principal) -> bool {
+        match principal {
+            Principal::Device(identity) => self.people.has_feed(&identity.product, &identity.device),
+            Principal::Broker | Principal::Anonymous | Principal::User(_) | Principal::Service(_) => false,
+        }
+    }
+
+    fn feed(&self, principal: &Principal, topic: TopicName<'_>, feed: &mut Feed) {
+        if let Principal::Device(identity) = principal {
+            let add = |app: &str, user: &str| feed.add(format_args!("{app}:{user}"), topic);
+            self.people.feed(&identity.product, &identity.device, topic.as_str(), add);
         }
     }
 }

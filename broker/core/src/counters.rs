@@ -31,7 +31,7 @@ pub struct Dropped {
     pub expired: u64,
     /// It is larger than the client takes.
     pub too_large: u64,
-    /// Its publisher has no permit for the topic.
+    /// Its publisher has no permit for the topic, or its reader has lost it.
     pub not_authorized: u64,
     /// The retained store was full.
     pub retained_full: u64,

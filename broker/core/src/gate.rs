@@ -8,6 +8,7 @@ use std::sync::Arc;
 use turnpike_mqtt::{ConnectReason, ReasonCode, TopicFilter, TopicName};
 
 use crate::clock::Now;
+use crate::feed::Feed;
 
 /// Why a client is who it is. Small: every session keeps one.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -156,6 +157,24 @@ pub trait Gate: Send + Sync {
 
     /// Is it still welcome? Asked for live sessions when the registry has changed.
     fn still_welcome(&self, principal: &Principal) -> bool;
+
+    /// The same for a session, and from where it is connected, if it is.
+    fn still_welcome_from(&self, principal: &Principal, peer: Option<std::net::SocketAddr>) -> bool {
+        let _ = peer;
+        self.still_welcome(principal)
+    }
+
+    /// Whether what it publishes may go to users' feeds. Asked when it connects and when it is judged again.
+    fn has_feed(&self, principal: &Principal) -> bool {
+        let _ = principal;
+        false
+    }
+
+    /// The feeds that something goes to which it publishes on a topic, into `feed`, which is empty. Asked with each message of those that
+    /// have feeds.
+    fn feed(&self, principal: &Principal, topic: TopicName<'_>, feed: &mut Feed) {
+        let _ = (principal, topic, feed);
+    }
 }
 
 /// Leave to publish one message on one topic.

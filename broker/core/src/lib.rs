@@ -11,6 +11,7 @@ pub mod concern;
 mod connection;
 pub mod counters;
 pub mod durable;
+pub mod feed;
 pub mod gate;
 pub mod ids;
 pub mod limits;

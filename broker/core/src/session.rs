@@ -37,6 +37,7 @@ pub(crate) struct Will {
 /// A walk through the retained messages of a new subscription.
 #[derive(Debug)]
 pub(crate) struct RetainedWalk {
+    pub(crate) filter: Box<str>,
     pub(crate) walk: Walk,
     pub(crate) qos: QoS,
     /// 0 for none.
@@ -55,6 +56,8 @@ pub(crate) struct Session {
     pub(crate) expiry_s: u32,
     pub(crate) conn: Option<ConnId>,
     pub(crate) mqtt3: bool,
+    /// What it publishes may go to users' feeds.
+    pub(crate) fed: bool,
     /// Sequence number that the next `outgoing` starts at, while there is none.
     pub(crate) next_seq: Seq,
     pub(crate) outgoing: Option<Box<Outgoing>>,

@@ -15,7 +15,10 @@ mod acks;
 mod connect;
 mod deliver;
 mod durability;
+mod feed;
+mod judge;
 mod lifecycle;
+mod principals;
 mod publish;
 mod restore;
 mod subscribe;
@@ -37,6 +40,7 @@ pub use crate::connection::Peer;
 use crate::connection::{Connection, State};
 use crate::counters::Counters;
 use crate::durable::Part;
+use crate::feed::Feed;
 use crate::gate::Gate;
 use crate::ids::{ClientId, ConnId, MessageId, ShardId, Turn};
 use crate::limits::Limits;
@@ -46,7 +50,9 @@ use crate::shared::Shared;
 use crate::wheel::Wheel;
 
 use durability::{Release, TicketBuffer};
+pub use judge::SessionView;
 use lifecycle::Timer;
+use principals::Principals;
 
 /// Out buffers that a shard keeps for reuse.
 const POOL_BUFFERS_MAX: usize = 256;
@@ -131,12 +137,14 @@ pub struct Shard<G> {
     sessions: Slab<Session>,
     next_generation: u32,
     by_client: HashMap<ClientId, u32, foldhash::fast::RandomState>,
+    principals: Principals,
     wheel: Wheel<Timer>,
     due: Vec<Timer>,
     pool: Vec<Vec<u8>>,
     touched: VecDeque<ConnId>,
     resumed: VecDeque<ConnId>,
     matches: Matches,
+    feed: Feed,
     scratch: Vec<u8>,
     batches: Vec<Batch>,
     /// Publishes routed so far; tells a batch whether it has this one's message already.
@@ -191,12 +199,14 @@ impl<G: Gate> Shard<G> {
             sessions: Slab::new(),
             next_generation: 0,
             by_client: HashMap::default(),
+            principals: Principals::default(),
             wheel: Wheel::new(setup.now.mono_ms),
             due: Vec::new(),
             pool: Vec::new(),
             touched: VecDeque::new(),
             resumed: VecDeque::new(),
             matches: Matches::default(),
+            feed: Feed::default(),
             scratch: Vec::new(),
             batches: (0..shards).map(|_| Batch::new(setup.id)).collect(),
             routed: 0,

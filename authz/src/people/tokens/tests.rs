@@ -173,8 +173,10 @@ fn published_vectors_are_signed() {
     }
 }
 
+type Sign = Box<dyn Fn(&[u8]) -> Vec<u8>>;
+
 /// A key that is made, its JWK, and how it signs.
-fn made_keys() -> Vec<(&'static str, Value, Box<dyn Fn(&[u8]) -> Vec<u8>>)> {
+fn made_keys() -> Vec<(&'static str, Value, Sign)> {
     let random = SystemRandom::new();
     let document = Ed25519KeyPair::generate_pkcs8(&random).expect("randomness");
     let ed25519 = Ed25519KeyPair::from_pkcs8(document.as_ref()).expect("just made");

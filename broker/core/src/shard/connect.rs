@@ -276,11 +276,12 @@ impl<G: Gate> Shard<G> {
         let ops = self.ticket.ops.len();
         let existing = existing.and_then(|slot| self.take_over(slot, connect.clean_start, now));
         let committed_before = existing.is_some();
-        let slot = match existing {
-            Some(slot) => slot,
-            None => self.new_session(client, principal, connect.version, expiry_s)?,
+        let (slot, resumed_by) = match existing {
+            Some(slot) => (slot, Some(principal)),
+            None => (self.new_session(client, principal, connect.version, expiry_s)?, None),
         };
         self.attach(conn, slot, connect, expiry_s, will, now);
+        self.judge_attached(slot, resumed_by, now);
         self.end_authentication_at(conn, until_ms, now);
         bytes.clear();
         let ack = self.connack(connect, committed_before, assigned.as_deref(), expiry_s, data);
@@ -390,6 +391,7 @@ impl<G: Gate> Shard<G> {
             expiry_s,
             conn: None,
             mqtt3: version != Version::V5,
+            fed: false,
             next_seq: Seq(0),
             outgoing: None,
             incoming: None,
@@ -401,6 +403,7 @@ impl<G: Gate> Shard<G> {
         });
         let slot = u32::try_from(key).expect("bounded by sessions_max");
         self.by_client.insert(client, slot);
+        self.principals.insert(slot, &self.sessions);
         Ok(slot)
     }
 

@@ -112,6 +112,15 @@ impl<G: Gate> Shard<G> {
 
     fn release_entry(&mut self, slot: u32, generation: u32, seq: Seq, now: Now) {
         let Some(session) = self.sessions.get_mut(slot as usize).filter(|s| s.generation == generation) else { return };
+        if let Some(entry) = session.outgoing.as_mut().and_then(|outgoing| outgoing.finish_withdrawn(seq)) {
+            let key = session.key;
+            self.counters.queued_messages -= 1;
+            self.counters.dropped.not_authorized += u64::from(entry.share.is_none());
+            self.record_done(key, seq, entry.message.as_deref());
+            self.hand_on(&entry, now);
+            self.pump(slot, now);
+            return;
+        }
         match session.outgoing.as_mut().and_then(|outgoing| outgoing.commit(seq)) {
             Some(Next::Publish(_)) => self.pump(slot, now),
             Some(Next::Release(seq)) => {

@@ -13,11 +13,11 @@ use crate::batch::Recipient;
 use crate::clock::Now;
 use crate::connection::State;
 use crate::durable::Op;
-use crate::gate::{Gate, Principal};
+use crate::gate::{Gate, Permit, Principal};
 use crate::ids::{ConnId, SessionRef};
 use crate::message::{Message, MessageParts};
 use crate::outgoing::{Entry, Phase};
-use crate::session::{Session, Will};
+use crate::session::Will;
 
 /// How often expired retained messages are looked for, in milliseconds.
 pub(super) const SWEEP_MS: u64 = 1_000;
@@ -143,7 +143,8 @@ impl<G: Gate> Shard<G> {
         let will_now = session.will.take_if(|will| will.delay_s == 0 || ends);
         session.will_due_ms = session.will.as_ref().map(|will| now.unix_ms + u64::from(will.delay_s) * 1000);
         if let Some(will) = will_now {
-            self.publish_will(&will, now);
+            let principal = session.principal.clone();
+            self.publish_will(&will, &principal, now);
         }
         if ends {
             self.end_session(slot, now);
@@ -154,12 +155,21 @@ impl<G: Gate> Shard<G> {
         }
     }
 
-    /// [MQTT-3.1.2-8] [MQTT-3.1.2-14] [MQTT-3.1.2-15] its publisher was judged at CONNECT.
+    /// [MQTT-3.1.2-8] [MQTT-3.1.2-14] [MQTT-3.1.2-15] its publisher was judged at CONNECT, and is judged again: who is closed because a
+    /// right is gone doesn't use it once more.
     /// Implements [MQTT-3.1.2-10].
-    pub(super) fn publish_will(&mut self, will: &Will, now: Now) {
+    pub(super) fn publish_will(&mut self, will: &Will, principal: &Principal, now: Now) {
         let parts = will.message.parts();
+        if Permit::judge(&*self.gate, principal, parts.topic).is_err() {
+            self.counters.dropped.not_authorized += 1;
+            return;
+        }
         let expires_at_ms = will.expiry_s.map(|s| now.unix_ms + u64::from(s) * 1000).or(parts.expires_at_ms);
-        let _ = self.publish(&MessageParts { expires_at_ms, ..parts }, now);
+        let parts = MessageParts { expires_at_ms, ..parts };
+        let _ = self.publish(&parts, now);
+        if self.gate.has_feed(principal) {
+            let _ = self.feed_of(principal, &parts, now);
+        }
     }
 
     /// Says to the router whether the session's memberships of shared subscriptions can be picked.
@@ -200,6 +210,7 @@ impl<G: Gate> Shard<G> {
     pub(super) fn end_session(&mut self, slot: u32, now: Now) {
         let Some(mut session) = self.sessions.try_remove(slot as usize) else { return };
         self.by_client.remove(session.client.as_str());
+        self.principals.remove(slot, &session.principal);
         let reference = SessionRef { shard: self.id, slot, generation: session.generation };
         for subscription in &session.subscriptions {
             let filter = TopicFilter::from_validated(&subscription.filter);
@@ -217,16 +228,17 @@ impl<G: Gate> Shard<G> {
             }
         }
         if let Some(will) = session.will.take() {
-            self.publish_will(&will, now);
+            self.publish_will(&will, &session.principal, now);
         }
     }
 
     /// Gives what a dead member of a shared subscription left unacknowledged to another member (MQTT 5, 4.8.2). A QoS 2 message
     /// that has been sent goes to nobody else [MQTT-4.8.2-5].
     /// Implements [MQTT-4.8.2-4] [MQTT-4.8.2-6].
-    fn hand_on(&mut self, entry: &Entry, now: Now) {
+    pub(super) fn hand_on(&mut self, entry: &Entry, now: Now) {
         let (Some(share), Some(message)) = (&entry.share, &entry.message) else { return };
-        if entry.qos == QoS::ExactlyOnce && (entry.dup || !matches!(entry.phase, Phase::Ready | Phase::AwaitingCommit))
+        if entry.qos == QoS::ExactlyOnce
+            && (entry.dup || !matches!(entry.phase, Phase::Ready | Phase::AwaitingCommit | Phase::Withdrawn))
         {
             return;
         }
@@ -317,8 +329,9 @@ impl<G: Gate> Shard<G> {
             return;
         }
         if let Some(will) = session.take_due_will(now) {
+            let principal = session.principal.clone();
             self.record_session(slot);
-            self.publish_will(&will, now);
+            self.publish_will(&will, &principal, now);
         }
         self.arm_session(slot, now);
     }
@@ -328,47 +341,6 @@ impl<G: Gate> Shard<G> {
         if self.id.0 == 0 {
             for topic in self.shared.retained.sweep(now.unix_ms, SWEEP_MESSAGES) {
                 self.ticket.ops.push(Op::RetainedDelete(topic));
-            }
-        }
-    }
-
-    /// The registry has changed: whoever isn't welcome any more is closed, and subscriptions that aren't allowed are taken away.
-    /// `device` none means the whole product.
-    pub fn rejudge(&mut self, product: &str, device: Option<&str>, now: Now) {
-        let concerned = |session: &Session| match &session.principal {
-            Principal::Device(identity) => {
-                *identity.product == *product && device.is_none_or(|device| *identity.device == *device)
-            }
-            Principal::Anonymous | Principal::User(_) | Principal::Service(_) | Principal::Broker => false,
-        };
-        let slots: Vec<u32> = self
-            .sessions
-            .iter()
-            .filter(|(_, session)| concerned(session))
-            .filter_map(|(slot, _)| u32::try_from(slot).ok())
-            .collect();
-        for slot in slots {
-            let Some(session) = self.sessions.get(slot as usize) else { continue };
-            if !self.gate.still_welcome(&session.principal) {
-                if let Some(conn) = session.conn {
-                    self.say_disconnect(conn, ReasonCode::NotAuthorized);
-                    self.detach(conn, Leaving::Abruptly, now);
-                    self.end(conn);
-                }
-                continue;
-            }
-            let taken: Vec<Box<str>> = session
-                .subscriptions
-                .iter()
-                .filter(|subscription| {
-                    let filter = TopicFilter::from_validated(&subscription.filter);
-                    let inner = filter.share().map_or(filter, |(_, inner)| inner);
-                    !self.gate.may_subscribe(&session.principal, inner)
-                })
-                .map(|subscription| subscription.filter.clone())
-                .collect();
-            for filter in taken {
-                self.unsubscribe_one(slot, TopicFilter::from_validated(&filter));
             }
         }
     }

@@ -87,12 +87,17 @@ impl<G: Gate> Shard<G> {
         durable_publisher: bool,
         now: Now,
     ) -> Result<(), ReasonCode> {
-        if publish.qos != QoS::AtMostOnce && !self.shared.store_serving() && self.needs_store(parts, durable_publisher)
+        if publish.qos != QoS::AtMostOnce
+            && !self.shared.store_serving()
+            && (self.needs_store(parts, durable_publisher) || self.feeds_need_store(slot, parts))
         {
             self.counters.dropped.store_unavailable += 1;
             return self.refuse_publish(conn, publish, ReasonCode::QuotaExceeded);
         }
-        let matched = self.publish(parts, now);
+        let mut matched = self.publish(parts, now);
+        if self.is_fed(slot) {
+            matched = matched.and(self.publish_to_feeds(slot, parts, now));
+        }
         let Some(id) = publish.id else { return Ok(()) };
         if publish.qos == QoS::AtLeastOnce {
             let reason = if matched.any { ReasonCode::Success } else { ReasonCode::NoMatchingSubscribers };
@@ -227,7 +232,7 @@ impl<G: Gate> Shard<G> {
 
     /// Routes a message: each match gets it here or goes into the batch of its shard.
     /// Implements [MQTT-3.3.2-3] [MQTT-4.5.0-1] [MQTT-3.3.4-3] [MQTT-4.8.2-3] [MQTT3-3.1.2-5] [MQTT-4.6.0-5].
-    fn dispatch(&mut self, parts: &MessageParts<'_>, now: Now) -> Published {
+    pub(super) fn dispatch(&mut self, parts: &MessageParts<'_>, now: Now) -> Published {
         let mut matches = std::mem::take(&mut self.matches);
         let choice = self.choose();
         self.shared.router.route(parts.topic, choice, &mut matches);
@@ -319,4 +324,14 @@ pub(super) struct Published {
     pub(super) any: bool,
     /// It may be acknowledged only with the open turn's ticket.
     pub(super) needs_commit: bool,
+}
+
+impl Published {
+    /// Nobody wanted it.
+    pub(super) const NONE: Self = Self { any: false, needs_commit: false };
+
+    /// What became of the same message on another topic, besides.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self { any: self.any || other.any, needs_commit: self.needs_commit || other.needs_commit }
+    }
 }

@@ -29,6 +29,7 @@ impl<G: Gate> Shard<G> {
             expiry_s: record.expiry_s,
             conn: None,
             mqtt3: record.mqtt3,
+            fed: false,
             next_seq: Seq(0),
             outgoing: None,
             incoming: None,
@@ -40,6 +41,7 @@ impl<G: Gate> Shard<G> {
         });
         let slot = u32::try_from(key).expect("bounded by sessions_max");
         self.by_client.insert(record.client, slot);
+        self.principals.insert(slot, &self.sessions);
         for (filter, options, identifier) in recovered.subscriptions {
             self.restore_subscription(slot, filter, options, identifier);
         }

@@ -166,7 +166,13 @@ impl<G: Gate> Shard<G> {
         if requests.is_empty() || self.shared.retained.is_empty() {
             return;
         }
-        let walks = requests.iter().map(|request| RetainedWalk {
+        // What was allowed when it was asked for may have waited for a commit.
+        let (gate, principal) = (&self.gate, &session.principal);
+        let allowed = requests
+            .iter()
+            .filter(|request| gate.may_subscribe(principal, TopicFilter::from_validated(&request.filter)));
+        let walks = allowed.map(|request| RetainedWalk {
+            filter: request.filter.clone(),
             walk: Walk::new(TopicFilter::from_validated(&request.filter)),
             qos: request.qos,
             identifier: request.identifier,
