@@ -19,10 +19,12 @@ pub mod apps;
 pub mod bindings;
 pub mod change;
 pub mod codes;
+mod export;
 mod fields;
 pub mod ids;
 pub mod jwks;
 pub mod log_in;
+pub mod log_ins;
 pub mod plan;
 mod policy;
 mod record;
@@ -42,6 +44,7 @@ use self::change::user_concern;
 use self::codes::{CodeHash, Codes};
 use self::ids::{AccessKey, AppId, TenantId, UserKey};
 use self::jwks::KeySet;
+use self::log_ins::{LogIn, LogIns, NewPlace, Place};
 use self::policy::Access;
 use self::services::{Service, Services};
 use crate::record::RecordError;
@@ -53,6 +56,7 @@ pub struct People {
     bindings: Bindings,
     services: Services,
     codes: Codes,
+    log_ins: LogIns,
 }
 
 impl People {
@@ -82,11 +86,16 @@ impl People {
             Change::PutApp(id, app) => self.apps.put(id, app),
             Change::DeleteApp(id) => self.apps.delete(&id),
             Change::PutUser(key, user) => self.bindings.put_user(&key, user),
-            Change::DeleteUser(key) => self.bindings.delete_user(&key),
+            Change::DeleteUser(key) => {
+                self.bindings.delete_user(&key);
+                self.log_ins.forget(&key);
+            }
             Change::Bind(device, user, binding) => self.bindings.bind(&device, &user, binding),
             Change::Unbind(device, user) => self.bindings.unbind(&device, &user),
             Change::PutCode(hash, code) => self.codes.put(hash, code),
             Change::DeleteCode(hash, _) => self.codes.delete(hash),
+            Change::PutLogIns(key, record) => self.log_ins.load(&key, &record),
+            Change::DeleteLogIns(key) => self.log_ins.forget(&key),
             Change::PutService(key, service) => self.services.put(key, service),
             Change::DeleteService(key) => self.services.delete(&key),
             Change::SetTenant(product, tenant) => self.services.set_tenant(product, tenant),
@@ -173,6 +182,38 @@ impl People {
     #[must_use]
     pub fn tenant_of(&self, product: &str) -> TenantId {
         self.services.tenant_of(product)
+    }
+
+    /// The last log-ins of a user, the newest first.
+    #[must_use]
+    pub fn log_ins(&self, user: &UserKey) -> Vec<LogIn> {
+        self.log_ins.of(user)
+    }
+
+    /// The devices that a user has logged in from, among its last log-ins, the newest first.
+    #[must_use]
+    pub fn places(&self, user: &UserKey) -> Vec<Place> {
+        self.log_ins.places(user)
+    }
+
+    /// Log-ins of up to `limit` users, to be committed; they are visible already, so they needn't be applied. To be taken and handed to the committer
+    /// under the control plane's lock: behind a user's deletion there must be none of that user.
+    #[must_use]
+    pub fn take_log_ins(&self, limit: usize) -> Vec<Change> {
+        let changed = self.log_ins.take_changed(limit).into_iter();
+        changed.map(|(user, record)| Change::PutLogIns(user, record)).collect()
+    }
+
+    /// Up to `limit` log-ins from new places, the oldest first.
+    #[must_use]
+    pub fn take_new_places(&self, limit: usize) -> Vec<NewPlace> {
+        self.log_ins.take_events(limit)
+    }
+
+    /// Log-ins and new places that were left out, since too many waited to be taken.
+    #[must_use]
+    pub fn log_ins_left_out(&self) -> u64 {
+        self.log_ins.left_out()
     }
 
     fn is_user_active(&self, app: &str, user: &str) -> bool {

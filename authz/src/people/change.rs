@@ -32,6 +32,10 @@ pub enum Change {
     PutCode(CodeHash, Code),
     /// Take a session code of a user back.
     DeleteCode(CodeHash, UserKey),
+    /// The last log-ins of a user, packed; visible since they happened ([`super::People::take_log_ins`]).
+    PutLogIns(UserKey, Box<[u8]>),
+    /// Forget them.
+    DeleteLogIns(UserKey),
     /// Create or replace.
     PutService(AccessKey, Service),
     /// Remove.
@@ -53,8 +57,8 @@ impl Change {
         match self {
             Self::PutApp(app, _) | Self::DeleteApp(app) => vec![Concern::App(Arc::from(app.as_str()))],
             Self::PutUser(user, _) | Self::DeleteUser(user) | Self::DeleteCode(_, user) => vec![user_concern(user)],
-            // Nobody came in by it yet.
-            Self::PutCode(..) => Vec::new(),
+            // Nobody came in by it yet; what is past changes nothing.
+            Self::PutCode(..) | Self::PutLogIns(..) | Self::DeleteLogIns(_) => Vec::new(),
             // The device, since what it publishes goes to other feeds.
             Self::Bind(device, user, _) | Self::Unbind(device, user) => {
                 vec![user_concern(user), Concern::device(device.product.as_str(), device.device.as_str())]

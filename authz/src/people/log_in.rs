@@ -18,10 +18,13 @@ use std::sync::Arc;
 use subtle::ConstantTimeEq;
 use turnpike_core::clock::Now;
 use turnpike_core::gate::{Admission, Attempt, Principal, ServiceIdentity, UserIdentity};
+use turnpike_core::ids::ClientId;
 
 use super::People;
 use super::apps::App;
 use super::codes::{CodeHash, PREFIX};
+use super::ids::UserKey;
+use super::log_ins::{LogIn, Proof};
 use super::record::{app_owner, service_owner};
 use super::tokens::{self, Expected, TokenFault};
 use crate::nonce::{Nonces, Use, WINDOW_MS};
@@ -105,9 +108,25 @@ impl People {
         now: Now,
     ) -> Result<Admission, Refusal> {
         match *claim {
-            Claim::Token { user: (app, user), token } => self.log_in_by_token(app, user, token, tools, now),
-            Claim::Code { user: (app, user), code } => self.log_in_by_code(app, user, code, now),
+            Claim::Token { user: (app, user), token } => {
+                let admission = self.log_in_by_token(app, user, token, tools, now)?;
+                self.note(app, user, Proof::Token, attempt, now);
+                Ok(admission)
+            }
+            Claim::Code { user: (app, user), code } => {
+                let admission = self.log_in_by_code(app, user, code, now)?;
+                self.note(app, user, Proof::Code, attempt, now);
+                Ok(admission)
+            }
             Claim::Service { key, password } => self.log_in_service(key, password, attempt, tools, now),
+        }
+    }
+
+    fn note(&self, app: &str, user: &str, proof: Proof, attempt: &Attempt<'_>, now: Now) {
+        if let Ok(key) = UserKey::parse(app, user) {
+            let at_s = u32::try_from(now.unix_s()).unwrap_or(u32::MAX);
+            let address = attempt.peer.ip().to_canonical();
+            self.log_ins.note(&key, &LogIn { at_s, address, client: ClientId::new(attempt.client_id), proof });
         }
     }
 

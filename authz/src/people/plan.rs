@@ -260,7 +260,8 @@ impl People {
         Ok(Change::PutUser(key.clone(), User { frozen, ..self.registered(key)? }))
     }
 
-    /// Deletes a user with all data: bindings, and with those of an owner the shares of its devices.
+    /// Deletes a user with all data: bindings, and with those of an owner the shares of its devices; session codes; log-ins. Its sessions and what
+    /// waits for it are the shards' to end ([`turnpike_core::shard::Shard::forget`]).
     ///
     /// # Errors
     /// [`PlanError::NoSuchUser`].
@@ -271,7 +272,8 @@ impl People {
     fn deletion(&self, key: &UserKey) -> Vec<Change> {
         let devices = self.bindings.devices_of(key).into_iter();
         let unbound = devices.flat_map(|(device, binding)| self.unbinding(&device, key, binding.role));
-        unbound.chain(self.plan_revoke_codes(key, None)).chain([Change::DeleteUser(key.clone())]).collect()
+        let last = [Change::DeleteLogIns(key.clone()), Change::DeleteUser(key.clone())];
+        unbound.chain(self.plan_revoke_codes(key, None)).chain(last).collect()
     }
 
     fn registered(&self, key: &UserKey) -> Result<User, PlanError> {

@@ -6,6 +6,7 @@
 //! | `uu\0{app}\0{user}` | layout, flags, created (seconds, 4 bytes) |
 //! | `ub\0{product}\0{device}\0{app}\0{user}` | layout, flags, role, expiry (seconds, 4 bytes; 0 for none) |
 //! | `uc\0{SHA-256 of a session code, hexadecimal}` | layout, expiry (seconds, 8 bytes), app, user |
+//! | `ul\0{app}\0{user}` | layout, the last log-ins: flags, seconds, address, client id |
 //! | `us\0{access key}` | layout, flags, created, tenant, sealed secret, networks, grants |
 //! | `ut\0{product}` | layout, tenant; absent where it is the default one |
 //!
@@ -19,6 +20,7 @@ use super::change::Change;
 use super::codes::{Code, CodeHash};
 use super::fields::{Reader, Writer};
 use super::ids::{AccessKey, AppId, TenantId, UserKey};
+use super::log_ins::is_record;
 use super::services::{Grant, Rights, Service};
 use crate::names::{DeviceName, ProductKey};
 use crate::record::RecordError;
@@ -68,6 +70,11 @@ pub(super) fn encode(change: &Change) -> Op {
             put(code_key(*hash), value.bytes(code.user.user.as_str().as_bytes()))
         }
         Change::DeleteCode(hash, _) => delete(code_key(*hash)),
+        Change::PutLogIns(user, record) => {
+            let value = [&[LAYOUT], &record[..]].concat();
+            Op::RegistryPut(log_ins_key(user).into_bytes().into(), value.into())
+        }
+        Change::DeleteLogIns(user) => delete(log_ins_key(user)),
         Change::PutService(key, service) => put(service_owner(key.as_str()), service_value(service)),
         Change::DeleteService(key) => delete(service_owner(key.as_str())),
         Change::SetTenant(product, tenant) if *tenant == TenantId::default() => delete(tenant_key(product)),
@@ -95,6 +102,10 @@ fn binding_key(device: &DeviceKey, user: &UserKey) -> String {
 
 fn code_key(hash: CodeHash) -> String {
     format!("uc\0{}", hex::encode(hash.0))
+}
+
+fn log_ins_key(key: &UserKey) -> String {
+    format!("ul\0{}\0{}", key.app, key.user)
 }
 
 fn tenant_key(product: &ProductKey) -> String {
@@ -230,6 +241,11 @@ fn read(key: &str, value: &mut Reader<'_>) -> Option<Change> {
             let user = UserKey::parse(value.text()?, value.text()?).ok()?;
             let is_lower = key.bytes().all(|byte| !byte.is_ascii_uppercase());
             is_lower.then_some(Change::PutCode(hash, Code { user, expires_at_s }))?
+        }
+        "ul" => {
+            let record = std::mem::take(&mut value.0);
+            let user = UserKey::parse(part()?, part()?).ok()?;
+            is_record(record).then(|| Change::PutLogIns(user, record.into()))?
         }
         "us" => Change::PutService(AccessKey::parse(part()?).ok()?, read_service(value)?),
         "ut" => {

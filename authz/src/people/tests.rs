@@ -81,12 +81,16 @@ impl World {
     }
 
     pub(super) fn run(&mut self, change: Change) {
+        self.commit(&change);
+        self.people.apply(change);
+    }
+
+    pub(super) fn commit(&mut self, change: &Change) {
         match change.op() {
             Op::RegistryPut(key, value) => drop(self.store.insert(key, value)),
             Op::RegistryDelete(key) => drop(self.store.remove(&key)),
             other => panic!("{other:?} is none of the registry's"),
         }
-        self.people.apply(change);
     }
 
     pub(super) fn run_all(&mut self, changes: Vec<Change>) {

@@ -277,6 +277,48 @@ fn keys_come_with_the_app_or_from_where_it_says() {
     assert!(door.world.people.apps.keys("a").is_none());
 }
 
+#[test]
+fn a_log_in_is_remembered_exported_and_forgotten() {
+    let mut door = door();
+    let (o, c) = (user("a", "o"), user("a", "c"));
+    let d = crate::people::tests::device("p", "d");
+    door.world.bind(&d, &o);
+    door.world.share(&d, &c, crate::people::bindings::Role::View, Some(1_800_000_000));
+    let issued = door.issue(60, 1);
+    assert!(door.log_in("a/o", issued.code.expose()).is_ok());
+    assert!(door.log_in("a/o", &token(&secret(), "o", "a")).is_ok());
+    assert!(door.log_in("a/o", &token(&secret(), "c", "a")).is_err());
+    let people = Arc::clone(&door.world.people);
+    let log_ins = people.log_ins(&o);
+    assert_eq!(log_ins.iter().map(|log_in| log_in.proof).collect::<Vec<_>>(), [Proof::Token, Proof::Code]);
+    assert_eq!((people.places(&o).len(), people.take_new_places(10).len()), (1, 1));
+    for change in people.take_log_ins(10) {
+        door.world.commit(&change);
+    }
+    assert_eq!(door.world.reloaded().log_ins(&o), log_ins);
+
+    let exported = people.export_user(&o).expect("registered");
+    assert_eq!(exported["user"], "a:o");
+    assert_eq!(
+        exported["devices"],
+        json!([{ "product": "p", "device": "d", "role": "owner", "expires_at": null, "by": "owner" }])
+    );
+    assert_eq!(exported["shares_given"][0]["user"], "a:c");
+    assert_eq!(exported["shares_given"][0]["expires_at"], 1_800_000_000);
+    assert_eq!(exported["log_ins"][1], json!({ "at": NOW_S, "address": "10.0.0.1", "client_id": "c", "by": "code" }));
+    assert_eq!(exported["session_codes"][0]["expires_at"], NOW_S + 60);
+    assert!(!exported.to_string().contains(&issued.code.expose()[3..]), "no secret in it");
+    assert_eq!(people.export_user(&c).expect("registered")["shares_given"], json!([]));
+    assert_eq!(people.export_user(&user("a", "nobody")), None);
+
+    let changes = people.plan_delete_user(&o).expect("there");
+    door.world.run_all(changes);
+    for people in [&*people, &door.world.reloaded()] {
+        assert!(people.log_ins(&o).is_empty() && people.export_user(&o).is_none() && people.codes(&o).is_empty());
+        assert!(people.bindings().users_of(&d).is_empty());
+    }
+}
+
 proptest! {
     #[test]
     fn no_credentials_panic_or_get_in(

@@ -55,6 +55,7 @@ fn changes() -> Vec<Change> {
         Change::Bind(device, user, owner),
         Change::PutService(AccessKey::parse("k").expect("a name"), service),
         Change::SetTenant(product("p"), tenant),
+        Change::PutLogIns(UserKey::parse("a", "u").expect("names"), b"\x01\0\0\0\x09\x0a\0\0\x01\x01c"[..].into()),
         Change::PutCode(
             CodeHash::of("c1;x"),
             Code { user: UserKey::parse("a", "u").expect("names"), expires_at_s: u64::MAX },
@@ -96,7 +97,7 @@ fn another_layout_and_damage_are_told_apart() {
 proptest! {
     #[test]
     fn no_bytes_panic(
-        text in "u[aubst]\0[ab]{0,2}(\0[cd]){0,4}",
+        text in "u[aubstlc]\0[ab]{0,2}(\0[cd]){0,4}",
         head in proptest::collection::vec(0_u8..4, 0..24),
         value in proptest::collection::vec(any::<u8>(), 0..40),
     ) {
