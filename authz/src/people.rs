@@ -12,6 +12,25 @@
 //! - A **binding** says what a user may do with a device ([`bindings`]).
 //! - A **service** is a back end ([`services`]): tenants' services see the products of their tenant.
 //!
+//! Users log in as `{app}/{user}` with a token or a session code, services as `$svc/{access key}` ([`log_in`]).
+//!
+//! # Figures
+//!
+//! Printed by `cargo run --release -p turnpike-authz --example people`, on the 2-core machine, which had other work beside it. A million devices of
+//! one product, names of 15 bytes; 200,000 users of 12, each bound to five of them.
+//!
+//! | what | cost |
+//! |---|---|
+//! | a device in memory, in the registry | 207 bytes |
+//! | a binding, and a fifth of a user | 92 bytes |
+//! | a binding applied, and a fifth of a user | 1.3–1.7 µs |
+//! | a user publishes under `dev/…/down/…`: allowed, refused | 84–94 ns, 74–104 ns |
+//! | the same of a thousand users in turn (misses of the cache) | 160–200 ns, 131–197 ns |
+//! | the same, a thousand in turn among a million devices | 300–340 ns, 240–330 ns |
+//! | a service publishes | 48–59 ns |
+//! | whose feeds a message goes to: one device, a thousand in turn, 100,000 | 67 ns, 300 ns, 850 ns |
+//! | whether a device has feeds that has none (asked when it connects) | 12–51 ns |
+//!
 //! Time moves by [`People::advance`], which the control plane calls when [`People::next_expiry_s`] says, and at least once a second.
 //! Changes are applied one at a time, under the control plane's lock ([`crate::registry`]).
 

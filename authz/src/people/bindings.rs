@@ -9,7 +9,7 @@
 //! ends or passes to somebody else. So who gave a share needn't be kept: the owner, or an administrator in the owner's name.
 //!
 //! Costs: a question is two look-ups, each a hash and a read lock of 64, and a walk over the device's links; figures stand in
-//! this crate's header. A device whose owner alone is bound to it has 5 bytes of links.
+//! [`super`]'s header. A device whose owner alone is bound to it has 5 bytes of links.
 //!
 //! **Invariant:** a link never names a user that is another's by now. A user's place is used again only when nothing links to it: links go
 //! first, under the device's lock, under which readers follow them.

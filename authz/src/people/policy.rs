@@ -1,4 +1,4 @@
-//! What users and services may do, judged by what holds now. Without allocation; what it costs stands in the crate's header.
+//! What users and services may do, judged by what holds now. Without allocation; what it costs stands in [`super`]'s header.
 //!
 //! | topics | view | control, owner | service |
 //! |---|---|---|---|

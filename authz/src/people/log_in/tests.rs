@@ -251,6 +251,52 @@ fn what_a_device_sends_is_no_user_and_no_service() {
 }
 
 #[test]
+fn the_gate_knows_devices_users_and_services() {
+    use turnpike_core::feed::Feed;
+    use turnpike_core::gate::{DeviceIdentity, Gate, Verdict};
+    use turnpike_mqtt::{ConnectReason, TopicFilter, TopicName};
+    let mut door = door();
+    let d = crate::people::tests::device("p", "d");
+    door.world.bind(&d, &user("a", "o"));
+    let code = door.issue(60, 1).code;
+    let gate = crate::Gatekeeper::new(Arc::default(), key(), 10).with_people(Arc::clone(&door.world.people));
+    let log_in = |user_name: &str, password: &[u8], peer: [u8; 4]| {
+        let attempt = Attempt {
+            client_id: "c",
+            user_name: Some(user_name),
+            password: Some(password),
+            peer: SocketAddr::from((peer, 1)),
+            tls: true,
+            certificate: None,
+            enhanced: None,
+        };
+        match gate.authenticate(&attempt, NOW, [0; 32]) {
+            Verdict::Granted(admission) => Ok(admission.principal),
+            Verdict::Refused(reason) => Err(reason),
+            Verdict::Challenge { .. } => panic!("no method was named"),
+        }
+    };
+    let o = log_in("a/o", code.expose().as_bytes(), [10, 0, 0, 1]).expect("right");
+    let s = log_in("$svc/s", secret().expose(), [10, 0, 0, 1]).expect("right");
+    assert_eq!(log_in("a/c", code.expose().as_bytes(), [10, 0, 0, 1]), Err(ConnectReason::BadUserNameOrPassword));
+    assert_eq!(log_in("$svc/s", secret().expose(), [11, 0, 0, 1]), Err(ConnectReason::NotAuthorized));
+    let topic = |text: &'static str| TopicName::parse(text).expect("a topic");
+    let filter = |text: &'static str| TopicFilter::parse(text).expect("a filter");
+    assert!(gate.may_publish(&o, topic("dev/p/d/down/x")) && !gate.may_publish(&s, topic("dev/p/d/down/x")));
+    assert!(gate.may_subscribe(&o, filter("user/a:o/#")) && !gate.may_subscribe(&s, filter("dev/p/+/up/#")));
+    assert!(gate.still_welcome(&o) && gate.still_welcome(&s));
+    assert!(gate.still_welcome_from(&s, Some(SocketAddr::from(([10, 0, 0, 1], 1)))));
+    assert!(!gate.still_welcome_from(&s, Some(SocketAddr::from(([11, 0, 0, 1], 1)))));
+    let device = |name: &str| Principal::Device(Arc::new(DeviceIdentity { product: "p".into(), device: name.into() }));
+    assert!(gate.has_feed(&device("d")) && !gate.has_feed(&device("e")) && !gate.has_feed(&o));
+    let mut feed = Feed::default();
+    gate.feed(&device("d"), topic("dev/p/d/up/x"), &mut feed);
+    assert_eq!(feed.topics().collect::<Vec<_>>(), [topic("user/a:o/dev/p/d/up/x")]);
+    door.world.run_all(door.world.people.plan_revoke_codes(&user("a", "o"), None));
+    assert!(!gate.still_welcome(&o) && gate.still_welcome(&s));
+}
+
+#[test]
 fn keys_come_with_the_app_or_from_where_it_says() {
     use crate::people::apps::KeySource;
     let mut door = door();
