@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
+/// Workers tell their counts at multiples of this time, so that the counts of all are of the same moment.
+pub const TICK_NS: u64 = 250_000_000;
+
 /// Nanoseconds of `CLOCK_MONOTONIC`.
 #[inline]
 #[must_use]

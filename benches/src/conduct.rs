@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::clock::{nanos, now_ns, until};
+use crate::clock::{TICK_NS, nanos, now_ns, until};
 use crate::cpu;
 use crate::outcome::{Counts, Outcome};
 use crate::plan::{Plan, STAGES};
@@ -17,8 +17,8 @@ use crate::protocol::{Command, Event};
 use crate::spec::{Scenario, Spec};
 use crate::workers::Workers;
 
-/// Between two samples.
-const SAMPLE_NS: u64 = 250_000_000;
+/// After a tick, until the counts of all workers have come.
+const ARRIVAL_NS: u64 = 60_000_000;
 /// A stage of connecting in which nobody gets ready for so long is given up.
 const CONNECT_QUIET: Duration = Duration::from_secs(30);
 
@@ -149,7 +149,6 @@ impl Conductor<'_> {
                 connecting.elapsed += connected.elapsed;
                 connecting.cpu = connecting.cpu.zip(connected.cpu).map(|(a, b)| a + b);
                 retained = Some((stored, fetched));
-                measured = fetched;
             }
             _ => measured = self.measure()?,
         }
@@ -164,13 +163,19 @@ impl Conductor<'_> {
         }
         let mut outcome = Outcome::default();
         self.outcomes.iter().for_each(|part| outcome.add(part));
+        if let Some((stored, fetched)) = &mut retained {
+            // The workers know the moment of the last message; what they tell now and then is too coarse.
+            stored.end(outcome.last_ns.acked);
+            fetched.end(outcome.last_ns.delivered);
+            measured = fetched.usage;
+        }
         Ok(Report {
             spec: self.spec.clone(),
             outcome,
             connections: Plan::clients(self.spec),
             connecting,
             measured,
-            retained,
+            retained: retained.map(|(stored, fetched)| (stored.usage, fetched.usage)),
             broker_bytes: bytes_before.zip(bytes_after),
             samples: self.samples,
         })
@@ -187,7 +192,7 @@ impl Conductor<'_> {
         self.workers.send(Command::Connect { stage })?;
         let mut progress = (0, now_ns());
         while self.stages_done < target {
-            self.pump("connecting", Some(now_ns() + SAMPLE_NS), |run| run.stages_done == target)?;
+            self.pump("connecting", Some(now_ns() + TICK_NS), |run| run.stages_done == target)?;
             let ready = self.sum().ready;
             if ready > progress.0 {
                 progress = (ready, now_ns());
@@ -234,7 +239,7 @@ impl Conductor<'_> {
     }
 
     /// Publishing, connecting the subscribers, fetching.
-    fn retained(&mut self) -> io::Result<(Usage, Usage, Usage)> {
+    fn retained(&mut self) -> io::Result<(Span, Usage, Span)> {
         let stored = (self.spec.publishers * self.spec.messages) as u64;
         let limit_ns = || Some(now_ns() + 600_000_000_000);
         let acked = self.spec.qos as u8 > 0;
@@ -258,7 +263,9 @@ impl Conductor<'_> {
             }
             delivered >= wanted || now_ns() - last.1 > 5_000_000_000
         })?;
-        Ok((begin.to(stored_mark), stored_mark.to(connected), connected.to(self.mark())))
+        let stored = Span { since_ns: begin.at_ns, usage: begin.to(stored_mark) };
+        let fetched = Span { since_ns: connected.at_ns, usage: connected.to(self.mark()) };
+        Ok((stored, stored_mark.to(connected), fetched))
     }
 
     fn sum(&self) -> Counts {
@@ -301,9 +308,10 @@ impl Conductor<'_> {
         if now < self.next_sample_ns {
             return;
         }
-        self.next_sample_ns = now + SAMPLE_NS;
+        let tick_ns = now / TICK_NS * TICK_NS;
+        self.next_sample_ns = tick_ns + TICK_NS + ARRIVAL_NS;
         self.samples.push(Sample {
-            at_s: (now - self.started_ns) as f64 / 1e9,
+            at_s: tick_ns.saturating_sub(self.started_ns) as f64 / 1e9,
             counts: self.sum(),
             cpu: self.broker_pid.and_then(cpu::cpu_time),
             resident_bytes: self.broker_pid.and_then(cpu::resident_bytes),
@@ -323,7 +331,7 @@ impl Conductor<'_> {
     fn show(&self, passed_ns: u64, length_ns: u64) {
         // What takes no known time shows how many are connected.
         let (position, length) = match self.spec.scenario {
-            _ if length_ns < 100_000_000_000 && length_ns > SAMPLE_NS => (passed_ns, length_ns),
+            _ if length_ns < 100_000_000_000 && length_ns > TICK_NS => (passed_ns, length_ns),
             _ => (self.sum().ready, Plan::clients(self.spec) as u64),
         };
         self.bar.set_length(length);
@@ -342,5 +350,21 @@ impl Mark {
     fn to(self, later: Self) -> Usage {
         let cpu = later.cpu.zip(self.cpu).map(|(now, then)| now.saturating_sub(then));
         Usage { elapsed: Duration::from_nanos(later.at_ns - self.at_ns), cpu }
+    }
+}
+
+/// A part of a run whose end is known better afterwards.
+#[derive(Clone, Copy)]
+struct Span {
+    since_ns: u64,
+    usage: Usage,
+}
+
+impl Span {
+    /// It ended then, if anything happened in it.
+    fn end(&mut self, at_ns: u64) {
+        if let Some(elapsed_ns) = at_ns.checked_sub(self.since_ns).filter(|ns| *ns > 0) {
+            self.usage.elapsed = self.usage.elapsed.min(Duration::from_nanos(elapsed_ns));
+        }
     }
 }

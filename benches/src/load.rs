@@ -28,7 +28,7 @@ use mio::{Events, Poll, Token, Waker};
 use rustix::time::{ClockId, clock_gettime};
 use turnpike_mqtt::QoS;
 
-use crate::clock::{nanos, now_ns};
+use crate::clock::{TICK_NS, nanos, now_ns};
 use crate::outcome::{Counts, Outcome};
 use crate::plan::Plan;
 use crate::protocol::{Command, Event};
@@ -41,8 +41,6 @@ use transport::{Connector, Scratch};
 
 const WAKER: Token = Token(usize::MAX);
 const TIMER: Token = Token(usize::MAX - 1);
-/// Between two reports to the parent.
-const TICK_NS: u64 = 200_000_000;
 /// A publisher without a limit of its own on the way (retained, QoS 0) fills its buffer up to here.
 const OUT_BYTES_HIGH: usize = 64 << 10;
 /// A window that nothing has opened for so long is opened by force: what was in it is lost.
@@ -158,8 +156,9 @@ impl Load {
             }
             self.flush();
             // Somebody who filled its buffer goes on as soon as the sockets have had their turn.
-            let timeout_ms = if self.shared.refill.is_empty() { 100 } else { 0 };
-            match self.poll.poll(&mut events, Some(Duration::from_millis(timeout_ms))) {
+            let wait_ns =
+                if self.shared.refill.is_empty() { self.next_tick_ns.saturating_sub(self.shared.now_ns) } else { 0 };
+            match self.poll.poll(&mut events, Some(Duration::from_nanos(wait_ns.min(100_000_000)))) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
                 _ => {}
             }
@@ -260,7 +259,7 @@ impl Load {
     fn tick(&mut self) {
         let now_ns = self.shared.now_ns;
         if now_ns >= self.next_tick_ns {
-            self.next_tick_ns = now_ns + TICK_NS;
+            self.next_tick_ns = (now_ns / TICK_NS + 1) * TICK_NS;
             (self.emit)(Event::Tick(self.shared.total));
         }
         if now_ns >= self.next_second_ns {

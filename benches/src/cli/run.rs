@@ -34,10 +34,10 @@ pub(crate) struct Run {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Clients")]
 struct Clients {
-    /// How many publish; of `mixed`, devices; of `connect` and `idle`, clients [default: 20, fanout and slow 1, connect and idle 1000].
+    /// How many publish; of `mixed`, devices; of `connect` and `idle`, clients [default: 20, fanout and slow 1, retained 10, connect, idle and mixed 1000].
     #[arg(long, short = 'n', visible_alias = "connections", visible_alias = "pairs")]
     publishers: Option<usize>,
-    /// How many subscribe; of `mixed`, back ends; of `slow`, those that don't read [default: as many as publish, fanin, retained and slow 1, fanout 100].
+    /// How many subscribe; of `mixed`, back ends; of `slow`, those that don't read [default: as many as publish, fanin, retained and slow 1, shared and mixed 4, fanout 100].
     #[arg(long)]
     subscribers: Option<usize>,
     /// MQTT version: 3 (3.1), 4 (3.1.1) or 5.
@@ -234,7 +234,8 @@ impl Run {
     fn counts(&self, scenario: Scenario) -> (usize, usize) {
         let publishers = match scenario {
             Scenario::Connect | Scenario::Idle => 1000,
-            Scenario::FanOut | Scenario::Slow | Scenario::Retained => 1,
+            Scenario::FanOut | Scenario::Slow => 1,
+            Scenario::Retained => 10,
             Scenario::Mixed => 1000,
             _ => 20,
         };

@@ -83,7 +83,9 @@ pub fn render(report: &Report) -> String {
             line("broker CPU", &format!("{:.3} µs a delivery, {:.0} % of a core", cpu_us(report), cores * 100.0));
         }
         let own_us = outcome.own_cpu_ns as f64 / 1000.0 / deliveries(report).max(1) as f64;
-        line("own CPU", &format!("{own_us:.3} µs a delivery"));
+        if outcome.own_cpu_ns > 0 {
+            line("own CPU", &format!("{own_us:.3} µs a delivery"));
+        }
         line("latency", &latency(&outcome.latency));
     }
     for (reason, count) in &outcome.failures {
@@ -104,6 +106,8 @@ fn connections(report: &Report, line: &mut impl FnMut(&str, &str)) {
     }
     if let Some(bytes) = bytes_per_connection(report) {
         line("memory", &format!("{bytes:.0} bytes a connection"));
+    } else if let Some((before, after)) = report.broker_bytes {
+        line("memory", &format!("{:.1} MB before, {:.1} MB after", before as f64 / 1e6, after as f64 / 1e6));
     }
     if report.spec.scenario == Scenario::Idle
         && let Some(cores) = report.measured.cores()
@@ -112,10 +116,11 @@ fn connections(report: &Report, line: &mut impl FnMut(&str, &str)) {
     }
 }
 
-/// Private memory that the broker has more, for each connection.
+/// Private memory that the broker has more, for each connection, where connections are all that it has more.
 #[must_use]
 pub fn bytes_per_connection(report: &Report) -> Option<f64> {
-    let (before, after) = report.broker_bytes?;
+    let only_connects = matches!(report.spec.scenario, Scenario::Connect | Scenario::Idle);
+    let (before, after) = report.broker_bytes.filter(|_| only_connects && !report.spec.connecting.close)?;
     Some((after as f64 - before as f64) / report.outcome.connecting.count().max(1) as f64)
 }
 
