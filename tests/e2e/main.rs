@@ -4,6 +4,7 @@ mod bad_input;
 mod clients;
 mod durable;
 mod gate;
+mod harness;
 mod ops;
 mod slow;
 mod wire;
