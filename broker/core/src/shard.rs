@@ -25,7 +25,6 @@ use std::fmt;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use slab::Slab;
 use turnpike_mqtt::{
     DecodeError, Frame, Packet, PacketType, ReasonCode, TopicName, Version, decode, decode_publish, encode, frame,
 };
@@ -37,11 +36,12 @@ use crate::connection::{Connection, State};
 use crate::counters::Counters;
 use crate::durable::Part;
 use crate::gate::Gate;
-use crate::ids::{ClientId, ConnId, MessageId, ShardId, Turn};
+use crate::ids::{ConnId, MessageId, ShardId, Turn};
 use crate::limits::Limits;
 use crate::router::Matches;
-use crate::session::Session;
+use crate::sessions::Sessions;
 use crate::shared::Shared;
+use crate::table::Table;
 use crate::wheel::Wheel;
 
 use durability::{Release, TicketBuffer};
@@ -125,11 +125,10 @@ pub struct Shard<G> {
     entropy: Entropy,
     /// State of a generator for choices that peers gain nothing from foretelling (members of shared subscriptions).
     choice: u64,
-    conns: Slab<Connection>,
+    conns: Table<Connection>,
     next_serial: u32,
-    sessions: Slab<Session>,
+    sessions: Sessions,
     next_generation: u32,
-    by_client: HashMap<ClientId, u32, foldhash::fast::RandomState>,
     wheel: Wheel<Timer>,
     due: Vec<Timer>,
     pool: Vec<Vec<u8>>,
@@ -185,11 +184,10 @@ impl<G: Gate> Shard<G> {
             limits: setup.limits,
             entropy: setup.entropy,
             choice: 0,
-            conns: Slab::new(),
+            conns: Table::new(),
             next_serial: 0,
-            sessions: Slab::new(),
+            sessions: Sessions::new(),
             next_generation: 0,
-            by_client: HashMap::default(),
             wheel: Wheel::new(setup.now.mono_ms),
             due: Vec::new(),
             pool: Vec::new(),
@@ -337,8 +335,9 @@ impl<G: Gate> Shard<G> {
     pub fn closed(&mut self, conn: ConnId, now: Now) {
         if self.conns.contains(conn.0 as usize) {
             self.detach(conn, lifecycle::Leaving::Abruptly, now);
-            let connection = self.conns.remove(conn.0 as usize);
-            self.recycle(connection.out);
+            if let Some(connection) = self.conns.remove(conn.0 as usize) {
+                self.recycle(connection.out);
+            }
         }
     }
 

@@ -79,7 +79,7 @@ impl<G: Gate> Shard<G> {
 
     /// One message to one session of this shard.
     pub(super) fn deliver_one(&mut self, parts: &MessageParts<'_>, kept: &mut Kept, to: &Recipient<'_>, now: Now) {
-        let Some(session) = self.sessions.get_mut(to.slot as usize).filter(|s| s.generation == to.generation) else {
+        let Some(session) = self.sessions.get_mut(to.slot).filter(|s| s.generation == to.generation) else {
             return;
         };
         let mut connection = match session.conn {
@@ -163,7 +163,7 @@ impl<G: Gate> Shard<G> {
 
     /// Whether a session has something that could be sent, given room.
     pub(super) fn has_backlog(&self, slot: u32) -> bool {
-        let Some(session) = self.sessions.get(slot as usize) else { return false };
+        let Some(session) = self.sessions.get(slot) else { return false };
         let queued = session.outgoing.as_ref().is_some_and(|o| !o.is_caught_up() || !o.transient.is_empty());
         queued || session.walks.is_some()
     }
@@ -173,7 +173,7 @@ impl<G: Gate> Shard<G> {
     pub(super) fn pump(&mut self, slot: u32, now: Now) {
         let high = self.limits.out_bytes_high as usize;
         let mut dropped = Vec::new();
-        let Some(session) = self.sessions.get_mut(slot as usize) else { return };
+        let Some(session) = self.sessions.get_mut(slot) else { return };
         let (Some(conn), Some(outgoing)) = (session.conn, session.outgoing.as_mut()) else { return };
         let Some(connection) = self.conns.get_mut(conn.0 as usize).filter(|connection| connection.is_live()) else {
             return;
