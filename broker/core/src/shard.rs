@@ -378,17 +378,18 @@ impl<G: Gate> Shard<G> {
         let Some(connection) = self.conns.get_mut(conn.0 as usize) else { return };
         self.counters.bytes_sent += n as u64;
         connection.written += n;
+        let mut empty = Vec::new();
         if connection.pending() == 0 {
             connection.written = 0;
-            let buffer = std::mem::take(&mut connection.out);
-            self.recycle(buffer);
+            empty = std::mem::take(&mut connection.out);
         } else if connection.written > connection.pending() {
             connection.out.drain(..connection.written);
             connection.written = 0;
         }
-        let Some(connection) = self.conns.get(conn.0 as usize) else { return };
-        if let Some(slot) = connection.session
-            && connection.pending() < self.limits.out_bytes_high as usize
+        let has_room = connection.pending() < self.limits.out_bytes_high as usize;
+        let slot = connection.session.filter(|_| has_room);
+        self.recycle(empty);
+        if let Some(slot) = slot
             && self.has_backlog(slot)
         {
             self.pump(slot, now);
@@ -446,22 +447,19 @@ impl<G: Gate> Shard<G> {
         let Some(connection) = self.conns.get_mut(conn.0 as usize) else { return };
         let version = connection.version;
         encode(version, packet, writable(connection, &mut self.pool));
-        self.touch(conn);
+        touch(connection, conn, &mut self.touched);
     }
 
     /// Appends encoded bytes.
     fn send_bytes(&mut self, conn: ConnId, bytes: &[u8]) {
         let Some(connection) = self.conns.get_mut(conn.0 as usize) else { return };
         writable(connection, &mut self.pool).extend_from_slice(bytes);
-        self.touch(conn);
+        touch(connection, conn, &mut self.touched);
     }
 
     fn touch(&mut self, conn: ConnId) {
-        if let Some(connection) = self.conns.get_mut(conn.0 as usize)
-            && !connection.touched
-        {
-            connection.touched = true;
-            self.touched.push_back(conn);
+        if let Some(connection) = self.conns.get_mut(conn.0 as usize) {
+            touch(connection, conn, &mut self.touched);
         }
     }
 
@@ -484,6 +482,15 @@ impl<G: Gate> Shard<G> {
 
     fn version(&self, conn: ConnId) -> Version {
         self.conns.get(conn.0 as usize).map_or(Version::V311, |connection| connection.version)
+    }
+}
+
+/// Has a connection named by [`Shard::next_touched`].
+#[inline]
+fn touch(connection: &mut Connection, conn: ConnId, touched: &mut VecDeque<ConnId>) {
+    if !connection.touched {
+        connection.touched = true;
+        touched.push_back(conn);
     }
 }
 

@@ -1,33 +1,32 @@
 //! A table that grows a chunk at a time: connections, sessions, timers, links.
 //!
 //! An entry gets a key, small and reused after it has gone, and stays where it is: nothing moves when the table grows, so
-//! growth costs one allocation of a chunk whatever the size, and never a copy. Vacant entries are chained through the table
+//! growth costs one allocation of a chunk whatever the size, and never a copy. Vacant slots are chained through the table
 //! itself, the last one vacated first. Everything is O(1) but [`Table::iter`]. Memory isn't given back: a fleet that has gone
 //! comes back.
 //!
 //! What lost: *`slab::Slab`*, one vector. It doubles when it is full, so just above a power of two an entry costs twice its
-//! size and, until the allocator has returned the old half, three times; and the entry that meets a doubling waits for the copy of all others.
-//! *A chunk filled when it is made* (an array) spares `get` a comparison and touches memory that nobody has asked for; the figures are in
-//! `broker/DESIGN.md`.
+//! size and, until the allocator has returned the old half, three times; and the entry that meets a doubling waits for the copy
+//! of all others. *Chunks filled as entries come*, vectors, touch no memory early and have `get` read and compare a length
+//! more, on the path of every delivery. The figures are in `broker/DESIGN.md`.
 
 #[cfg(test)]
 mod tests;
 
 use std::ops::{Index, IndexMut};
 
-/// Entries in a chunk. With the largest `T`, some 160 bytes, a chunk is 20 KiB: small beside what a hundred entries cost, and so large
-/// that the list of chunks of a million entries is small.
+/// Slots in a chunk. With the largest `T`, some 160 bytes, a chunk is 20 KiB: little beside what a hundred connections cost, and so
+/// much that the list of chunks of a million entries, 64 KiB, stays in a cache.
 const CHUNK: usize = 128;
 
 /// No entry.
 const NONE: u32 = u32::MAX;
 
-/// Entries by key. At most 2³² − 1.
+/// Entries by key.
 #[derive(Debug)]
 pub struct Table<T> {
-    /// Each is allocated whole and filled as entries come; all but the last are full.
-    chunks: Vec<Vec<Slot<T>>>,
-    /// The vacant slot to be used next.
+    chunks: Vec<Box<[Slot<T>; CHUNK]>>,
+    /// The vacant slot to be used next. The chain comes last to the slots that have never been used, the lowest first.
     free: u32,
     len: usize,
 }
@@ -119,31 +118,31 @@ impl<T> Table<T> {
     /// Adds an entry and gives its key: that of the entry that went last, or one above all.
     ///
     /// # Panics
-    /// If there are 2³² − 1 entries.
+    /// If there are 2³² − 128 entries.
     pub fn insert(&mut self, entry: T) -> usize {
-        self.len += 1;
-        let key = self.free as usize;
-        if let Some(slot) = self.slot_mut(key)
-            && let Slot::Vacant { next } = *slot
-        {
-            *slot = Slot::Taken(entry);
-            self.free = next;
-            return key;
+        if self.free == NONE {
+            self.grow();
         }
-        self.push(entry)
+        let key = self.free as usize;
+        let slot = self.slot_mut(key).expect("the chain of vacant slots leads to slots");
+        let Slot::Vacant { next } = std::mem::replace(slot, Slot::Taken(entry)) else {
+            unreachable!("the chain of vacant slots leads to vacant ones")
+        };
+        self.free = next;
+        self.len += 1;
+        key
     }
 
-    /// Adds an entry where none has been.
-    fn push(&mut self, entry: T) -> usize {
-        if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK) {
-            self.chunks.push(Vec::with_capacity(CHUNK));
-        }
-        let at = self.chunks.len() - 1;
-        let chunk = self.chunks.last_mut().expect("one was pushed if there was none");
-        let key = at * CHUNK + chunk.len();
-        assert!(key < NONE as usize, "a table has fewer than 2^32 entries");
-        chunk.push(Slot::Taken(entry));
-        key
+    /// Adds a chunk of vacant slots. There must be none.
+    #[cold]
+    fn grow(&mut self) {
+        let first = u32::try_from(self.capacity()).expect("a table has fewer than 2^32 entries");
+        let last = first.checked_add(CHUNK as u32 - 1).filter(|last| *last < NONE);
+        let last = last.expect("a table has fewer than 2^32 entries");
+        let slots: Vec<_> =
+            (first..=last).map(|key| Slot::Vacant { next: if key == last { NONE } else { key + 1 } }).collect();
+        self.chunks.push(slots.try_into().unwrap_or_else(|_| unreachable!("a chunk has {CHUNK} slots")));
+        self.free = first;
     }
 
     /// Takes an entry out.
@@ -158,7 +157,7 @@ impl<T> Table<T> {
 
     /// All entries with their keys, in the order of the keys.
     pub fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
-        let slots = self.chunks.iter().flatten().enumerate();
+        let slots = self.chunks.iter().flat_map(|chunk| chunk.iter()).enumerate();
         slots.filter_map(|(key, slot)| Some((key, slot.entry()?)))
     }
 }

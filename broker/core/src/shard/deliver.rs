@@ -5,7 +5,7 @@ use std::sync::Arc;
 use turnpike_mqtt::{AckKind, Delivery, PacketId, QoS, ReasonCode, Version, delivery_len, encode_ack, encode_delivery};
 
 use super::durability::Release;
-use super::{Shard, writable};
+use super::{Shard, touch, writable};
 use crate::batch::{Batch, Recipient};
 use crate::clock::Now;
 use crate::connection::Connection;
@@ -101,7 +101,7 @@ impl<G: Gate> Shard<G> {
                     identifiers: to.identifiers,
                 };
                 note(send_publish(connection, &mut self.pool, &mut self.counters, &sending, now), &mut self.counters);
-                self.touch(conn);
+                touch(connection, conn, &mut self.touched);
                 return;
             }
         }
@@ -149,7 +149,7 @@ impl<G: Gate> Shard<G> {
             let sent = send_publish(connection, &mut self.pool, &mut self.counters, &sending, now);
             if sent == Sent::Yes {
                 outgoing.push_sent(entry);
-                self.touch(conn);
+                touch(connection, conn, &mut self.touched);
             } else {
                 self.counters.queued_messages -= 1;
                 note(sent, &mut self.counters);
@@ -220,11 +220,11 @@ impl<G: Gate> Shard<G> {
             }
         }
         self.counters.queued_messages -= (before - outgoing.messages()) as u64;
+        touch(connection, conn, &mut self.touched);
         let key = session.key;
         for (seq, entry) in dropped {
             self.record_done(key, seq, entry.message.as_deref());
         }
-        self.touch(conn);
         if self.may_walk(slot) {
             self.walk_later(slot);
         }
