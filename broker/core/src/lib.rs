@@ -18,6 +18,8 @@ mod outgoing;
 pub mod retain;
 pub mod router;
 mod session;
+mod sessions;
 pub mod shard;
 pub mod shared;
+pub mod table;
 pub mod wheel;

@@ -25,7 +25,6 @@ use std::fmt;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use slab::Slab;
 use turnpike_mqtt::{
     DecodeError, Frame, Packet, PacketType, ReasonCode, TopicName, Version, decode, decode_publish, encode, frame,
 };
@@ -37,11 +36,12 @@ use crate::connection::{Connection, State};
 use crate::counters::Counters;
 use crate::durable::Part;
 use crate::gate::Gate;
-use crate::ids::{ClientId, ConnId, MessageId, ShardId, Turn};
+use crate::ids::{ConnId, MessageId, ShardId, Turn};
 use crate::limits::Limits;
 use crate::router::Matches;
-use crate::session::Session;
+use crate::sessions::Sessions;
 use crate::shared::Shared;
+use crate::table::Table;
 use crate::wheel::Wheel;
 
 use durability::{Release, TicketBuffer};
@@ -125,11 +125,10 @@ pub struct Shard<G> {
     entropy: Entropy,
     /// State of a generator for choices that peers gain nothing from foretelling (members of shared subscriptions).
     choice: u64,
-    conns: Slab<Connection>,
+    conns: Table<Connection>,
     next_serial: u32,
-    sessions: Slab<Session>,
+    sessions: Sessions,
     next_generation: u32,
-    by_client: HashMap<ClientId, u32, foldhash::fast::RandomState>,
     wheel: Wheel<Timer>,
     due: Vec<Timer>,
     pool: Vec<Vec<u8>>,
@@ -185,11 +184,10 @@ impl<G: Gate> Shard<G> {
             limits: setup.limits,
             entropy: setup.entropy,
             choice: 0,
-            conns: Slab::new(),
+            conns: Table::new(),
             next_serial: 0,
-            sessions: Slab::new(),
+            sessions: Sessions::new(),
             next_generation: 0,
-            by_client: HashMap::default(),
             wheel: Wheel::new(setup.now.mono_ms),
             due: Vec::new(),
             pool: Vec::new(),
@@ -337,8 +335,9 @@ impl<G: Gate> Shard<G> {
     pub fn closed(&mut self, conn: ConnId, now: Now) {
         if self.conns.contains(conn.0 as usize) {
             self.detach(conn, lifecycle::Leaving::Abruptly, now);
-            let connection = self.conns.remove(conn.0 as usize);
-            self.recycle(connection.out);
+            if let Some(connection) = self.conns.remove(conn.0 as usize) {
+                self.recycle(connection.out);
+            }
         }
     }
 
@@ -379,17 +378,18 @@ impl<G: Gate> Shard<G> {
         let Some(connection) = self.conns.get_mut(conn.0 as usize) else { return };
         self.counters.bytes_sent += n as u64;
         connection.written += n;
+        let mut empty = Vec::new();
         if connection.pending() == 0 {
             connection.written = 0;
-            let buffer = std::mem::take(&mut connection.out);
-            self.recycle(buffer);
+            empty = std::mem::take(&mut connection.out);
         } else if connection.written > connection.pending() {
             connection.out.drain(..connection.written);
             connection.written = 0;
         }
-        let Some(connection) = self.conns.get(conn.0 as usize) else { return };
-        if let Some(slot) = connection.session
-            && connection.pending() < self.limits.out_bytes_high as usize
+        let has_room = connection.pending() < self.limits.out_bytes_high as usize;
+        let slot = connection.session.filter(|_| has_room);
+        self.recycle(empty);
+        if let Some(slot) = slot
             && self.has_backlog(slot)
         {
             self.pump(slot, now);
@@ -447,22 +447,19 @@ impl<G: Gate> Shard<G> {
         let Some(connection) = self.conns.get_mut(conn.0 as usize) else { return };
         let version = connection.version;
         encode(version, packet, writable(connection, &mut self.pool));
-        self.touch(conn);
+        touch(connection, conn, &mut self.touched);
     }
 
     /// Appends encoded bytes.
     fn send_bytes(&mut self, conn: ConnId, bytes: &[u8]) {
         let Some(connection) = self.conns.get_mut(conn.0 as usize) else { return };
         writable(connection, &mut self.pool).extend_from_slice(bytes);
-        self.touch(conn);
+        touch(connection, conn, &mut self.touched);
     }
 
     fn touch(&mut self, conn: ConnId) {
-        if let Some(connection) = self.conns.get_mut(conn.0 as usize)
-            && !connection.touched
-        {
-            connection.touched = true;
-            self.touched.push_back(conn);
+        if let Some(connection) = self.conns.get_mut(conn.0 as usize) {
+            touch(connection, conn, &mut self.touched);
         }
     }
 
@@ -485,6 +482,15 @@ impl<G: Gate> Shard<G> {
 
     fn version(&self, conn: ConnId) -> Version {
         self.conns.get(conn.0 as usize).map_or(Version::V311, |connection| connection.version)
+    }
+}
+
+/// Has a connection named by [`Shard::next_touched`].
+#[inline]
+fn touch(connection: &mut Connection, conn: ConnId, touched: &mut VecDeque<ConnId>) {
+    if !connection.touched {
+        connection.touched = true;
+        touched.push_back(conn);
     }
 }
 

@@ -173,10 +173,8 @@ impl<G: Gate> ShardThread<G> {
     }
 
     fn insert(&mut self, stream: TcpStream, layers: Option<Box<Layers>>) -> u32 {
-        let entry = self.links.vacant_entry();
-        let key = u32::try_from(entry.key()).expect("descriptors are fewer");
         self.next_serial = self.next_serial.wrapping_add(1);
-        entry.insert(Link {
+        let key = self.links.insert(Link {
             stream,
             conn: None,
             serial: self.next_serial,
@@ -184,7 +182,7 @@ impl<G: Gate> ShardThread<G> {
             held: Vec::new(),
             layers,
         });
-        key
+        u32::try_from(key).expect("a table's keys are below 2^32")
     }
 
     /// Shows the connection to the core. `addr` is the socket's peer, where that is known. Says whether the core took it; else it is gone.
@@ -222,7 +220,7 @@ impl<G: Gate> ShardThread<G> {
 
     /// Sends a connection to another shard, with the bytes that the core hasn't taken.
     pub(super) fn move_link(&mut self, key: u32, to: ShardId, rest: &[u8]) {
-        let mut link = self.links.remove(key as usize);
+        let Some(mut link) = self.links.remove(key as usize) else { return };
         if let Some(conn) = link.conn {
             self.core.closed(conn, self.now);
         }

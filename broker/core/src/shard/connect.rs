@@ -192,7 +192,7 @@ impl<G: Gate> Shard<G> {
             return Err(ReasonCode::ProtocolError);
         }
         let state = std::mem::replace(&mut connection.state, State::Live);
-        let Some(session) = connection.session.and_then(|slot| self.sessions.get(slot as usize)) else { return Ok(()) };
+        let Some(session) = connection.session.and_then(|slot| self.sessions.get(slot)) else { return Ok(()) };
         let user_name = match &session.principal {
             Principal::Device(identity) => Some(format!("{}/{}", identity.product, identity.device)),
             Principal::Anonymous | Principal::Broker => None,
@@ -246,9 +246,9 @@ impl<G: Gate> Shard<G> {
         let will = self.judge_will(connect, &principal)?;
         let assigned = if connect.client_id.is_empty() { Some(self.new_client_id()) } else { None };
         let client = ClientId::new(assigned.as_deref().unwrap_or(connect.client_id));
-        let existing = self.by_client.get(client.as_str()).copied();
+        let existing = self.sessions.find(client.as_str());
         if let Some(slot) = existing {
-            let owner = self.sessions.get(slot as usize).map(|session| &session.principal);
+            let owner = self.sessions.get(slot).map(|session| &session.principal);
             if owner.is_some_and(|owner| *owner != principal) {
                 // A client id is a name, not a proof: nobody takes over somebody else's session.
                 return Err(ConnectReason::NotAuthorized);
@@ -321,7 +321,7 @@ impl<G: Gate> Shard<G> {
             let mut random = [0; 12];
             (self.entropy)(&mut random);
             let id = random.iter().fold(String::from("auto-"), |id, byte| format!("{id}{byte:02x}"));
-            if home(&id, self.shards) == self.id && !self.by_client.contains_key(id.as_str()) {
+            if home(&id, self.shards) == self.id && self.sessions.find(&id).is_none() {
                 return id;
             }
         }
@@ -340,7 +340,7 @@ impl<G: Gate> Shard<G> {
     /// What is to become of the client's session; the slot if it goes on. [MQTT-3.1.2-4] [MQTT-3.1.2-5] [MQTT-3.1.4-3]
     /// Implements [MQTT3-3.1.4-2] [MQTT3-3.1.2-4].
     fn take_over(&mut self, slot: u32, clean_start: bool, now: Now) -> Option<u32> {
-        let session = self.sessions.get(slot as usize)?;
+        let session = self.sessions.get(slot)?;
         let goes_on = !clean_start && session.expiry_s > 0;
         let generation = session.generation;
         if let Some(old) = session.conn {
@@ -356,7 +356,7 @@ impl<G: Gate> Shard<G> {
             return Some(slot);
         }
         // A session of expiry 0 has ended with its connection.
-        if self.sessions.get(slot as usize).is_some_and(|session| session.generation == generation) {
+        if self.sessions.get(slot).is_some_and(|session| session.generation == generation) {
             self.end_session(slot, now);
         }
         None
@@ -374,8 +374,8 @@ impl<G: Gate> Shard<G> {
             return Err(ConnectReason::QuotaExceeded);
         }
         self.next_generation = self.next_generation.wrapping_add(1);
-        let key = self.sessions.insert(Session {
-            client: client.clone(),
+        Ok(self.sessions.insert(Session {
+            client,
             principal,
             key: (expiry_s > 0).then(|| self.shared.new_session_key()),
             generation: self.next_generation,
@@ -390,10 +390,7 @@ impl<G: Gate> Shard<G> {
             walks: None,
             disconnected_at_ms: 0,
             will_due_ms: None,
-        });
-        let slot = u32::try_from(key).expect("bounded by sessions_max");
-        self.by_client.insert(client, slot);
-        Ok(slot)
+        }))
     }
 
     /// Joins a connection and its session.
@@ -408,8 +405,7 @@ impl<G: Gate> Shard<G> {
         now: Now,
     ) {
         let keep_alive_s = self.granted_keep_alive(connect);
-        let (Some(connection), Some(session)) =
-            (self.conns.get_mut(conn.0 as usize), self.sessions.get_mut(slot as usize))
+        let (Some(connection), Some(session)) = (self.conns.get_mut(conn.0 as usize), self.sessions.get_mut(slot))
         else {
             return;
         };
@@ -457,7 +453,7 @@ impl<G: Gate> Shard<G> {
 
     /// Tells the router anew of every subscription, after the session's durability has changed.
     fn resubscribe(&self, slot: u32) {
-        let Some(session) = self.sessions.get(slot as usize) else { return };
+        let Some(session) = self.sessions.get(slot) else { return };
         let reference = SessionRef { shard: self.id, slot, generation: session.generation };
         for known in &session.subscriptions {
             let filter = TopicFilter::from_validated(&known.filter);

@@ -111,7 +111,7 @@ impl<G: Gate> Shard<G> {
     }
 
     fn release_entry(&mut self, slot: u32, generation: u32, seq: Seq, now: Now) {
-        let Some(session) = self.sessions.get_mut(slot as usize).filter(|s| s.generation == generation) else { return };
+        let Some(session) = self.sessions.get_mut(slot).filter(|s| s.generation == generation) else { return };
         match session.outgoing.as_mut().and_then(|outgoing| outgoing.commit(seq)) {
             Some(Next::Publish(_)) => self.pump(slot, now),
             Some(Next::Release(seq)) => {

@@ -60,7 +60,7 @@ impl<G: Gate> Shard<G> {
         let Some(slot) = self.conns.get(conn.0 as usize).and_then(|connection| connection.session) else {
             return Ok(());
         };
-        if let Some(session) = self.sessions.get_mut(slot as usize)
+        if let Some(session) = self.sessions.get_mut(slot)
             && let Some(expiry_s) = disconnect.properties.session_expiry_s
         {
             if session.expiry_s == 0 && expiry_s != 0 {
@@ -122,7 +122,7 @@ impl<G: Gate> Shard<G> {
             return;
         };
         self.counters.clients -= 1;
-        let Some(session) = self.sessions.get_mut(slot as usize).filter(|session| session.conn == Some(conn)) else {
+        let Some(session) = self.sessions.get_mut(slot).filter(|session| session.conn == Some(conn)) else {
             return;
         };
         session.conn = None;
@@ -162,7 +162,7 @@ impl<G: Gate> Shard<G> {
 
     /// Says to the router whether the session's memberships of shared subscriptions can be picked.
     pub(super) fn set_online(&mut self, slot: u32, online: bool) {
-        let Some(session) = self.sessions.get(slot as usize) else { return };
+        let Some(session) = self.sessions.get(slot) else { return };
         let reference = SessionRef { shard: self.id, slot, generation: session.generation };
         for subscription in &session.subscriptions {
             if let Some((name, inner)) = TopicFilter::from_validated(&subscription.filter).share() {
@@ -173,7 +173,7 @@ impl<G: Gate> Shard<G> {
 
     /// Records the session's header, if it is durable.
     pub(super) fn record_session(&mut self, slot: u32) {
-        if let Some(session) = self.sessions.get(slot as usize)
+        if let Some(session) = self.sessions.get(slot)
             && let Some(key) = session.key
         {
             self.ticket.ops.push(Op::SessionPut(key, session.record()));
@@ -182,7 +182,7 @@ impl<G: Gate> Shard<G> {
 
     /// Sets the timer of a session without a connection.
     pub(super) fn arm_session(&mut self, slot: u32, now: Now) {
-        let Some(session) = self.sessions.get(slot as usize) else { return };
+        let Some(session) = self.sessions.get(slot) else { return };
         let due_ms = match (session.expires_at_ms(), session.will_due_ms) {
             (Some(expiry), Some(will)) => expiry.min(will),
             (Some(due), None) | (None, Some(due)) => due,
@@ -196,8 +196,7 @@ impl<G: Gate> Shard<G> {
     /// A session's end: its will, if one is pending; its subscriptions; what it was owed by shared subscriptions goes to others.
     /// Implements [MQTT-4.1.0-1] [MQTT3-3.1.2-7].
     pub(super) fn end_session(&mut self, slot: u32, now: Now) {
-        let Some(mut session) = self.sessions.try_remove(slot as usize) else { return };
-        self.by_client.remove(session.client.as_str());
+        let Some(mut session) = self.sessions.remove(slot) else { return };
         let reference = SessionRef { shard: self.id, slot, generation: session.generation };
         for subscription in &session.subscriptions {
             let filter = TopicFilter::from_validated(&subscription.filter);
@@ -297,14 +296,14 @@ impl<G: Gate> Shard<G> {
         }
         self.wheel.insert(due_ms.max(now.mono_ms + 1), Timer::KeepAlive { conn, serial });
         if let Some(slot) = connection.session
-            && let Some(session) = self.sessions.get_mut(slot as usize)
+            && let Some(session) = self.sessions.get_mut(slot)
         {
             session.release_empty_queue();
         }
     }
 
     fn session_due(&mut self, slot: u32, generation: u32, now: Now) {
-        let Some(session) = self.sessions.get_mut(slot as usize) else { return };
+        let Some(session) = self.sessions.get_mut(slot) else { return };
         if session.generation != generation || session.conn.is_some() {
             return;
         }
@@ -338,14 +337,10 @@ impl<G: Gate> Shard<G> {
             }
             Principal::Anonymous | Principal::Broker => false,
         };
-        let slots: Vec<u32> = self
-            .sessions
-            .iter()
-            .filter(|(_, session)| concerned(session))
-            .filter_map(|(slot, _)| u32::try_from(slot).ok())
-            .collect();
+        let slots: Vec<u32> =
+            self.sessions.iter().filter(|(_, session)| concerned(session)).map(|(slot, _)| slot).collect();
         for slot in slots {
-            let Some(session) = self.sessions.get(slot as usize) else { continue };
+            let Some(session) = self.sessions.get(slot) else { continue };
             if !self.gate.still_welcome(&session.principal) {
                 if let Some(conn) = session.conn {
                     self.say_disconnect(conn, ReasonCode::NotAuthorized);

@@ -33,7 +33,7 @@ impl<G: Gate> Shard<G> {
         let Some(connection) = self.conns.get(conn.0 as usize) else { return Ok(()) };
         let Some(slot) = connection.session else { return Ok(()) };
         let (version, awaited) = (connection.version, connection.awaited_pubacks);
-        let Some(session) = self.sessions.get(slot as usize) else { return Ok(()) };
+        let Some(session) = self.sessions.get(slot) else { return Ok(()) };
         if let Some(id) = publish.id {
             if publish.qos == QoS::ExactlyOnce && session.has_incoming(id) {
                 // [MQTT-4.3.3-10] it has been taken; say so again, after the first PUBREC if that still waits.
@@ -99,7 +99,7 @@ impl<G: Gate> Shard<G> {
             self.answer(conn, AckKind::PubAck, id, reason, matched.needs_commit);
             return Ok(());
         }
-        let Some(session) = self.sessions.get_mut(slot as usize) else { return Ok(()) };
+        let Some(session) = self.sessions.get_mut(slot) else { return Ok(()) };
         // [MQTT-4.3.3-8] the message is passed on once, here; the identifier is kept until PUBREL.
         session.add_incoming(id);
         if let Some(key) = session.key {
@@ -139,11 +139,8 @@ impl<G: Gate> Shard<G> {
         }
         // [MQTT3-3.3.5-2] MQTT 3 acknowledges or closes; a device with one wrong topic keeps its connection.
         if kind == AckKind::PubRec
-            && let Some(session) = self
-                .conns
-                .get(conn.0 as usize)
-                .and_then(|c| c.session)
-                .and_then(|slot| self.sessions.get_mut(slot as usize))
+            && let Some(session) =
+                self.conns.get(conn.0 as usize).and_then(|c| c.session).and_then(|slot| self.sessions.get_mut(slot))
         {
             session.add_incoming(id);
             if let Some(key) = session.key {
