@@ -8,7 +8,7 @@ use turnpike::cli::{Cli, Command, Credential, Serve};
 use turnpike::config::{Config, Fault};
 use turnpike::{logging, run};
 
-/// The numbers in README were measured with it; others have not been compared yet.
+/// Chosen by measurement, without huge pages (`no_thp`): see the decisions in `broker/DESIGN.md`.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
