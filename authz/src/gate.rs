@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use turnpike_core::clock::Now;
-use turnpike_core::gate::{Attempt, ChallengeState, DeviceIdentity, Gate, Principal, Verdict};
+use turnpike_core::gate::{Admission, Attempt, ChallengeState, DeviceIdentity, Gate, Principal, Verdict};
 use turnpike_mqtt::{TopicFilter, TopicName};
 
 use crate::nonce::{Nonces, Use, WINDOW_MS};
@@ -143,7 +143,7 @@ impl Gatekeeper {
 
     fn verdict(&self, result: Result<Principal, Refusal>) -> Verdict {
         match result {
-            Ok(principal) => Verdict::Granted { principal, data: None },
+            Ok(principal) => Verdict::Granted(Admission::new(principal)),
             Err(refusal) => self.refuse(refusal),
         }
     }
@@ -169,7 +169,7 @@ impl Gate for Gatekeeper {
         if self.anonymous {
             return match attempt.enhanced {
                 Some(_) => self.refuse(Refusal::BadMethod),
-                None => Verdict::Granted { principal: Principal::Anonymous, data: None },
+                None => Verdict::Granted(Admission::new(Principal::Anonymous)),
             };
         }
         if let Some((method, _)) = attempt.enhanced {
