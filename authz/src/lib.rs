@@ -32,16 +32,19 @@
 pub mod credential;
 pub mod gate;
 pub mod import;
+pub mod keys;
 pub mod names;
 pub mod nonce;
 pub mod plan;
 pub mod policy;
+pub mod product;
 pub mod profile;
 mod record;
 pub mod refusal;
 pub mod registry;
 pub mod secret;
 mod signed;
+pub mod x509;
 
 pub use credential::Credentials;
 pub use gate::Gatekeeper;

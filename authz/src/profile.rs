@@ -176,7 +176,7 @@ impl<'a> Claim<'a> {
         }
     }
 
-    fn parse_native(client_id: &'a str, user_name: &'a str, rest: &'a str) -> Option<Self> {
+    pub(crate) fn parse_native(client_id: &'a str, user_name: &'a str, rest: &'a str) -> Option<Self> {
         let (product, device) = user_name.split_once('/')?;
         let mut fields = rest.split(';');
         let (timestamp, nonce, signature) = (fields.next()?, fields.next()?, fields.next()?);

@@ -96,7 +96,9 @@ fn a_device_is_made_replaced_disabled_and_deleted() {
     world.run(world.registry.plan_enable_device(&product("p"), &name("d"), true).expect("there"));
     world.run(world.registry.plan_enable_product(&product("p"), false).expect("there"));
     assert!(!world.registry.is_enabled("p", "d"));
-    world.run(world.registry.plan_delete_device(&product("p"), &name("d")).expect("there"));
+    for change in world.registry.plan_delete_device(&product("p"), &name("d")).expect("there") {
+        world.run(change);
+    }
     assert_eq!(world.registry.device("p", "d"), None);
     assert_eq!(world.store.len(), 1);
 }
