@@ -158,7 +158,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::keys::{Proof, testing};
     use crate::profile::Profile;
+    use crate::x509::Fingerprint;
+    use crate::x509::testing::Authority;
 
     fn put(change: &Change) -> (Box<[u8]>, Box<[u8]>) {
         match encode(change) {
@@ -167,11 +170,17 @@ mod tests {
         }
     }
 
-    fn changes() -> [Change; 4] {
+    fn changes() -> [Change; 7] {
         let (product, name) = (ProductKey::parse("p").expect("a name"), DeviceName::parse("d").expect("a name"));
         let secret = Sealed::from_bytes(&[9; 61]);
+        let key = Proof::Key(testing::private(&testing::ed25519_pem()).public().clone());
+        let proofs = Proofs::new(vec![key, Proof::Certificate(Fingerprint::of(b"x"))]).expect("a list");
+        let policy = ProductPolicy { allow_rsa_1024: true, require_tls: false, require_certificate: true };
         [
             Change::AllowProfiles(product.clone(), ProfileSet::from_iter([Profile::Aliyun])),
+            Change::SetProofs(product.clone(), name.clone(), Some(Arc::new(proofs))),
+            Change::SetPolicy(product.clone(), policy),
+            Change::SetAuthorities(product.clone(), Some(Arc::new(Authority::new("ca").authorities()))),
             Change::PutProduct(product.clone(), Product { enabled: true, created_at_s: 7 }),
             Change::PutDevice(product, name, Device { enabled: false, created_at_s: u64::MAX, secret }),
             Change::Mark("demo".into()),
@@ -196,9 +205,16 @@ mod tests {
             assert!(matches!(decode(&key, &[]), Err(RecordError::Damaged(_))));
             assert!(matches!(decode(&[&key[..], b"\0x"].concat(), &value), Err(RecordError::Damaged(_))));
             assert!(matches!(decode(&[0xFF], &value), Err(RecordError::Damaged(_))));
+            if !matches!(change, Change::PutDevice(..)) {
+                assert!(matches!(decode(&key, &[&value[..], &[0]].concat()), Err(RecordError::Damaged(_))));
+            }
+        }
+        let policy = Change::SetPolicy(ProductKey::parse("p").expect("a name"), ProductPolicy::default());
+        assert!(matches!(encode(&policy), Op::RegistryDelete(_)), "no demands, no record");
+        for flags in [[0x80, 0], [0, 8], [0, 0]] {
+            assert!(matches!(decode(b"y\0p", &[LAYOUT, flags[0], flags[1]]), Err(RecordError::Damaged(_))));
         }
         let (key, value) = put(&changes()[0]);
-        assert!(matches!(decode(&key, &[&value[..], &[0]].concat()), Err(RecordError::Damaged(_))));
         let mut unknown_profile = value.to_vec();
         unknown_profile[1] = 0x80;
         assert!(matches!(decode(&key, &unknown_profile), Err(RecordError::Damaged(_))));
@@ -208,7 +224,7 @@ mod tests {
         #[test]
         fn no_bytes_panic(
             key in proptest::collection::vec(any::<u8>(), 0..20),
-            text in "[padm]\0[a-z/\0]{0,10}",
+            text in "[padmkyc]\0[a-z/\0]{0,10}",
             value in proptest::collection::vec(0_u8..4, 0..20),
         ) {
             let _ = decode(&key, &value);

@@ -87,4 +87,6 @@ impl std::str::FromStr for Fingerprint {
 }
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;

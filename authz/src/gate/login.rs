@@ -131,3 +131,6 @@ fn is_bound((product, device): Identity<'_>, found: &Found, leaf: &Leaf, attempt
 fn good_until(leaf: &Leaf, now: Now) -> Result<u64, Refusal> {
     if leaf.is_good_at(now.unix_ms) { Ok(leaf.not_after_ms) } else { Err(Refusal::CertificateExpired) }
 }
+
+#[cfg(test)]
+mod tests;

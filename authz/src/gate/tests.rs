@@ -99,7 +99,8 @@ fn each_refusal_has_its_code_and_its_count() {
 fn a_refusal_has_the_code_that_the_table_says() {
     for refusal in Refusal::ALL.iter().copied() {
         let expected = match refusal {
-            Refusal::Disabled | Refusal::ProfileNotAllowed => (0x87, 5),
+            Refusal::Disabled | Refusal::ProfileNotAllowed | Refusal::WeakKey => (0x87, 5),
+            Refusal::TlsRequired | Refusal::CertificateRequired | Refusal::CertificateExpired => (0x87, 5),
             Refusal::BadMethod => (0x8C, 4),
             Refusal::NoncesFull => (0x97, 3),
             Refusal::SecretSealed => (0x88, 3),

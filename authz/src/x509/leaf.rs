@@ -67,8 +67,9 @@ impl Leaf {
     /// Whether it names a device, with its product or without.
     #[must_use]
     pub fn names(&self, product: &str, device: &str) -> bool {
-        self.names.iter().any(|name| {
-            **name == *device || name.split_once('/').is_some_and(|(named, rest)| named == product && rest == device)
+        self.names.iter().any(|name| match name.split_once('/') {
+            Some((named, rest)) => named == product && rest == device,
+            None => **name == *device,
         })
     }
 
