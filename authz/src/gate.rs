@@ -1,4 +1,4 @@
-//! The gate: log-in of devices, and what they may do then.
+//! The gate: log-in of devices, and what they may do then. By secret here, by key and certificate in `login`.
 //!
 //! | what is wrong | MQTT 5 | MQTT 3 |
 //! |---|---|---|

@@ -1,7 +1,9 @@
 //! Who a device is and what it may do: registry, credential profiles, policy.
 //!
 //! ```text
-//! CONNECT ─▶ Gatekeeper ─▶ Claim (profile) ─▶ Registry ─▶ secret opened ─▶ signature ─▶ nonce ─▶ Principal
+//! CONNECT ─▶ Gatekeeper ─▶ Claim (profile) ─▶ Registry ─▶ secret opened ─▶ signature ─▶ nonce ─▶ Admission
+//!                       ├▶ Signed (keys) ─▶ Registry ─▶ public keys ─▶ signature ─▶ nonce ─▶    │
+//!                       └▶ certificate (x509) ─▶ Registry ─▶ fingerprint, or the product's CA ─▶ │
 //! PUBLISH, SUBSCRIBE ─▶ policy: a function of the principal and the topic
 //! HTTP API ─▶ Registry::plan_… ─▶ Change ─▶ store (the shell commits it) ─▶ Registry::apply ─▶ live sessions judged again
 //! ```
