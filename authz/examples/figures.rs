@@ -82,7 +82,7 @@ fn logins(what: &str, gate: &Gatekeeper, granted: bool, make: impl Fn(u64) -> Cr
     for made in &made {
         let attempt = attempt(&made.client_id, &made.user_name, Some(made.password.as_bytes()));
         let verdict = gate.authenticate(&attempt, NOW, [0; 32]);
-        assert_eq!(matches!(verdict, Verdict::Granted { .. }), granted);
+        assert_eq!(matches!(verdict, Verdict::Granted(_)), granted);
     }
     println!("{what}: {:.2} µs a log-in", start.elapsed().as_secs_f64() * 1e6 / LOGINS as f64);
 }
@@ -101,7 +101,7 @@ fn challenges(gate: &Gatekeeper, product: &str, name: &impl Fn(u64) -> String, s
         let start = Instant::now();
         let verdict = gate.proceed(&attempt, &state, answer.as_bytes(), NOW);
         spent += start.elapsed();
-        assert!(matches!(verdict, Verdict::Granted { .. }));
+        assert!(matches!(verdict, Verdict::Granted(_)));
     }
     println!("native, challenge: {:.2} µs a log-in", spent.as_secs_f64() * 1e6 / LOGINS as f64);
 }

@@ -1,10 +1,11 @@
-//! The gate: log-in of devices, and what they may do then.
+//! The gate: log-in of devices, and what they may do then. By secret here, by key and certificate in `login`.
 //!
 //! | what is wrong | MQTT 5 | MQTT 3 |
 //! |---|---|---|
-//! | no credentials, of no known format, unknown product or device, wrong signature, stale timestamp, nonce used before | 0x86 | 4 |
+//! | no credentials, of no known format, unknown product or device, wrong signature, stale timestamp, nonce used before, another's certificate | 0x86 | 4 |
 //! | right credentials of a disabled device or product, or of a profile that the product doesn't take | 0x87 | 5 |
-//! | an authentication method other than `HMAC-SHA256` (MQTT 5, 4.12) | 0x8C | – |
+//! | right credentials, and what the product demands besides isn't met: TLS, a certificate, a longer key; a certificate out of its time | 0x87 | 5 |
+//! | an authentication method other than those of [`crate::keys::Method`] (MQTT 5, 4.12) | 0x8C | – |
 //! | right credentials, and no room to remember their nonce | 0x97 | 3 |
 //! | the device's secret doesn't open: another master key, a damaged record | 0x88 | 3 |
 //!
@@ -16,9 +17,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use turnpike_core::clock::Now;
-use turnpike_core::gate::{Attempt, ChallengeState, DeviceIdentity, Gate, Principal, Verdict};
+use turnpike_core::gate::{Admission, Attempt, ChallengeState, DeviceIdentity, Gate, Principal, Verdict};
 use turnpike_mqtt::{TopicFilter, TopicName};
 
+use crate::keys::{Method, Signed};
 use crate::nonce::{Nonces, Use, WINDOW_MS};
 use crate::policy;
 use crate::profile::{self, Claim, Profile};
@@ -26,10 +28,12 @@ use crate::refusal::Refusal;
 use crate::registry::{Found, Registry, owner};
 use crate::secret::{MasterKey, SealError, Sealed, Secret};
 
+mod login;
+
 /// Whom the decoy is sealed for; no record has such a key.
 const DECOY: &str = "decoy";
 
-/// The one method of enhanced authentication.
+/// The method of enhanced authentication by a secret; [`crate::keys::Method`] has the others.
 pub const METHOD: &str = "HMAC-SHA256";
 
 /// Judges CONNECTs against the registry, and topics against the policy.
@@ -111,53 +115,83 @@ impl Gatekeeper {
             let known = self.registry.product(product).is_some();
             return Err(if known { Refusal::UnknownDevice } else { Refusal::UnknownProduct });
         };
+        if found.device.secret.is_none() {
+            // It has a key instead, which must show no more than that there is no such device.
+            if let Ok(decoy) = self.key.open(DECOY, &self.decoy) {
+                std::hint::black_box(proof(&decoy));
+            }
+            return Err(Refusal::WrongSignature);
+        }
         let secret = self.key.open(&owner(product, device), &found.device.secret).map_err(|_| Refusal::SecretSealed)?;
         if proof(&secret) { Ok(found) } else { Err(Refusal::WrongSignature) }
     }
 
-    fn log_in(&self, claim: &Claim<'_>, now: Now) -> Result<Principal, Refusal> {
-        if let Claim::Native { timestamp_ms, .. } = claim
-            && timestamp_ms.abs_diff(now.unix_ms) > WINDOW_MS
-        {
-            return Err(Refusal::StaleTimestamp);
+    fn log_in(&self, claim: &Claim<'_>, attempt: &Attempt<'_>, now: Now) -> Result<Admission, Refusal> {
+        if let Claim::Native { timestamp_ms, .. } = claim {
+            check_fresh(*timestamp_ms, now)?;
         }
         let (product, device) = claim.identity();
         let found = self.prove(product, device, |secret| claim.is_signed_by(secret))?;
         // After the signature: a stranger must not use up a device's nonces, nor the room for them.
         if let Claim::Native { nonce, .. } = claim {
-            match self.nonces.take(product, device, nonce, now.mono_ms) {
-                Use::First => {}
-                Use::Again => return Err(Refusal::NonceReused),
-                Use::Full => return Err(Refusal::NoncesFull),
-            }
+            self.take_nonce(product, device, nonce, now)?;
         }
-        admit(product, device, &found, claim.profile())
+        admit((product, device), &found, claim.profile(), attempt, now)
     }
 
-    fn answer(&self, client_id: &str, state: &ChallengeState, data: &[u8]) -> Result<Principal, Refusal> {
+    fn take_nonce(&self, product: &str, device: &str, nonce: &str, now: Now) -> Result<(), Refusal> {
+        match self.nonces.take(product, device, nonce, now.mono_ms) {
+            Use::First => Ok(()),
+            Use::Again => Err(Refusal::NonceReused),
+            Use::Full => Err(Refusal::NoncesFull),
+        }
+    }
+
+    fn answer(
+        &self,
+        attempt: &Attempt<'_>,
+        state: &ChallengeState,
+        data: &[u8],
+        now: Now,
+    ) -> Result<Admission, Refusal> {
         let (product, device) = state.claim.split_once('/').ok_or(Refusal::Malformed)?;
-        let proof = |secret: &Secret| profile::answers(secret, client_id, product, device, &state.data, data);
+        let method = Method::parse(&state.method).ok_or(Refusal::BadMethod)?;
+        if method != Method::Hmac {
+            return self.answer_signed((product, device), method, attempt, (&state.data, data), now);
+        }
+        let proof = |secret: &Secret| profile::answers(secret, attempt.client_id, product, device, &state.data, data);
         let found = self.prove(product, device, proof)?;
-        admit(product, device, &found, Profile::Native)
+        admit((product, device), &found, Profile::Native, attempt, now)
     }
 
-    fn verdict(&self, result: Result<Principal, Refusal>) -> Verdict {
+    fn verdict(&self, result: Result<Admission, Refusal>) -> Verdict {
         match result {
-            Ok(principal) => Verdict::Granted { principal, data: None },
+            Ok(admission) => Verdict::Granted(admission),
             Err(refusal) => self.refuse(refusal),
         }
     }
 }
 
-/// Whether a device that has proved who it is comes in.
-fn admit(product_key: &str, name: &str, found: &Found, profile: Profile) -> Result<Principal, Refusal> {
+fn check_fresh(timestamp_ms: u64, now: Now) -> Result<(), Refusal> {
+    if timestamp_ms.abs_diff(now.unix_ms) > WINDOW_MS { Err(Refusal::StaleTimestamp) } else { Ok(()) }
+}
+
+/// Whether a device that has proved who it is comes in, and on what terms.
+fn admit(
+    (product, device): (&str, &str),
+    found: &Found,
+    profile: Profile,
+    attempt: &Attempt<'_>,
+    now: Now,
+) -> Result<Admission, Refusal> {
     if !found.product.enabled || !found.device.enabled {
         return Err(Refusal::Disabled);
     }
     if !found.profiles.contains(profile) {
         return Err(Refusal::ProfileNotAllowed);
     }
-    Ok(principal(product_key, name))
+    let until_ms = login::check_demands((product, device), found, attempt, now)?;
+    Ok(Admission { until_ms, ..Admission::new(principal(product, device)) })
 }
 
 fn principal(product: &str, device: &str) -> Principal {
@@ -169,28 +203,36 @@ impl Gate for Gatekeeper {
         if self.anonymous {
             return match attempt.enhanced {
                 Some(_) => self.refuse(Refusal::BadMethod),
-                None => Verdict::Granted { principal: Principal::Anonymous, data: None },
+                None => Verdict::Granted(Admission::new(Principal::Anonymous)),
             };
         }
         if let Some((method, _)) = attempt.enhanced {
-            if method != METHOD {
+            if Method::parse(method).is_none() {
                 return self.refuse(Refusal::BadMethod);
             }
             let Some(user_name) = attempt.user_name else { return self.refuse(Refusal::NoCredentials) };
             let state = ChallengeState { method: method.into(), data: random.to_vec(), claim: user_name.into() };
             return Verdict::Challenge { data: random.to_vec(), state: Box::new(state) };
         }
+        // A client that must send a password, and has none, sends an empty one.
+        if attempt.certificate.is_some() && attempt.password.is_none_or(<[u8]>::is_empty) {
+            return self.verdict(self.log_in_by_certificate(attempt, now));
+        }
         let (Some(user_name), Some(password)) = (attempt.user_name, attempt.password) else {
             return self.refuse(Refusal::NoCredentials);
         };
+        if let Some(signed) = Signed::parse(attempt.client_id, user_name, password) {
+            let signed = signed.ok_or(Refusal::Malformed);
+            return self.verdict(signed.and_then(|signed| self.log_in_signed(&signed, attempt, now)));
+        }
         let Some(claim) = Claim::parse(attempt.client_id, user_name, password) else {
             return self.refuse(Refusal::Malformed);
         };
-        self.verdict(self.log_in(&claim, now))
+        self.verdict(self.log_in(&claim, attempt, now))
     }
 
-    fn proceed(&self, attempt: &Attempt<'_>, state: &ChallengeState, data: &[u8], _now: Now) -> Verdict {
-        self.verdict(self.answer(attempt.client_id, state, data))
+    fn proceed(&self, attempt: &Attempt<'_>, state: &ChallengeState, data: &[u8], now: Now) -> Verdict {
+        self.verdict(self.answer(attempt, state, data, now))
     }
 
     fn may_publish(&self, principal: &Principal, topic: TopicName<'_>) -> bool {

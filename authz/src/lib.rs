@@ -1,7 +1,9 @@
 //! Who a device is and what it may do: registry, credential profiles, policy.
 //!
 //! ```text
-//! CONNECT ─▶ Gatekeeper ─▶ Claim (profile) ─▶ Registry ─▶ secret opened ─▶ signature ─▶ nonce ─▶ Principal
+//! CONNECT ─▶ Gatekeeper ─▶ Claim (profile) ─▶ Registry ─▶ secret opened ─▶ signature ─▶ nonce ─▶ Admission
+//!                       ├▶ Signed (keys) ─▶ Registry ─▶ public keys ─▶ signature ─▶ nonce ─▶    │
+//!                       └▶ certificate (x509) ─▶ Registry ─▶ fingerprint, or the product's CA ─▶ │
 //! PUBLISH, SUBSCRIBE ─▶ policy: a function of the principal and the topic
 //! HTTP API ─▶ Registry::plan_… ─▶ Change ─▶ store (the shell commits it) ─▶ Registry::apply ─▶ live sessions judged again
 //! ```
@@ -32,16 +34,19 @@
 pub mod credential;
 pub mod gate;
 pub mod import;
+pub mod keys;
 pub mod names;
 pub mod nonce;
 pub mod plan;
 pub mod policy;
+pub mod product;
 pub mod profile;
 mod record;
 pub mod refusal;
 pub mod registry;
 pub mod secret;
 mod signed;
+pub mod x509;
 
 pub use credential::Credentials;
 pub use gate::Gatekeeper;

@@ -3,6 +3,7 @@
 //! - `native`: any client id, user name `{product}/{device}`, password `v1;{timestamp_ms};{nonce};{hex}` with the HMAC-SHA256
 //!   under the device's secret of `"v1\n{client_id}\n{product}\n{device}\n{timestamp_ms}\n{nonce}"`. The timestamp is
 //!   within ten minutes of the broker's clock, and a nonce is good once ([`crate::nonce`]).
+//! - `native` by a private key (`v1r`, and its methods): [`crate::keys`]. By a certificate: [`crate::x509`].
 //! - `native` by challenge (MQTT 5, authentication method `HMAC-SHA256`, no clock needed): the CONNECT has the same user name and no password; its
 //!   authentication data is ignored. The broker's AUTH (0x18) carries a challenge of 32 random bytes. The client's AUTH
 //!   (0x18) carries the HMAC-SHA256 under the device's secret of `"v1c\n{client_id}\n{product}\n{device}\n{challenge}"`, where `{challenge}` is
@@ -176,7 +177,7 @@ impl<'a> Claim<'a> {
         }
     }
 
-    fn parse_native(client_id: &'a str, user_name: &'a str, rest: &'a str) -> Option<Self> {
+    pub(crate) fn parse_native(client_id: &'a str, user_name: &'a str, rest: &'a str) -> Option<Self> {
         let (product, device) = user_name.split_once('/')?;
         let mut fields = rest.split(';');
         let (timestamp, nonce, signature) = (fields.next()?, fields.next()?, fields.next()?);

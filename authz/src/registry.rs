@@ -17,17 +17,22 @@
 //! Devices of a product are in a B-tree: a page of the list is a range, and a log-in is a look-up under two read locks, which no
 //! writer holds for longer than one insertion. A hash map would need a million names sorted for each page.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 
+use crate::keys::Proofs;
 use crate::names::{DeviceName, ProductKey};
 use crate::plan::Change;
+use crate::product::ProductPolicy;
 use crate::profile::ProfileSet;
 use crate::record;
 use crate::secret::Sealed;
+use crate::x509::{Authorities, Fingerprint};
+
+mod proofs;
 
 pub use crate::record::{RecordError, owner};
 
@@ -47,7 +52,7 @@ pub struct Device {
     pub enabled: bool,
     /// Seconds since 1970 UTC.
     pub created_at_s: u64,
-    /// Its secret, sealed for [`owner`].
+    /// Its secret, sealed for [`owner`]; [`Sealed::none`] if it has none.
     pub secret: Sealed,
 }
 
@@ -60,12 +65,21 @@ pub struct Found {
     pub profiles: ProfileSet,
     /// The device.
     pub device: Device,
+    /// Its public keys and certificates, if it has any.
+    pub proofs: Option<Arc<Proofs>>,
+    /// What the product demands of log-ins.
+    pub policy: ProductPolicy,
+    /// Who issues the certificates of the product's devices, if anybody.
+    pub authorities: Option<Arc<Authorities>>,
 }
 
 #[derive(Debug, Default)]
 struct Entry {
     head: RwLock<Head>,
     devices: RwLock<BTreeMap<DeviceName, Device>>,
+    /// Of the devices that have some: one that has a secret alone, as most do, costs nothing here.
+    proofs: RwLock<BTreeMap<DeviceName, Arc<Proofs>>>,
+    authorities: RwLock<Option<Arc<Authorities>>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -74,11 +88,13 @@ struct Head {
     product: Option<Product>,
     /// A record of its own: whoever replaces the product and knows nothing of profiles doesn't widen them.
     profiles: ProfileSet,
+    /// The same.
+    policy: ProductPolicy,
 }
 
 impl Default for Head {
     fn default() -> Self {
-        Self { product: None, profiles: ProfileSet::ALL }
+        Self { product: None, profiles: ProfileSet::ALL, policy: ProductPolicy::default() }
     }
 }
 
@@ -87,6 +103,8 @@ impl Default for Head {
 pub struct Registry {
     products: RwLock<BTreeMap<ProductKey, Arc<Entry>>>,
     marks: RwLock<BTreeSet<Box<str>>>,
+    /// Whose a certificate is. A hint: the device's own proofs decide.
+    certificates: RwLock<HashMap<Fingerprint, (ProductKey, DeviceName), foldhash::fast::RandomState>>,
 }
 
 impl Registry {
@@ -128,6 +146,17 @@ impl Registry {
                     self.forget_if_empty(&product, &entry);
                 }
             }
+            Change::SetProofs(product, name, proofs) => self.set_proofs(product, name, proofs),
+            Change::SetPolicy(key, policy) => {
+                let entry = self.entry_or_new(key.clone());
+                entry.head.write().policy = policy;
+                self.forget_if_empty(&key, &entry);
+            }
+            Change::SetAuthorities(key, authorities) => {
+                let entry = self.entry_or_new(key.clone());
+                *entry.authorities.write() = authorities;
+                self.forget_if_empty(&key, &entry);
+            }
             Change::Mark(mark) => {
                 self.marks.write().insert(mark);
             }
@@ -136,7 +165,10 @@ impl Registry {
 
     fn forget_if_empty(&self, key: &ProductKey, entry: &Entry) {
         let head = *entry.head.read();
-        if head.product.is_none() && head.profiles == ProfileSet::ALL && entry.devices.read().is_empty() {
+        let is_bare =
+            head.product.is_none() && head.profiles == ProfileSet::ALL && head.policy == ProductPolicy::default();
+        let is_empty = || entry.devices.read().is_empty() && entry.proofs.read().is_empty();
+        if is_bare && is_empty() && entry.authorities.read().is_none() {
             self.products.write().remove(key);
         }
     }
@@ -183,7 +215,16 @@ impl Registry {
         let entry = self.entry(product)?;
         let head = *entry.head.read();
         let device = entry.devices.read().get(name)?.clone();
-        Some(Found { product: head.product?, profiles: head.profiles, device })
+        let proofs = entry.proofs.read().get(name).cloned();
+        let authorities = entry.authorities.read().clone();
+        Some(Found {
+            product: head.product?,
+            profiles: head.profiles,
+            device,
+            proofs,
+            policy: head.policy,
+            authorities,
+        })
     }
 
     /// The log-in formats that a product's devices may use.
@@ -229,13 +270,14 @@ impl Registry {
             .collect()
     }
 
-    /// Any device: what is tried with the master key at start.
+    /// Any device that has a secret: what is tried with the master key at start.
     #[must_use]
     pub fn any_device(&self) -> Option<(ProductKey, DeviceName, Device)> {
         let products = self.products.read();
         products.iter().find_map(|(key, entry)| {
             let devices = entry.devices.read();
-            devices.first_key_value().map(|(name, device)| (key.clone(), name.clone(), device.clone()))
+            let found = devices.iter().find(|(_, device)| !device.secret.is_none());
+            found.map(|(name, device)| (key.clone(), name.clone(), device.clone()))
         })
     }
 

@@ -170,6 +170,18 @@ impl fmt::Debug for MasterKey {
 pub struct Sealed(Box<[u8]>);
 
 impl Sealed {
+    /// In the place of a secret that there is none of: nothing opens it. See [`Self::is_none`].
+    #[must_use]
+    pub fn none() -> Self {
+        Self(Box::default())
+    }
+
+    /// Whether there is no secret.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// From the bytes of a record; they are checked when they are opened.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Self {

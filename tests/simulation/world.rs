@@ -7,7 +7,7 @@ use std::sync::Arc;
 use turnpike_core::batch::Batch;
 use turnpike_core::clock::Now;
 use turnpike_core::durable::{RecoveredSession, Recovery};
-use turnpike_core::gate::{Attempt, ChallengeState, Gate, Principal, Verdict};
+use turnpike_core::gate::{Admission, Attempt, ChallengeState, Gate, Principal, Verdict};
 use turnpike_core::ids::{ConnId, ShardId, Ticket};
 use turnpike_core::limits::Limits;
 use turnpike_core::message::Message;
@@ -29,7 +29,7 @@ struct Open;
 
 impl Gate for Open {
     fn authenticate(&self, _: &Attempt<'_>, _: Now, _: [u8; 32]) -> Verdict {
-        Verdict::Granted { principal: Principal::Anonymous, data: None }
+        Verdict::Granted(Admission::new(Principal::Anonymous))
     }
     fn proceed(&self, _: &Attempt<'_>, _: &ChallengeState, _: &[u8], _: Now) -> Verdict {
         Verdict::Refused(ConnectReason::BadAuthenticationMethod)

@@ -43,7 +43,7 @@ fn attempt<'a>(client_id: &'a str, user_name: Option<&'a str>, password: Option<
 fn judge(gate: &Gatekeeper, made: &Credentials) -> Result<Principal, ConnectReason> {
     let attempt = attempt(&made.client_id, Some(&made.user_name), Some(made.password.as_bytes()));
     match gate.authenticate(&attempt, NOW, [9; 32]) {
-        Verdict::Granted { principal, .. } => Ok(principal),
+        Verdict::Granted(admission) => Ok(admission.principal),
         Verdict::Refused(reason) => Err(reason),
         Verdict::Challenge { .. } => panic!("no method was named"),
     }
@@ -99,7 +99,8 @@ fn each_refusal_has_its_code_and_its_count() {
 fn a_refusal_has_the_code_that_the_table_says() {
     for refusal in Refusal::ALL.iter().copied() {
         let expected = match refusal {
-            Refusal::Disabled | Refusal::ProfileNotAllowed => (0x87, 5),
+            Refusal::Disabled | Refusal::ProfileNotAllowed | Refusal::WeakKey => (0x87, 5),
+            Refusal::TlsRequired | Refusal::CertificateRequired | Refusal::CertificateExpired => (0x87, 5),
             Refusal::BadMethod => (0x8C, 4),
             Refusal::NoncesFull => (0x97, 3),
             Refusal::SecretSealed => (0x88, 3),
@@ -174,7 +175,7 @@ fn topics_are_judged_by_who_asks() {
         assert_eq!(gate.still_welcome(&Principal::Anonymous), may);
     }
     let verdict = open.authenticate(&attempt("c", None, None), NOW, [0; 32]);
-    assert!(matches!(verdict, Verdict::Granted { principal: Principal::Anonymous, .. }));
+    assert!(matches!(verdict, Verdict::Granted(Admission { principal: Principal::Anonymous, .. })));
 }
 
 #[test]
@@ -205,7 +206,7 @@ fn a_challenge_lets_in_who_knows_the_secret() {
     let attempt = Attempt { enhanced: Some((METHOD, b"")), ..attempt("c", Some("p/d"), None) };
     let Verdict::Challenge { data, state } = gate.authenticate(&attempt, NOW, [3; 32]) else { panic!("a challenge") };
     let right = credential::answer(&secret(), "c", "p", "d", &data);
-    assert!(matches!(gate.proceed(&attempt, &state, right.as_bytes(), NOW), Verdict::Granted { .. }));
+    assert!(matches!(gate.proceed(&attempt, &state, right.as_bytes(), NOW), Verdict::Granted(_)));
     for wrong in [&b""[..], b"x", &[0; 32], &[b'0'; 64]] {
         assert!(matches!(
             gate.proceed(&attempt, &state, wrong, NOW),

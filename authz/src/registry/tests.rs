@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use turnpike_core::durable::Op;
 
 use super::*;
+use crate::keys::Proof;
 use crate::plan::{DeviceRequest, Making, PlanError};
 use crate::profile::Profile;
 use crate::secret::{MasterKey, Secret};
@@ -96,7 +97,9 @@ fn a_device_is_made_replaced_disabled_and_deleted() {
     world.run(world.registry.plan_enable_device(&product("p"), &name("d"), true).expect("there"));
     world.run(world.registry.plan_enable_product(&product("p"), false).expect("there"));
     assert!(!world.registry.is_enabled("p", "d"));
-    world.run(world.registry.plan_delete_device(&product("p"), &name("d")).expect("there"));
+    for change in world.registry.plan_delete_device(&product("p"), &name("d")).expect("there") {
+        world.run(change);
+    }
     assert_eq!(world.registry.device("p", "d"), None);
     assert_eq!(world.store.len(), 1);
 }
@@ -225,6 +228,36 @@ fn what_a_deleted_product_allowed_goes_with_it() {
 }
 
 #[test]
+fn keys_and_demands_go_with_a_deleted_product() {
+    let mut world = World::with_product("p");
+    let print = Fingerprint::of(b"a certificate");
+    let proofs = Proofs::new(vec![Proof::Certificate(print)]).expect("a list");
+    let (changes, is_new) =
+        world.registry.plan_put_keyed_device(&product("p"), &name("d"), proofs, Some(false), 7).expect("a product");
+    assert!(is_new);
+    changes.into_iter().for_each(|change| world.run(change));
+    let device = world.registry.device("p", "d").expect("there");
+    assert!(device.secret.is_none() && !device.enabled && device.created_at_s == 7);
+    let policy = ProductPolicy { require_tls: true, ..ProductPolicy::default() };
+    world.run(world.registry.plan_set_policy(&product("p"), policy).expect("there"));
+    let authorities = crate::x509::testing::Authority::new("ca").authorities();
+    world.run(world.registry.plan_set_authorities(&product("p"), Some(authorities)).expect("there"));
+    assert_eq!(world.store.len(), 5);
+
+    world.run(world.registry.plan_delete_product(&product("p")).expect("there"));
+    world.registry = world.reloaded();
+    assert_eq!((world.registry.policy("p"), world.registry.authorities("p")), (None, None));
+    for _ in 0..4 {
+        let step = world.registry.plan_sweep(&product("p"), 1);
+        assert_eq!(step.len(), 1);
+        assert_eq!(world.registry.plan_put_product(&product("p"), None, 9), Err(PlanError::BeingDeleted));
+        step.into_iter().for_each(|change| world.run(change));
+    }
+    assert!(world.store.is_empty() && world.registry.swept_products().is_empty());
+    assert_eq!(world.registry.certificate_owner(&print), None);
+}
+
+#[test]
 fn marks_are_remembered() {
     let mut world = World::default();
     world.run(Change::Mark("demo".into()));
@@ -235,7 +268,7 @@ fn marks_are_remembered() {
 }
 
 fn any_change() -> impl Strategy<Value = (u8, usize, usize)> {
-    (0..9_u8, 0..2_usize, 0..3_usize)
+    (0..16_u8, 0..2_usize, 0..3_usize)
 }
 
 proptest! {
@@ -244,29 +277,48 @@ proptest! {
     fn the_store_gives_back_what_memory_had(steps in proptest::collection::vec(any_change(), 1..40)) {
         let mut world = World::default();
         let (products, names) = (["p", "q"].map(product), ["a", "b", "c"].map(name));
+        let (authorities, one) = (crate::x509::testing::Authority::new("ca").authorities(), |change| vec![change]);
         for (what, p, d) in steps {
             let (p, d) = (&products[p], &names[d]);
             let registry = &world.registry;
-            let made = |made: crate::plan::MadeDevice| made.change;
+            let made = |made: crate::plan::MadeDevice| vec![made.change];
+            let print = |d: &DeviceName| Proof::Certificate(Fingerprint::of(d.as_str().as_bytes()));
+            let proofs = || Proofs::new(vec![print(d), print(&names[0])]).or_else(|_| Proofs::new(vec![print(d)]));
+            let policy = ProductPolicy { require_tls: d.as_str() != "a", ..ProductPolicy::default() };
             let plan = match what {
-                0 => registry.plan_put_product(p, None, 1).map(|(change, _)| change),
-                1 => registry.plan_enable_product(p, d.as_str() == "a"),
-                2 => registry.plan_delete_product(p),
-                3 => registry.plan_sweep(p, 1).into_iter().next().ok_or(PlanError::NoSuchProduct),
+                0 => registry.plan_put_product(p, None, 1).map(|(change, _)| vec![change]),
+                1 => registry.plan_enable_product(p, d.as_str() == "a").map(one),
+                2 => registry.plan_delete_product(p).map(one),
+                3 => Ok(registry.plan_sweep(p, 1)),
                 4 => registry.plan_delete_device(p, d),
-                5 => registry.plan_enable_device(p, d, p.as_str() == "p"),
-                6 => registry.plan_allow_profiles(p, Profile::ALL.into_iter().take(usize::from(d.as_str() != "a") * 2).collect()),
+                5 => registry.plan_enable_device(p, d, p.as_str() == "p").map(one),
+                6 => registry.plan_allow_profiles(p, Profile::ALL.into_iter().take(usize::from(d.as_str() != "a") * 2).collect()).map(one),
+                7 => registry.plan_set_device_keys(p, d, proofs().ok()).map(one),
+                8 => registry.plan_set_device_keys(p, d, None).map(one),
+                9 => registry.plan_set_policy(p, policy).map(one),
+                10 => registry.plan_put_keyed_device(p, d, proofs().expect("a list"), None, 1).map(|(changes, _)| changes),
+                11 => registry.plan_drop_secret(p, d).map(one),
+                12 => registry.plan_set_authorities(p, (d.as_str() != "a").then(|| authorities.clone())).map(one),
                 _ => registry.plan_put_device(p, d, DeviceRequest::default(), &making(&key())).map(made),
             };
-            if let Ok(change) = plan {
-                world.run(change);
-            }
+            plan.into_iter().flatten().for_each(|change| world.run(change));
             let reloaded = world.reloaded();
             prop_assert_eq!(reloaded.products(None, 10), world.registry.products(None, 10));
             prop_assert_eq!(reloaded.swept_products(), world.registry.swept_products());
             for p in &products {
                 prop_assert_eq!(reloaded.profiles(p.as_str()), world.registry.profiles(p.as_str()));
                 prop_assert_eq!(reloaded.devices(p.as_str(), None, 10), world.registry.devices(p.as_str(), None, 10));
+                prop_assert_eq!(reloaded.policy(p.as_str()), world.registry.policy(p.as_str()));
+                prop_assert_eq!(reloaded.authorities(p.as_str()), world.registry.authorities(p.as_str()));
+                for d in &names {
+                    let proofs = world.registry.proofs(p.as_str(), d.as_str());
+                    prop_assert_eq!(&reloaded.proofs(p.as_str(), d.as_str()), &proofs);
+                    for print in proofs.iter().flat_map(|proofs| proofs.certificates()) {
+                        let owner = Some((p.clone(), d.clone()));
+                        prop_assert_eq!(&world.registry.certificate_owner(&print), &owner, "nobody takes a certificate over");
+                        prop_assert_eq!(reloaded.certificate_owner(&print), owner);
+                    }
+                }
             }
         }
     }

@@ -46,7 +46,7 @@ pub(crate) struct Challenged {
     pub(crate) state: ChallengeState,
 }
 
-/// What only some MQTT 5 connections need.
+/// What only some connections need, most of them MQTT 5.
 #[derive(Debug, Default)]
 pub(crate) struct Extras {
     pub(crate) aliases_in: Option<TopicAliases>,
@@ -55,6 +55,17 @@ pub(crate) struct Extras {
     pub(crate) aliases_out_max: u16,
     /// Method of the enhanced authentication that let it in.
     pub(crate) method: Option<Box<str>>,
+    /// When its authentication ends, if it does.
+    pub(crate) until: Option<Box<Until>>,
+}
+
+/// The end of an authentication, and the timer that waits for it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Until {
+    /// Milliseconds since 1970 UTC; none if a later proof is good for ever.
+    pub(crate) unix_ms: Option<u64>,
+    /// When the first of its timers fires, on the monotonic clock.
+    pub(crate) armed_ms: u64,
 }
 
 impl Extras {

@@ -49,13 +49,8 @@ pub struct Attempt<'a> {
 #[derive(Debug)]
 #[must_use]
 pub enum Verdict {
-    /// Come in. `data` is the server's authentication data for the CONNACK, if the method has any.
-    Granted {
-        /// Who it is.
-        principal: Principal,
-        /// For the CONNACK.
-        data: Option<Vec<u8>>,
-    },
+    /// Come in.
+    Granted(Admission),
     /// MQTT 5 challenge: send AUTH 0x18 with `data` and keep `state` for the answer.
     Challenge {
         /// Authentication data of the AUTH packet.
@@ -65,6 +60,34 @@ pub enum Verdict {
     },
     /// Stay out. The reason goes on the wire (mapped to a return code for MQTT 3) and into the metrics, nothing else does.
     Refused(ConnectReason),
+}
+
+/// Who comes in, and on what terms.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Admission {
+    /// Who it is.
+    pub principal: Principal,
+    /// The server's authentication data for the CONNACK or the AUTH, if the method has any.
+    pub data: Option<Vec<u8>>,
+    /// The client id that the session gets, where it isn't the one that was sent.
+    pub client_id: Option<Box<str>>,
+    /// Milliseconds since 1970 UTC at which what let it in is no longer good, such as a certificate: the connection is closed
+    /// then (0x87), unless the client has proved itself again. None: it never ends.
+    pub until_ms: Option<u64>,
+}
+
+impl Admission {
+    /// Without terms.
+    #[must_use]
+    pub fn new(principal: Principal) -> Self {
+        Self { principal, data: None, client_id: None, until_ms: None }
+    }
+
+    /// Whether it hasn't ended.
+    #[must_use]
+    pub fn is_good_at(&self, now: Now) -> bool {
+        self.until_ms.is_none_or(|until_ms| until_ms > now.unix_ms)
+    }
 }
 
 /// An unfinished challenge-response exchange.

@@ -19,6 +19,7 @@ mod lifecycle;
 mod publish;
 mod restore;
 mod subscribe;
+mod until;
 
 use std::collections::VecDeque;
 use std::fmt;

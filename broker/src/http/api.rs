@@ -139,6 +139,8 @@ impl From<PlanError> for Problem {
         match error {
             PlanError::NoSuchProduct | PlanError::NoSuchDevice => Self::not_found(&error.to_string()),
             PlanError::BeingDeleted => Self::new(StatusCode::CONFLICT, "being_deleted", error.to_string()),
+            PlanError::WeakKey => Self::new(StatusCode::CONFLICT, "weak_key", error.to_string()),
+            PlanError::CertificateTaken => Self::new(StatusCode::CONFLICT, "certificate_taken", error.to_string()),
         }
     }
 }
@@ -368,6 +370,6 @@ pub(super) async fn delete_device(
 ) -> Result<StatusCode, Problem> {
     let _changing = api.changing.lock().await;
     let (key, name) = (product_key(&product)?, device_name(&device)?);
-    api.commit(vec![api.gate.registry().plan_delete_device(&key, &name)?]).await?;
+    api.commit(api.gate.registry().plan_delete_device(&key, &name)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }

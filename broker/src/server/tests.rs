@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use turnpike_core::clock::Now;
-use turnpike_core::gate::{Attempt, ChallengeState, Principal, Verdict};
+use turnpike_core::gate::{Admission, Attempt, ChallengeState, Principal, Verdict};
 use turnpike_core::shard::home;
 use turnpike_mqtt::{TopicFilter, TopicName};
 use turnpike_store::memory::MemoryStore;
@@ -25,11 +25,11 @@ struct Open;
 
 impl Gate for Open {
     fn authenticate(&self, _: &Attempt<'_>, _: Now, _: [u8; 32]) -> Verdict {
-        Verdict::Granted { principal: Principal::Anonymous, data: None }
+        Verdict::Granted(Admission::new(Principal::Anonymous))
     }
 
     fn proceed(&self, _: &Attempt<'_>, _: &ChallengeState, _: &[u8], _: Now) -> Verdict {
-        Verdict::Granted { principal: Principal::Anonymous, data: None }
+        Verdict::Granted(Admission::new(Principal::Anonymous))
     }
 
     fn may_publish(&self, _: &Principal, _: TopicName<'_>) -> bool {

@@ -13,7 +13,7 @@ use super::{Next, Shard, home};
 use crate::clock::Now;
 use crate::connection::{Challenged, Connection, Extras, State};
 use crate::durable::Op;
-use crate::gate::{Attempt, ChallengeState, Gate, Permit, Principal, Verdict};
+use crate::gate::{Admission, Attempt, ChallengeState, Gate, Permit, Principal, Verdict};
 use crate::ids::{ClientId, ConnId, Seq, SessionRef};
 use crate::message::{Message, MessageParts};
 use crate::router::Subscriber;
@@ -125,7 +125,7 @@ impl<G: Gate> Shard<G> {
                 }
                 Next::Continue
             }
-            Verdict::Granted { principal, data } => match self.admit(conn, connect, principal, data.as_deref(), now) {
+            Verdict::Granted(admission) => match self.admit(conn, connect, admission, now) {
                 Ok(next) => next,
                 Err(reason) => {
                     self.refuse(conn, reason);
@@ -219,8 +219,9 @@ impl<G: Gate> Shard<G> {
             _ => return Err(ReasonCode::ProtocolError),
         };
         match verdict {
-            Verdict::Granted { principal, data } if principal == session.principal => {
-                self.send_auth(conn, ReasonCode::Success, &method, data.as_deref());
+            Verdict::Granted(admission) if admission.principal == session.principal && admission.is_good_at(now) => {
+                self.end_authentication_at(conn, admission.until_ms, now);
+                self.send_auth(conn, ReasonCode::Success, &method, admission.data.as_deref());
                 Ok(())
             }
             Verdict::Challenge { data, state } => {
@@ -229,7 +230,7 @@ impl<G: Gate> Shard<G> {
                 Ok(())
             }
             // [MQTT-4.12.1-2]
-            Verdict::Granted { .. } | Verdict::Refused(_) => Err(ReasonCode::NotAuthorized),
+            Verdict::Granted(_) | Verdict::Refused(_) => Err(ReasonCode::NotAuthorized),
         }
     }
 
@@ -239,10 +240,14 @@ impl<G: Gate> Shard<G> {
         &mut self,
         conn: ConnId,
         connect: &Connect<'_>,
-        principal: Principal,
-        data: Option<&[u8]>,
+        admission: Admission,
         now: Now,
     ) -> Result<Next, ConnectReason> {
+        if !admission.is_good_at(now) {
+            return Err(ConnectReason::NotAuthorized);
+        }
+        let Admission { principal, data, until_ms, .. } = admission;
+        let data = data.as_deref();
         let will = self.judge_will(connect, &principal)?;
         let assigned = if connect.client_id.is_empty() { Some(self.new_client_id()) } else { None };
         let client = ClientId::new(assigned.as_deref().unwrap_or(connect.client_id));
@@ -274,6 +279,7 @@ impl<G: Gate> Shard<G> {
             None => self.new_session(client, principal, connect.version, expiry_s)?,
         };
         self.attach(conn, slot, connect, expiry_s, will, now);
+        self.end_authentication_at(conn, until_ms, now);
         bytes.clear();
         let ack = self.connack(connect, committed_before, assigned.as_deref(), expiry_s, data);
         encode(connect.version, &Packet::ConnAck(Box::new(ack)), &mut bytes);
@@ -423,6 +429,7 @@ impl<G: Gate> Shard<G> {
                 aliases_out: Vec::new(),
                 aliases_out_max,
                 method: properties.authentication_method.map(Box::from),
+                until: None,
             }));
         }
         if connection.idle_max_ms > 0 {

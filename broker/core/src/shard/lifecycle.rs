@@ -33,6 +33,8 @@ pub(super) enum Timer {
     KeepAlive { conn: ConnId, serial: u32 },
     /// A session without a connection: its will or its end is due.
     Session { slot: u32, generation: u32 },
+    /// What let it in is good until then.
+    Authentication { conn: ConnId, serial: u32 },
     /// Expired retained messages go.
     Sweep,
 }
@@ -268,6 +270,7 @@ impl<G: Gate> Shard<G> {
                 Timer::Connect { conn, serial } => self.connect_overdue(conn, serial, now),
                 Timer::KeepAlive { conn, serial } => self.keep_alive_due(conn, serial, now),
                 Timer::Session { slot, generation } => self.session_due(slot, generation, now),
+                Timer::Authentication { conn, serial } => self.authentication_due(conn, serial, now),
                 Timer::Sweep => self.sweep(now),
             }
         }
