@@ -143,7 +143,7 @@ impl Gatekeeper {
 
     fn verdict(&self, result: Result<Principal, Refusal>) -> Verdict {
         match result {
-            Ok(principal) => Verdict::Granted { principal, data: None },
+            Ok(principal) => Verdict::Granted { principal, data: None, client_id: None },
             Err(refusal) => self.refuse(refusal),
         }
     }
@@ -169,7 +169,7 @@ impl Gate for Gatekeeper {
         if self.anonymous {
             return match attempt.enhanced {
                 Some(_) => self.refuse(Refusal::BadMethod),
-                None => Verdict::Granted { principal: Principal::Anonymous, data: None },
+                None => Verdict::Granted { principal: Principal::Anonymous, data: None, client_id: None },
             };
         }
         if let Some((method, _)) = attempt.enhanced {

@@ -29,7 +29,7 @@ struct Open;
 
 impl Gate for Open {
     fn authenticate(&self, _: &Attempt<'_>, _: Now, _: [u8; 32]) -> Verdict {
-        Verdict::Granted { principal: Principal::Anonymous, data: None }
+        Verdict::Granted { principal: Principal::Anonymous, data: None, client_id: None }
     }
     fn proceed(&self, _: &Attempt<'_>, _: &ChallengeState, _: &[u8], _: Now) -> Verdict {
         Verdict::Refused(ConnectReason::BadAuthenticationMethod)

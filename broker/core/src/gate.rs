@@ -55,6 +55,9 @@ pub enum Verdict {
         principal: Principal,
         /// For the CONNACK.
         data: Option<Vec<u8>>,
+        /// Whose session it is, where the client id sent has parts that change from one log-in to the next; the client id without them. Its
+        /// home is that of the client id sent ([`crate::shard::home`]); another one is refused.
+        client_id: Option<Box<str>>,
     },
     /// MQTT 5 challenge: send AUTH 0x18 with `data` and keep `state` for the answer.
     Challenge {

@@ -125,13 +125,15 @@ impl<G: Gate> Shard<G> {
                 }
                 Next::Continue
             }
-            Verdict::Granted { principal, data } => match self.admit(conn, connect, principal, data.as_deref(), now) {
-                Ok(next) => next,
-                Err(reason) => {
-                    self.refuse(conn, reason);
-                    Next::Ending
+            Verdict::Granted { principal, data, client_id } => {
+                match self.admit(conn, connect, principal, client_id.as_deref(), data.as_deref(), now) {
+                    Ok(next) => next,
+                    Err(reason) => {
+                        self.refuse(conn, reason);
+                        Next::Ending
+                    }
                 }
-            },
+            }
         }
     }
 
@@ -219,7 +221,7 @@ impl<G: Gate> Shard<G> {
             _ => return Err(ReasonCode::ProtocolError),
         };
         match verdict {
-            Verdict::Granted { principal, data } if principal == session.principal => {
+            Verdict::Granted { principal, data, .. } if principal == session.principal => {
                 self.send_auth(conn, ReasonCode::Success, &method, data.as_deref());
                 Ok(())
             }
@@ -240,12 +242,17 @@ impl<G: Gate> Shard<G> {
         conn: ConnId,
         connect: &Connect<'_>,
         principal: Principal,
+        lasting_id: Option<&str>,
         data: Option<&[u8]>,
         now: Now,
     ) -> Result<Next, ConnectReason> {
         let will = self.judge_will(connect, &principal)?;
         let assigned = if connect.client_id.is_empty() { Some(self.new_client_id()) } else { None };
-        let client = ClientId::new(assigned.as_deref().unwrap_or(connect.client_id));
+        let client = ClientId::new(assigned.as_deref().or(lasting_id).unwrap_or(connect.client_id));
+        if home(client.as_str(), self.shards) != self.id {
+            // Its session would be out of reach of everybody else who names it.
+            return Err(ConnectReason::ClientIdentifierNotValid);
+        }
         let existing = self.by_client.get(client.as_str()).copied();
         if let Some(slot) = existing {
             let owner = self.sessions.get(slot as usize).map(|session| &session.principal);
@@ -529,3 +536,6 @@ fn answer_data<'a>(auth: &Auth<'a>, state: &ChallengeState) -> Result<&'a [u8], 
     }
     Ok(auth.properties.data.unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests;

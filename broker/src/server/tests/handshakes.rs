@@ -164,11 +164,11 @@ fn the_gate_sees_the_client_behind_the_proxy() {
     impl Gate for Seen {
         fn authenticate(&self, attempt: &Attempt<'_>, _: Now, _: [u8; 32]) -> Verdict {
             self.0.lock().push(attempt.peer);
-            Verdict::Granted { principal: Principal::Anonymous, data: None }
+            Verdict::Granted { principal: Principal::Anonymous, data: None, client_id: None }
         }
 
         fn proceed(&self, _: &Attempt<'_>, _: &ChallengeState, _: &[u8], _: Now) -> Verdict {
-            Verdict::Granted { principal: Principal::Anonymous, data: None }
+            Verdict::Granted { principal: Principal::Anonymous, data: None, client_id: None }
         }
 
         fn may_publish(&self, _: &Principal, _: TopicName<'_>) -> bool {
