@@ -9,7 +9,8 @@
 //! | the device's secret doesn't open: another master key, a damaged record | 0x88 | 3 |
 //!
 //! The client hears no more than that; [`Refusal`] says the rest to metrics. A stranger can't tell an unknown device from a wrong
-//! password: the code is the same, and an unknown device costs the same work, done on a decoy. The last line is the exception; a
+//! password: the code is the same, and an unknown device costs the same work, done on a decoy; so does what is malformed or stale. (Where a profile
+//! names no product, two devices of the name given cost twice.) The last line is the exception; a
 //! shell that asks [`Gatekeeper::check_key`] before it opens its listeners leaves damaged records as its only cause.
 
 use std::sync::Arc;
@@ -19,9 +20,10 @@ use turnpike_core::clock::Now;
 use turnpike_core::gate::{Attempt, ChallengeState, DeviceIdentity, Gate, Principal, Verdict};
 use turnpike_mqtt::{TopicFilter, TopicName};
 
-use crate::nonce::{Nonces, Use, WINDOW_MS};
+use crate::names::ProductKey;
+use crate::nonce::{NonceJournal, Nonces, RECORD_BYTES, Restored, Use};
 use crate::policy;
-use crate::profile::{self, Claim, Profile};
+use crate::profile::{self, Claim, Freshness, Holder, Profile};
 use crate::refusal::Refusal;
 use crate::registry::{Found, Registry, owner};
 use crate::secret::{MasterKey, SealError, Sealed, Secret};
@@ -38,6 +40,7 @@ pub struct Gatekeeper {
     registry: Arc<Registry>,
     key: MasterKey,
     nonces: Nonces,
+    journal: Option<Box<dyn NonceJournal>>,
     /// Lets everybody in, and do everything.
     anonymous: bool,
     /// What an unknown device is checked against, so that it costs what a known one costs.
@@ -48,7 +51,7 @@ pub struct Gatekeeper {
 
 impl Gatekeeper {
     /// A gate for the devices of a registry. `nonces_max`: how many used nonces are remembered in twenty minutes
-    /// ([`Nonces::new`]); with fewer than there are log-ins of the profile `native`, the rest are told to come back.
+    /// ([`Nonces::new`]); with fewer than there are log-ins of the profiles `native` and `gizwits`, the rest are told to come back.
     #[must_use]
     pub fn new(registry: Arc<Registry>, key: MasterKey, nonces_max: usize) -> Self {
         // This nonce isn't random, and needn't be: the decoy is no secret and never leaves.
@@ -57,6 +60,7 @@ impl Gatekeeper {
             registry,
             key,
             nonces: Nonces::new(nonces_max),
+            journal: None,
             anonymous: false,
             decoy,
             refusals: std::array::from_fn(|_| AtomicU64::new(0)),
@@ -67,6 +71,18 @@ impl Gatekeeper {
     #[must_use]
     pub fn open_to_all(self) -> Self {
         Self { anonymous: true, ..self }
+    }
+
+    /// The same gate, which keeps the nonces that it takes. Before anybody comes in, it is to be given what earlier
+    /// processes have kept ([`Self::restore_nonces`]).
+    #[must_use]
+    pub fn keeping_nonces(self, journal: Box<dyn NonceJournal>) -> Self {
+        Self { journal: Some(journal), ..self }
+    }
+
+    /// Remembers nonces that earlier processes have taken.
+    pub fn restore_nonces(&self, records: impl IntoIterator<Item = [u8; RECORD_BYTES]>, now: Now) -> Restored {
+        self.nonces.restore(records, now)
     }
 
     /// The registry.
@@ -102,66 +118,118 @@ impl Gatekeeper {
         self.key.open(&owner(product.as_str(), name.as_str()), &device.secret).map(drop)
     }
 
-    /// Finds a device whose secret passes `proof`. An unknown device is put to the proof too, with the decoy.
-    fn prove(&self, product: &str, device: &str, proof: impl Fn(&Secret) -> bool) -> Result<Found, Refusal> {
-        let Some(found) = self.registry.find(product, device) else {
-            if let Ok(decoy) = self.key.open(DECOY, &self.decoy) {
-                std::hint::black_box(proof(&decoy));
+    /// The device among these whose secret passes `proof`. If there is none at all, the decoy is put to the proof.
+    fn prove(
+        &self,
+        candidates: Vec<Candidate<'_>>,
+        proof: impl Fn(&Holder<'_>) -> bool,
+    ) -> Result<Option<(DeviceIdentity, Found)>, Refusal> {
+        if candidates.is_empty() {
+            self.spend(proof);
+            return Ok(None);
+        }
+        let mut refusal = Refusal::WrongSignature;
+        for Candidate { product, device, found } in candidates {
+            let Ok(secret) = self.key.open(&owner(&product, device), &found.device.secret) else {
+                refusal = Refusal::SecretSealed;
+                continue;
+            };
+            if proof(&Holder { product: &product, secret: &secret }) {
+                return Ok(Some((DeviceIdentity { product: product.into(), device: device.into() }, found)));
             }
-            let known = self.registry.product(product).is_some();
-            return Err(if known { Refusal::UnknownDevice } else { Refusal::UnknownProduct });
-        };
-        let secret = self.key.open(&owner(product, device), &found.device.secret).map_err(|_| Refusal::SecretSealed)?;
-        if proof(&secret) { Ok(found) } else { Err(Refusal::WrongSignature) }
+        }
+        Err(refusal)
+    }
+
+    /// Does on the decoy what a wrong signature would cost.
+    fn spend(&self, proof: impl Fn(&Holder<'_>) -> bool) {
+        if let Ok(decoy) = self.key.open(DECOY, &self.decoy) {
+            std::hint::black_box(proof(&Holder { product: DECOY, secret: &decoy }));
+        }
+    }
+
+    /// Whom a claim may be of: those that take its profile before the one that it may also be read as.
+    fn candidates<'a>(&self, claim: &Claim<'a>) -> Vec<Candidate<'a>> {
+        let identity = claim.identity();
+        let searched = identity.searched.into_iter().flat_map(|device| {
+            let found = self.registry.find_by_device_name(claim.profile(), device);
+            found.into_iter().map(move |(product, found)| Candidate::new(&product, device, found))
+        });
+        let named = identity.named.and_then(|(product, device)| self.candidate(product, device));
+        searched.chain(named).collect()
+    }
+
+    fn candidate<'a>(&self, product: &str, device: &'a str) -> Option<Candidate<'a>> {
+        let found = self.registry.find(product, device)?;
+        Some(Candidate { product: product.to_owned(), device, found })
     }
 
     fn log_in(&self, claim: &Claim<'_>, now: Now) -> Result<Principal, Refusal> {
-        if let Claim::Native { timestamp_ms, .. } = claim
-            && timestamp_ms.abs_diff(now.unix_ms) > WINDOW_MS
-        {
+        let freshness = claim.freshness(now);
+        if freshness == Freshness::Stale {
+            self.spend(|holder| claim.is_signed_by(holder));
             return Err(Refusal::StaleTimestamp);
         }
-        let (product, device) = claim.identity();
-        let found = self.prove(product, device, |secret| claim.is_signed_by(secret))?;
+        let proven = self.prove(self.candidates(claim), |holder| claim.is_signed_by(holder))?;
+        let Some((identity, found)) = proven else { return Err(self.unknown(claim.identity().named)) };
         // After the signature: a stranger must not use up a device's nonces, nor the room for them.
-        if let Claim::Native { nonce, .. } = claim {
-            match self.nonces.take(product, device, nonce, now.mono_ms) {
-                Use::First => {}
+        if let Freshness::Once { nonce, until_ms } = freshness {
+            match self.nonces.take(&identity.product, &identity.device, nonce, until_ms, now.mono_ms) {
+                Use::First { record } => self.journal.iter().for_each(|journal| journal.keep(record)),
                 Use::Again => return Err(Refusal::NonceReused),
                 Use::Full => return Err(Refusal::NoncesFull),
             }
         }
-        admit(product, device, &found, claim.profile())
+        admit(identity, &found, claim.profile())
+    }
+
+    /// Why nobody was found.
+    fn unknown(&self, named: Option<(&str, &str)>) -> Refusal {
+        match named {
+            Some((product, _)) if self.registry.product(product).is_none() => Refusal::UnknownProduct,
+            _ => Refusal::UnknownDevice,
+        }
     }
 
     fn answer(&self, client_id: &str, state: &ChallengeState, data: &[u8]) -> Result<Principal, Refusal> {
         let (product, device) = state.claim.split_once('/').ok_or(Refusal::Malformed)?;
-        let proof = |secret: &Secret| profile::answers(secret, client_id, product, device, &state.data, data);
-        let found = self.prove(product, device, proof)?;
-        admit(product, device, &found, Profile::Native)
+        let proof =
+            |holder: &Holder<'_>| profile::answers(holder.secret, client_id, product, device, &state.data, data);
+        let proven = self.prove(self.candidate(product, device).into_iter().collect(), proof)?;
+        let Some((identity, found)) = proven else { return Err(self.unknown(Some((product, device)))) };
+        admit(identity, &found, Profile::Native)
     }
 
-    fn verdict(&self, result: Result<Principal, Refusal>) -> Verdict {
+    fn verdict(&self, result: Result<Principal, Refusal>, client_id: Option<&str>) -> Verdict {
         match result {
-            Ok(principal) => Verdict::Granted { principal, data: None, client_id: None },
+            Ok(principal) => Verdict::Granted { principal, data: None, client_id: client_id.map(Box::from) },
             Err(refusal) => self.refuse(refusal),
         }
     }
 }
 
+/// A device that a claim may be of.
+struct Candidate<'a> {
+    product: String,
+    device: &'a str,
+    found: Found,
+}
+
+impl<'a> Candidate<'a> {
+    fn new(product: &ProductKey, device: &'a str, found: Found) -> Self {
+        Self { product: product.to_string(), device, found }
+    }
+}
+
 /// Whether a device that has proved who it is comes in.
-fn admit(product_key: &str, name: &str, found: &Found, profile: Profile) -> Result<Principal, Refusal> {
+fn admit(identity: DeviceIdentity, found: &Found, profile: Profile) -> Result<Principal, Refusal> {
     if !found.product.enabled || !found.device.enabled {
         return Err(Refusal::Disabled);
     }
     if !found.profiles.contains(profile) {
         return Err(Refusal::ProfileNotAllowed);
     }
-    Ok(principal(product_key, name))
-}
-
-fn principal(product: &str, device: &str) -> Principal {
-    Principal::Device(Arc::new(DeviceIdentity { product: product.into(), device: device.into() }))
+    Ok(Principal::Device(Arc::new(identity)))
 }
 
 impl Gate for Gatekeeper {
@@ -184,20 +252,26 @@ impl Gate for Gatekeeper {
             return self.refuse(Refusal::NoCredentials);
         };
         let Some(claim) = Claim::parse(attempt.client_id, user_name, password) else {
+            // What it would cost if it were a password of ours.
+            self.spend(|holder| profile::answers(holder.secret, attempt.client_id, user_name, "", &[], &[]));
             return self.refuse(Refusal::Malformed);
         };
-        self.verdict(self.log_in(&claim, now))
+        let lasting = claim.lasting_client_id().filter(|id| *id != attempt.client_id);
+        self.verdict(self.log_in(&claim, now), lasting)
     }
 
     fn proceed(&self, attempt: &Attempt<'_>, state: &ChallengeState, data: &[u8], _now: Now) -> Verdict {
-        self.verdict(self.answer(attempt.client_id, state, data))
+        self.verdict(self.answer(attempt.client_id, state, data), None)
     }
 
     fn may_publish(&self, principal: &Principal, topic: TopicName<'_>) -> bool {
         match principal {
             Principal::Broker => true,
             Principal::Anonymous => self.anonymous,
-            Principal::Device(identity) => policy::may_publish(&identity.product, &identity.device, topic.as_str()),
+            Principal::Device(identity) => {
+                let (product, device) = (&*identity.product, &*identity.device);
+                policy::may_publish(product, device, topic.as_str(), || self.registry.allowed(product))
+            }
         }
     }
 
@@ -205,7 +279,10 @@ impl Gate for Gatekeeper {
         match principal {
             Principal::Broker => true,
             Principal::Anonymous => self.anonymous,
-            Principal::Device(identity) => policy::may_subscribe(&identity.product, &identity.device, filter.as_str()),
+            Principal::Device(identity) => {
+                let (product, device) = (&*identity.product, &*identity.device);
+                policy::may_subscribe(product, device, filter.as_str(), || self.registry.allowed(product))
+            }
         }
     }
 

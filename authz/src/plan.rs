@@ -3,9 +3,9 @@
 use turnpike_core::durable::Op;
 
 use crate::names::{DeviceName, ProductKey};
-use crate::profile::ProfileSet;
+use crate::profile::{Profile, ProfileSet};
 use crate::record;
-use crate::registry::{Device, Product, Registry, owner};
+use crate::registry::{Device, Product, Registry, SEARCHED_MAX, owner};
 use crate::secret::{MasterKey, Sealed, Secret};
 
 /// A change of the registry.
@@ -15,7 +15,7 @@ pub enum Change {
     PutProduct(ProductKey, Product),
     /// Remove a product: none of its devices gets in from then on. Their records are removed by [`Registry::plan_sweep`].
     DeleteProduct(ProductKey),
-    /// Which log-in formats a product's devices may use: all, until this says otherwise. Independent of [`Self::PutProduct`].
+    /// Which log-in formats a product's devices may use: [`ProfileSet::DEFAULT`], until this says otherwise. Independent of [`Self::PutProduct`].
     AllowProfiles(ProductKey, ProfileSet),
     /// Create or replace. The product exists.
     PutDevice(ProductKey, DeviceName, Device),
@@ -57,6 +57,11 @@ pub enum PlanError {
     /// The devices of a deleted product of that name are still being removed; a new product must not get them.
     #[error("a product of that key is still being deleted")]
     BeingDeleted,
+    /// Devices of this profile name no product and are looked for in all products that take it; that must not take for ever.
+    #[error(
+        "{SEARCHED_MAX} products take the profile {0} already, and no more can: its devices are looked for in all of them"
+    )]
+    TooManyTake(Profile),
 }
 
 /// What is asked of a device.
@@ -124,9 +129,13 @@ impl Registry {
     /// Says which log-in formats a product's devices may use.
     ///
     /// # Errors
-    /// [`PlanError::NoSuchProduct`].
+    /// [`PlanError::NoSuchProduct`], [`PlanError::TooManyTake`].
     pub fn plan_allow_profiles(&self, key: &ProductKey, profiles: ProfileSet) -> Result<Change, PlanError> {
-        self.product(key.as_str()).ok_or(PlanError::NoSuchProduct)?;
+        let before = self.profiles(key.as_str()).ok_or(PlanError::NoSuchProduct)?;
+        let full = |profile: &Profile| !before.contains(*profile) && self.is_search_full(*profile);
+        if let Some(profile) = profiles.iter().find(full) {
+            return Err(PlanError::TooManyTake(profile));
+        }
         Ok(Change::AllowProfiles(key.clone(), profiles))
     }
 
@@ -145,7 +154,7 @@ impl Registry {
         let names = self.left_of(key.as_str(), limit);
         let mut changes: Vec<Change> = names.into_iter().map(|name| Change::DeleteDevice(key.clone(), name)).collect();
         if changes.len() < limit && self.has_left_profiles(key.as_str()) {
-            changes.push(Change::AllowProfiles(key.clone(), ProfileSet::ALL));
+            changes.push(Change::AllowProfiles(key.clone(), ProfileSet::DEFAULT));
         }
         changes
     }

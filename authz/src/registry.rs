@@ -23,13 +23,20 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
+use crate::allowed::Allowed;
 use crate::names::{DeviceName, ProductKey};
 use crate::plan::Change;
-use crate::profile::ProfileSet;
+use crate::profile::{Profile, ProfileSet};
 use crate::record;
 use crate::secret::Sealed;
 
 pub use crate::record::{RecordError, owner};
+
+/// Products in which a device without one is looked for: as many may take a profile of such devices.
+pub const SEARCHED_MAX: usize = 256;
+
+/// Devices of one name that are tried; of any more, those in the last products by key don't get in without naming their product.
+pub const NAMESAKES_MAX: usize = 4;
 
 /// A product.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,7 +85,7 @@ struct Head {
 
 impl Default for Head {
     fn default() -> Self {
-        Self { product: None, profiles: ProfileSet::ALL }
+        Self { product: None, profiles: ProfileSet::DEFAULT }
     }
 }
 
@@ -87,6 +94,8 @@ impl Default for Head {
 pub struct Registry {
     products: RwLock<BTreeMap<ProductKey, Arc<Entry>>>,
     marks: RwLock<BTreeSet<Box<str>>>,
+    /// What the heads say of profiles, for those who must not wait.
+    allowed: Allowed,
 }
 
 impl Registry {
@@ -117,6 +126,7 @@ impl Registry {
             Change::AllowProfiles(key, profiles) => {
                 let entry = self.entry_or_new(key.clone());
                 entry.head.write().profiles = profiles;
+                self.allowed.set(&key, profiles);
                 self.forget_if_empty(&key, &entry);
             }
             Change::PutDevice(product, name, device) => {
@@ -136,7 +146,7 @@ impl Registry {
 
     fn forget_if_empty(&self, key: &ProductKey, entry: &Entry) {
         let head = *entry.head.read();
-        if head.product.is_none() && head.profiles == ProfileSet::ALL && entry.devices.read().is_empty() {
+        if head.product.is_none() && head.profiles == ProfileSet::DEFAULT && entry.devices.read().is_empty() {
             self.products.write().remove(key);
         }
     }
@@ -184,6 +194,25 @@ impl Registry {
         let head = *entry.head.read();
         let device = entry.devices.read().get(name)?.clone();
         Some(Found { product: head.product?, profiles: head.profiles, device })
+    }
+
+    /// The devices of a name in the products that take a profile whose credentials name none ([`Profile::is_searched`]): up to
+    /// [`NAMESAKES_MAX`], of [`SEARCHED_MAX`] products. Products are disabled or not.
+    #[must_use]
+    pub fn find_by_device_name(&self, profile: Profile, name: &str) -> Vec<(ProductKey, Found)> {
+        let find = |key: &ProductKey| self.find(key.as_str(), name).map(|found| (key.clone(), found));
+        self.allowed.search(profile, (SEARCHED_MAX, NAMESAKES_MAX), find)
+    }
+
+    /// The log-in formats of a product that exists, without waiting for anybody.
+    #[must_use]
+    pub fn allowed(&self, product: &str) -> ProfileSet {
+        self.allowed.of(product)
+    }
+
+    /// Whether no more products may take a profile whose devices are searched for.
+    pub(crate) fn is_search_full(&self, profile: Profile) -> bool {
+        profile.is_searched() && self.allowed.searched_count(profile) >= SEARCHED_MAX
     }
 
     /// The log-in formats that a product's devices may use.
@@ -254,7 +283,7 @@ impl Registry {
     /// Whether a deleted product has left behind which profiles it took.
     pub(crate) fn has_left_profiles(&self, product: &str) -> bool {
         let head = self.entry(product).map(|entry| *entry.head.read());
-        head.is_some_and(|head| head.product.is_none() && head.profiles != ProfileSet::ALL)
+        head.is_some_and(|head| head.product.is_none() && head.profiles != ProfileSet::DEFAULT)
     }
 
     /// Names of a deleted product's devices.
