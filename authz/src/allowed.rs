@@ -1,11 +1,10 @@
 //! Which profiles products take, for the two who ask without a lock of the registry: the policy, for each publish on a topic of a vendor, and
 //! log-ins that name no product.
 //!
-//! Only products that say something are here; all others take [`ProfileSet::DEFAULT`]. Reading is a hash and an atomic load. A change copies the bucket
-//! that it is in, an entry for each product in 64 of those that are here; one map would make loading the registry quadratic in
-//! earnest.
+//! Only products that say something are here; all others take [`ProfileSet::DEFAULT`]. Reading is a hash, an atomic load, and a look at the few products of
+//! a bucket. A change copies its bucket, so loading a registry stays linear; one map behind one pointer would make it quadratic.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
@@ -15,27 +14,26 @@ use parking_lot::RwLock;
 use crate::names::ProductKey;
 use crate::profile::{Profile, ProfileSet};
 
-const BUCKETS: usize = 64;
+/// Ten thousand products that say something are ten in a bucket.
+const BUCKETS: usize = 1024;
 
 /// Product keys are an operator's: nobody picks them to collide.
 type Hasher = foldhash::fast::FixedState;
-type Bucket = HashMap<ProductKey, ProfileSet, Hasher>;
+type Bucket = Vec<(ProductKey, ProfileSet)>;
 
 #[derive(Debug)]
 pub(crate) struct Allowed {
     hasher: Hasher,
-    buckets: [ArcSwap<Bucket>; BUCKETS],
+    buckets: Box<[ArcSwap<Bucket>]>,
     /// Who takes a profile whose devices are searched for.
     searched: RwLock<BTreeMap<Profile, BTreeSet<ProductKey>>>,
 }
 
 impl Default for Allowed {
     fn default() -> Self {
-        Self {
-            hasher: Hasher::default(),
-            buckets: std::array::from_fn(|_| ArcSwap::default()),
-            searched: RwLock::default(),
-        }
+        let empty = Arc::new(Bucket::new());
+        let buckets = (0..BUCKETS).map(|_| ArcSwap::new(Arc::clone(&empty))).collect();
+        Self { hasher: Hasher::default(), buckets, searched: RwLock::default() }
     }
 }
 
@@ -47,17 +45,18 @@ impl Allowed {
 
     /// What a product takes.
     pub(crate) fn of(&self, product: &str) -> ProfileSet {
-        self.bucket(product).load().get(product).copied().unwrap_or(ProfileSet::DEFAULT)
+        let bucket = self.bucket(product).load();
+        let known = bucket.iter().find(|(key, _)| key.as_str() == product);
+        known.map_or(ProfileSet::DEFAULT, |(_, profiles)| *profiles)
     }
 
     /// Only one at a time may change it, as with the registry.
     pub(crate) fn set(&self, product: &ProductKey, profiles: ProfileSet) {
         let bucket = self.bucket(product.as_str());
         let mut changed = Bucket::clone(&bucket.load());
-        if profiles == ProfileSet::DEFAULT {
-            changed.remove(product);
-        } else {
-            changed.insert(product.clone(), profiles);
+        changed.retain(|(key, _)| key != product);
+        if profiles != ProfileSet::DEFAULT {
+            changed.push((product.clone(), profiles));
         }
         bucket.store(Arc::new(changed));
         let mut searched = self.searched.write();

@@ -66,6 +66,12 @@ fn past<'a>(topic: &'a str, level: &str) -> Option<&'a str> {
     topic.strip_prefix(level).filter(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
+/// The first level and what follows its separator. Levels are short: looking at each byte beats a search made for long texts.
+fn cut(topic: &str) -> Option<(&str, &str)> {
+    let at = topic.bytes().position(|byte| byte == b'/')?;
+    Some((topic.get(..at)?, topic.get(at + 1..)?))
+}
+
 /// What follows `{product}/{device}`, with its separator.
 fn own<'a>(product: &str, device: &str, topic: &'a str) -> Option<&'a str> {
     past(past(topic, product)?.strip_prefix('/')?, device)
@@ -90,16 +96,16 @@ fn native(product: &str, device: &str, topic: &str, access: Access) -> bool {
 }
 
 fn aliyun(product: &str, device: &str, topic: &str, access: Access) -> bool {
-    let Some((first, rest)) = topic.split_once('/') else { return false };
+    let Some((first, rest)) = cut(topic) else { return false };
     let exactly = |topic| own(product, device, topic).is_some_and(str::is_empty);
     match first {
         "sys" => own(product, device, rest).is_some_and(|rest| is_below(rest, access)),
-        "ota" => match rest.strip_prefix("device/").and_then(|rest| rest.split_once('/')) {
+        "ota" => match rest.strip_prefix("device/").and_then(cut) {
             Some(("inform" | "progress" | "request", rest)) => access == Access::Publish && exactly(rest),
             Some(("upgrade" | "reply", rest)) => access == Access::Read && exactly(rest),
             _ => false,
         },
-        "shadow" => match rest.split_once('/') {
+        "shadow" => match cut(rest) {
             Some(("update", rest)) => access == Access::Publish && exactly(rest),
             Some(("get", rest)) => access == Access::Read && exactly(rest),
             _ => false,
@@ -113,9 +119,9 @@ fn aliyun(product: &str, device: &str, topic: &str, access: Access) -> bool {
 }
 
 fn ext(product: &str, device: &str, topic: &str, access: Access) -> bool {
-    match topic.split_once('/') {
+    match cut(topic) {
         // The id numbers a call, whoever is called; whose call it is stands behind it.
-        Some(("rrpc", call)) => call.split_once('/').is_some_and(|(id, rest)| {
+        Some(("rrpc", call)) => cut(call).is_some_and(|(id, rest)| {
             let rest = rest.strip_prefix('/').unwrap_or(rest);
             !id.is_empty() && id != "#" && own(product, device, rest).is_some_and(|rest| is_below(rest, access))
         }),

@@ -18,7 +18,7 @@
 //!
 //! A tencent product key has ten characters, which none of the other first levels has, so `{product}/{device}/…` is none of them.
 
-use super::{Access, is_below, own, past};
+use super::{Access, cut, is_below, own, past};
 use crate::profile::{PRODUCT_CHARS, Profile, ProfileSet};
 
 /// Whose form of topic it is.
@@ -46,41 +46,34 @@ impl Family {
 
 /// The family by whose form a topic is the device's; none if it isn't.
 pub(super) fn family(product: &str, device: &str, topic: &str, access: Access) -> Option<Family> {
-    let (first, rest) = topic.split_once('/').unwrap_or((topic, ""));
+    let (first, rest) = cut(topic).unwrap_or((topic, ""));
     let (is_own, family) = match first {
         "$oc" => (huawei(product, device, rest, access), Family::Huawei),
         "tylink" => (past(rest, device).is_some_and(|rest| is_below(rest, access)), Family::Tuya),
         "devices" => (azure(device, rest, access), Family::Azure),
         "dev2app" | "app2dev" | "cli2ser_req" | "ser2cli_res" | "ser2cli_noti" => {
-            (gizwits(product, device, topic, access), Family::Gizwits)
+            (gizwits(product, device, (first, rest), topic, access), Family::Gizwits)
         }
-        _ if product.len() == PRODUCT_CHARS => (tencent(product, device, topic, access), Family::Tencent),
-        _ => return None,
+        _ if product.len() != PRODUCT_CHARS => return None,
+        _ if first == product => (past(rest, device).is_some_and(|rest| is_below(rest, access)), Family::Tencent),
+        _ => (tencent(product, device, (first, rest), access), Family::Tencent),
     };
     is_own.then_some(family)
 }
 
-fn tencent(product: &str, device: &str, topic: &str, access: Access) -> bool {
-    let Some(system) = topic.strip_prefix('$') else {
-        return own(product, device, topic).is_some_and(|rest| is_below(rest, access));
-    };
+fn tencent(product: &str, device: &str, (first, rest): (&str, &str), access: Access) -> bool {
+    let Some((way, rest)) = cut(rest) else { return false };
     let exactly = |topic: &str| own(product, device, topic).is_some_and(str::is_empty);
-    let (publish, read) = (access == Access::Publish, access == Access::Read);
+    let call = |topic: &str| own(product, device, topic).is_some_and(|rest| is_below(rest, access));
     // The kind stands in front of the names, and must be literal there.
-    let kind = |rest: &str| rest.split_once('/').is_some_and(|(kind, rest)| is_literal(kind) && exactly(rest));
-    let call = |rest: &str| own(product, device, rest).is_some_and(|rest| is_below(rest, access));
-    match system.split_once('/').and_then(|(first, rest)| Some((first, rest.split_once('/')?))) {
-        Some(("thing", ("up", rest))) => publish && kind(rest),
-        Some(("thing", ("down", rest))) => read && kind(rest),
-        Some(("ota", ("report", rest))) => publish && exactly(rest),
-        Some(("ota", ("update", rest))) => read && exactly(rest),
+    let kind = |topic: &str| cut(topic).is_some_and(|(kind, rest)| is_literal(kind) && exactly(rest));
+    match (access, first, way) {
+        (Access::Publish, "$thing", "up") | (Access::Read, "$thing", "down") => kind(rest),
+        (Access::Publish, "$ota", "report") | (Access::Read, "$ota", "update") => exactly(rest),
+        (Access::Publish, "$shadow" | "$sys", "operation") => exactly(rest),
         // No product is called `result`: a key has ten characters.
-        Some(("shadow" | "sys", ("operation", rest))) => match rest.strip_prefix("result/") {
-            Some(rest) => read && exactly(rest),
-            None => publish && exactly(rest),
-        },
-        Some(("rrpc", ("txd", rest))) => publish && call(rest),
-        Some(("rrpc", ("rxd", rest))) => read && call(rest),
+        (Access::Read, "$shadow" | "$sys", "operation") => rest.strip_prefix("result/").is_some_and(exactly),
+        (Access::Publish, "$rrpc", "txd") | (Access::Read, "$rrpc", "rxd") => call(rest),
         _ => false,
     }
 }
@@ -90,10 +83,11 @@ fn is_literal(level: &str) -> bool {
 }
 
 fn huawei(product: &str, device: &str, topic: &str, access: Access) -> bool {
-    let Some((id, rest)) = topic.strip_prefix("devices/").and_then(|topic| topic.split_once('/')) else { return false };
-    let is_whole = |id: &str| id.strip_prefix(product).and_then(|id| id.strip_prefix('_')) == Some(device);
-    let rest = past(rest, "sys").or_else(|| past(rest, "user"));
-    (id == device || is_whole(id)) && rest.is_some_and(|rest| is_below(rest, access))
+    let Some(topic) = topic.strip_prefix("devices/") else { return false };
+    let whole = || past(topic.strip_prefix(product)?.strip_prefix('_')?, device);
+    let rest = whole().or_else(|| past(topic, device)).and_then(|rest| rest.strip_prefix('/'));
+    let rest = rest.and_then(|rest| past(rest, "sys").or_else(|| past(rest, "user")));
+    rest.is_some_and(|rest| is_below(rest, access))
 }
 
 fn azure(device: &str, topic: &str, access: Access) -> bool {
@@ -105,19 +99,18 @@ fn azure(device: &str, topic: &str, access: Access) -> bool {
     }
 }
 
-fn gizwits(product: &str, device: &str, topic: &str, access: Access) -> bool {
-    match (access, topic.split_once('/')) {
-        (Access::Publish, None) => topic == "cli2ser_req",
-        (Access::Publish, Some(("dev2app", rest))) => match past(rest, device) {
-            // One level, or none.
-            Some(app) => {
-                app.is_empty() || app.strip_prefix('/').is_some_and(|app| !app.is_empty() && !app.contains('/'))
-            }
+fn gizwits(product: &str, device: &str, (first, rest): (&str, &str), topic: &str, access: Access) -> bool {
+    match (access, first) {
+        (Access::Publish, "cli2ser_req") => first == topic,
+        (Access::Publish, "dev2app") => match past(rest, device) {
+            Some("") => true,
+            // One level more.
+            Some(app) => app.len() > 1 && !app.bytes().skip(1).any(|byte| byte == b'/'),
             None => false,
         },
-        (Access::Read, Some(("app2dev", rest))) => past(rest, device).is_some_and(|rest| is_below(rest, access)),
-        (Access::Read, Some(("ser2cli_res", rest))) => rest == device,
-        (Access::Read, Some(("ser2cli_noti", rest))) => rest == product,
+        (Access::Read, "app2dev") => past(rest, device).is_some_and(|rest| is_below(rest, access)),
+        (Access::Read, "ser2cli_res") => rest == device,
+        (Access::Read, "ser2cli_noti") => rest == product,
         _ => false,
     }
 }
