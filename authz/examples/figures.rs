@@ -14,7 +14,7 @@ use turnpike_authz::names::ProductKey;
 use turnpike_authz::nonce::{Nonces, Use, WINDOW_MS};
 use turnpike_authz::plan::Making;
 use turnpike_authz::profile::{Profile, ProfileSet, SignMethod};
-use turnpike_authz::registry::{Registry, SEARCHED_MAX};
+use turnpike_authz::registry::Registry;
 use turnpike_authz::secret::{MasterKey, Secret};
 use turnpike_authz::{Gatekeeper, policy};
 use turnpike_core::clock::Now;
@@ -51,9 +51,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     logins("native, unknown device", &gate, false, |n| native(n, &format!("{}x", name(n)), &secret));
     logins("aliyun, hmacsha256", &gate, true, aliyun);
     challenges(&gate, product.as_str(), &name, &secret);
-    searches()?;
     topics()?;
-    nonces()
+    nonces()?;
+    searches()
 }
 
 fn fill(registry: &Registry, key: &MasterKey, product: &ProductKey, devices: u64) -> Result<(), Box<dyn Error>> {
@@ -107,10 +107,11 @@ fn challenges(gate: &Gatekeeper, product: &str, name: &impl Fn(u64) -> String, s
     println!("native, challenge: {:.2} µs a log-in", spent.as_secs_f64() * 1e6 / LOGINS as f64);
 }
 
-/// Devices of TuyaLink, which name no product: as many products take the profile as can, with a thousand devices each.
+/// Devices of TuyaLink, which name no product: 256 products take the profile, with a thousand devices each.
 fn searches() -> Result<(), Box<dyn Error>> {
+    const PRODUCTS: u64 = 256;
     let (registry, key) = (Arc::new(Registry::new()), MasterKey::new([7; 32]));
-    for n in 0..SEARCHED_MAX {
+    for n in 0..PRODUCTS {
         let product = ProductKey::parse(&format!("product-{n}"))?;
         registry.apply(registry.plan_put_product(&product, None, 1)?.0);
         registry.apply(registry.plan_allow_profiles(&product, ProfileSet::from_iter([Profile::Tuya]))?);
@@ -126,7 +127,7 @@ fn searches() -> Result<(), Box<dyn Error>> {
     }
     let gate = Gatekeeper::new(registry, key, 1000);
     let secret = Secret::new(b"0123456789abcdef0123456789abcdef")?;
-    let name = |n: u64| format!("serial-{}-{}", n.wrapping_mul(7919) % SEARCHED_MAX as u64, n % 1000);
+    let name = |n: u64| format!("serial-{}-{}", n.wrapping_mul(7919) % PRODUCTS, n % 1000);
     let tuya = |name: &str| credential::tuya(name, &secret, NOW.unix_ms / 1000);
     logins("tuya, right", &gate, true, |n| tuya(&name(n)));
     logins("tuya, unknown device", &gate, false, |n| tuya(&format!("{}x", name(n))));

@@ -3,9 +3,9 @@
 use turnpike_core::durable::Op;
 
 use crate::names::{DeviceName, ProductKey};
-use crate::profile::{Profile, ProfileSet};
+use crate::profile::ProfileSet;
 use crate::record;
-use crate::registry::{Device, Product, Registry, SEARCHED_MAX, owner};
+use crate::registry::{Device, Product, Registry, owner};
 use crate::secret::{MasterKey, Sealed, Secret};
 
 /// A change of the registry.
@@ -57,11 +57,6 @@ pub enum PlanError {
     /// The devices of a deleted product of that name are still being removed; a new product must not get them.
     #[error("a product of that key is still being deleted")]
     BeingDeleted,
-    /// Devices of this profile name no product and are looked for in all products that take it; that must not take for ever.
-    #[error(
-        "{SEARCHED_MAX} products take the profile {0} already, and no more can: its devices are looked for in all of them"
-    )]
-    TooManyTake(Profile),
 }
 
 /// What is asked of a device.
@@ -129,13 +124,9 @@ impl Registry {
     /// Says which log-in formats a product's devices may use.
     ///
     /// # Errors
-    /// [`PlanError::NoSuchProduct`], [`PlanError::TooManyTake`].
+    /// [`PlanError::NoSuchProduct`].
     pub fn plan_allow_profiles(&self, key: &ProductKey, profiles: ProfileSet) -> Result<Change, PlanError> {
-        let before = self.profiles(key.as_str()).ok_or(PlanError::NoSuchProduct)?;
-        let full = |profile: &Profile| !before.contains(*profile) && self.is_search_full(*profile);
-        if let Some(profile) = profiles.iter().find(full) {
-            return Err(PlanError::TooManyTake(profile));
-        }
+        self.product(key.as_str()).ok_or(PlanError::NoSuchProduct)?;
         Ok(Change::AllowProfiles(key.clone(), profiles))
     }
 

@@ -32,10 +32,7 @@ use crate::secret::Sealed;
 
 pub use crate::record::{RecordError, owner};
 
-/// Products in which a device without one is looked for: as many may take a profile of such devices.
-pub const SEARCHED_MAX: usize = 256;
-
-/// Devices of one name that are tried; of any more, those in the last products by key don't get in without naming their product.
+/// Devices of one name that are tried where a log-in names no product. Of any more, some don't get in that way.
 pub const NAMESAKES_MAX: usize = 4;
 
 /// A product.
@@ -126,13 +123,15 @@ impl Registry {
             Change::AllowProfiles(key, profiles) => {
                 let entry = self.entry_or_new(key.clone());
                 entry.head.write().profiles = profiles;
-                self.allowed.set(&key, profiles);
+                self.allowed.set(&key, profiles, entry.devices.read().keys());
                 self.forget_if_empty(&key, &entry);
             }
             Change::PutDevice(product, name, device) => {
+                self.allowed.add(&product, &name);
                 self.entry_or_new(product).devices.write().insert(name, device);
             }
             Change::DeleteDevice(product, name) => {
+                self.allowed.remove(&product, &name);
                 if let Some(entry) = self.entry(product.as_str()) {
                     entry.devices.write().remove(&name);
                     self.forget_if_empty(&product, &entry);
@@ -196,23 +195,18 @@ impl Registry {
         Some(Found { product: head.product?, profiles: head.profiles, device })
     }
 
-    /// The devices of a name in the products that take a profile whose credentials name none ([`Profile::is_searched`]): up to
-    /// [`NAMESAKES_MAX`], of [`SEARCHED_MAX`] products. Products are disabled or not.
+    /// The devices of a name in the products that take a profile whose credentials may name none ([`Profile::is_searched`]): up to
+    /// [`NAMESAKES_MAX`], enabled or not.
     #[must_use]
     pub fn find_by_device_name(&self, profile: Profile, name: &str) -> Vec<(ProductKey, Found)> {
-        let find = |key: &ProductKey| self.find(key.as_str(), name).map(|found| (key.clone(), found));
-        self.allowed.search(profile, (SEARCHED_MAX, NAMESAKES_MAX), find)
+        let find = |key: ProductKey| self.find(key.as_str(), name).map(|found| (key, found));
+        self.allowed.owners(profile, name).into_iter().filter_map(find).take(NAMESAKES_MAX).collect()
     }
 
     /// The log-in formats of a product that exists, without waiting for anybody.
     #[must_use]
     pub fn allowed(&self, product: &str) -> ProfileSet {
         self.allowed.of(product)
-    }
-
-    /// Whether no more products may take a profile whose devices are searched for.
-    pub(crate) fn is_search_full(&self, profile: Profile) -> bool {
-        profile.is_searched() && self.allowed.searched_count(profile) >= SEARCHED_MAX
     }
 
     /// The log-in formats that a product's devices may use.

@@ -139,7 +139,6 @@ impl From<PlanError> for Problem {
         match error {
             PlanError::NoSuchProduct | PlanError::NoSuchDevice => Self::not_found(&error.to_string()),
             PlanError::BeingDeleted => Self::new(StatusCode::CONFLICT, "being_deleted", error.to_string()),
-            PlanError::TooManyTake(_) => Self::new(StatusCode::CONFLICT, "too_many_products", error.to_string()),
         }
     }
 }
