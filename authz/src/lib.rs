@@ -20,14 +20,14 @@
 //! | the same with a wrong secret | 2.7–4.8 µs |
 //! | the same of an unknown device | 2.4–3.7 µs |
 //! | a log-in by `native` with a challenge, both steps | 2.8–5.0 µs |
-//! | a log-in by `aliyun`, hmacsha256 | 2.7–3.3 µs |
+//! | a log-in by `aliyun`, hmacsha256 | 2.7–4.1 µs |
 //! | a log-in by `tuya`, one of 256 products that take it; of an unknown device | 3.7–4.1 µs, 1.5–2.0 µs |
 //! | a publish under `dev/…`: allowed, refused | 20–24 ns, 10–12 ns |
 //! | a publish under `/sys/…`, `/ext/rrpc/…`, a thousand products saying which profiles they take | 22–28 ns, 31–40 ns |
 //! | a publish on a topic of a vendor: allowed, refused | 23–41 ns, 12–17 ns |
 //! | a row of an import, planned and applied | 1.4–2.3 µs |
 //! | a page of 100 devices | 29–46 µs |
-//! | a nonce taken (two runs) | 0.26–0.27 µs, 48 bytes while it is remembered |
+//! | a nonce taken | 0.26–0.35 µs, 48 bytes while it is remembered |
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing))]
 

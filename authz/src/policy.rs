@@ -12,7 +12,7 @@
 //! | | `/shadow/get/{pk}/{dn}` | no | yes |
 //! | | `/ext/{service}/{pk}/{dn}[/…]`, the service not `rrpc` | yes | yes |
 //! | | `/ext/rrpc/{id}/{pk}/{dn}/…`, `/ext/rrpc/{id}//{pk}/{dn}/…` (`{id}` may be `+`) | yes | yes |
-//! | others | [`vendors`] | | |
+//! | others | `policy/vendors.rs` says which | | |
 //!
 //! The topics of a profile are a device's only if its product takes the profile.
 //!
