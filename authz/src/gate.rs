@@ -1,4 +1,4 @@
-//! The gate: log-in of devices, and what they may do then. By secret here, by key and certificate in `login`.
+//! The gate: log-in of devices, and what they may do then.
 //!
 //! | what is wrong | MQTT 5 | MQTT 3 |
 //! |---|---|---|
@@ -10,8 +10,11 @@
 //! | the device's secret doesn't open: another master key, a damaged record | 0x88 | 3 |
 //!
 //! The client hears no more than that; [`Refusal`] says the rest to metrics. A stranger can't tell an unknown device from a wrong
-//! password: the code is the same, and an unknown device costs the same work, done on a decoy. The last line is the exception; a
+//! password: the code is the same, and an unknown device costs the same work, done on a decoy; so does what is malformed or stale. (Where a profile
+//! names no product, two devices of the name given cost twice.) The last line is the exception; a
 //! shell that asks [`Gatekeeper::check_key`] before it opens its listeners leaves damaged records as its only cause.
+
+mod login;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,19 +24,18 @@ use turnpike_core::gate::{Admission, Attempt, ChallengeState, DeviceIdentity, Ga
 use turnpike_mqtt::{TopicFilter, TopicName};
 
 use crate::keys::{Method, Signed};
-use crate::nonce::{Nonces, Use, WINDOW_MS};
+use crate::names::ProductKey;
+use crate::nonce::{NonceJournal, Nonces, RECORD_BYTES, Restored, Use};
 use crate::policy;
-use crate::profile::{self, Claim, Profile};
+use crate::profile::{self, Claim, Freshness, Holder, Profile};
 use crate::refusal::Refusal;
 use crate::registry::{Found, Registry, owner};
 use crate::secret::{MasterKey, SealError, Sealed, Secret};
 
-mod login;
-
 /// Whom the decoy is sealed for; no record has such a key.
 const DECOY: &str = "decoy";
 
-/// The method of enhanced authentication by a secret; [`crate::keys::Method`] has the others.
+/// The one method of enhanced authentication.
 pub const METHOD: &str = "HMAC-SHA256";
 
 /// Judges CONNECTs against the registry, and topics against the policy.
@@ -42,6 +44,7 @@ pub struct Gatekeeper {
     registry: Arc<Registry>,
     key: MasterKey,
     nonces: Nonces,
+    journal: Option<Box<dyn NonceJournal>>,
     /// Lets everybody in, and do everything.
     anonymous: bool,
     /// What an unknown device is checked against, so that it costs what a known one costs.
@@ -52,7 +55,7 @@ pub struct Gatekeeper {
 
 impl Gatekeeper {
     /// A gate for the devices of a registry. `nonces_max`: how many used nonces are remembered in twenty minutes
-    /// ([`Nonces::new`]); with fewer than there are log-ins of the profile `native`, the rest are told to come back.
+    /// ([`Nonces::new`]); with fewer than there are log-ins of the profiles `native` and `gizwits`, the rest are told to come back.
     #[must_use]
     pub fn new(registry: Arc<Registry>, key: MasterKey, nonces_max: usize) -> Self {
         // This nonce isn't random, and needn't be: the decoy is no secret and never leaves.
@@ -61,6 +64,7 @@ impl Gatekeeper {
             registry,
             key,
             nonces: Nonces::new(nonces_max),
+            journal: None,
             anonymous: false,
             decoy,
             refusals: std::array::from_fn(|_| AtomicU64::new(0)),
@@ -71,6 +75,18 @@ impl Gatekeeper {
     #[must_use]
     pub fn open_to_all(self) -> Self {
         Self { anonymous: true, ..self }
+    }
+
+    /// The same gate, which keeps the nonces that it takes. Before anybody comes in, it is to be given what earlier
+    /// processes have kept ([`Self::restore_nonces`]).
+    #[must_use]
+    pub fn keeping_nonces(self, journal: Box<dyn NonceJournal>) -> Self {
+        Self { journal: Some(journal), ..self }
+    }
+
+    /// Remembers nonces that earlier processes have taken.
+    pub fn restore_nonces(&self, records: impl IntoIterator<Item = [u8; RECORD_BYTES]>, now: Now) -> Restored {
+        self.nonces.restore(records, now)
     }
 
     /// The registry.
@@ -106,44 +122,90 @@ impl Gatekeeper {
         self.key.open(&owner(product.as_str(), name.as_str()), &device.secret).map(drop)
     }
 
-    /// Finds a device whose secret passes `proof`. An unknown device is put to the proof too, with the decoy.
-    fn prove(&self, product: &str, device: &str, proof: impl Fn(&Secret) -> bool) -> Result<Found, Refusal> {
-        let Some(found) = self.registry.find(product, device) else {
-            if let Ok(decoy) = self.key.open(DECOY, &self.decoy) {
-                std::hint::black_box(proof(&decoy));
-            }
-            let known = self.registry.product(product).is_some();
-            return Err(if known { Refusal::UnknownDevice } else { Refusal::UnknownProduct });
-        };
-        if found.device.secret.is_none() {
-            // It has a key instead, which must show no more than that there is no such device.
-            if let Ok(decoy) = self.key.open(DECOY, &self.decoy) {
-                std::hint::black_box(proof(&decoy));
-            }
-            return Err(Refusal::WrongSignature);
+    /// The device among these whose secret passes `proof`. If there is none at all, the decoy is put to the proof.
+    fn prove(
+        &self,
+        candidates: Vec<Candidate<'_>>,
+        proof: impl Fn(&Holder<'_>) -> bool,
+    ) -> Result<Option<(DeviceIdentity, Found)>, Refusal> {
+        if candidates.is_empty() {
+            self.spend(proof);
+            return Ok(None);
         }
-        let secret = self.key.open(&owner(product, device), &found.device.secret).map_err(|_| Refusal::SecretSealed)?;
-        if proof(&secret) { Ok(found) } else { Err(Refusal::WrongSignature) }
+        let mut refusal = Refusal::WrongSignature;
+        for Candidate { product, device, found } in candidates {
+            if found.device.secret.is_none() {
+                // It has a key instead, which must show no more than that there is no such device.
+                self.spend(&proof);
+                continue;
+            }
+            let Ok(secret) = self.key.open(&owner(&product, device), &found.device.secret) else {
+                refusal = Refusal::SecretSealed;
+                continue;
+            };
+            if proof(&Holder { product: &product, secret: &secret }) {
+                return Ok(Some((DeviceIdentity { product: product.into(), device: device.into() }, found)));
+            }
+        }
+        Err(refusal)
+    }
+
+    /// Does on the decoy what a wrong signature would cost.
+    fn spend(&self, proof: impl Fn(&Holder<'_>) -> bool) {
+        if let Ok(decoy) = self.key.open(DECOY, &self.decoy) {
+            std::hint::black_box(proof(&Holder { product: DECOY, secret: &decoy }));
+        }
+    }
+
+    /// Whom a claim may be of: those that take its profile before the one that it may also be read as.
+    fn candidates<'a>(&self, claim: &Claim<'a>) -> Vec<Candidate<'a>> {
+        let identity = claim.identity();
+        let searched = identity.searched.into_iter().flat_map(|device| {
+            let found = self.registry.find_by_device_name(claim.profile(), device);
+            found.into_iter().map(move |(product, found)| Candidate::new(&product, device, found))
+        });
+        let named = identity.named.and_then(|(product, device)| self.candidate(product, device));
+        searched.chain(named).collect()
+    }
+
+    fn candidate<'a>(&self, product: &str, device: &'a str) -> Option<Candidate<'a>> {
+        let found = self.registry.find(product, device)?;
+        Some(Candidate { product: product.to_owned(), device, found })
     }
 
     fn log_in(&self, claim: &Claim<'_>, attempt: &Attempt<'_>, now: Now) -> Result<Admission, Refusal> {
-        if let Claim::Native { timestamp_ms, .. } = claim {
-            check_fresh(*timestamp_ms, now)?;
+        let freshness = claim.freshness(now);
+        if freshness == Freshness::Stale {
+            self.spend(|holder| claim.is_signed_by(holder));
+            return Err(Refusal::StaleTimestamp);
         }
-        let (product, device) = claim.identity();
-        let found = self.prove(product, device, |secret| claim.is_signed_by(secret))?;
+        let proven = self.prove(self.candidates(claim), |holder| claim.is_signed_by(holder))?;
+        let Some((identity, found)) = proven else { return Err(self.unknown(claim.identity().named)) };
         // After the signature: a stranger must not use up a device's nonces, nor the room for them.
-        if let Claim::Native { nonce, .. } = claim {
-            self.take_nonce(product, device, nonce, now)?;
+        if let Freshness::Once { nonce, until_ms } = freshness {
+            self.take_nonce((&identity.product, &identity.device), nonce, until_ms, now)?;
         }
-        admit((product, device), &found, claim.profile(), attempt, now)
+        let admission = admit(identity, &found, claim.profile(), attempt, now)?;
+        let lasting = claim.lasting_client_id().filter(|id| *id != attempt.client_id);
+        Ok(Admission { client_id: lasting.map(Box::from), ..admission })
     }
 
-    fn take_nonce(&self, product: &str, device: &str, nonce: &str, now: Now) -> Result<(), Refusal> {
-        match self.nonces.take(product, device, nonce, now.mono_ms) {
-            Use::First => Ok(()),
+    fn take_nonce(&self, (product, device): (&str, &str), nonce: &str, until_ms: u64, now: Now) -> Result<(), Refusal> {
+        match self.nonces.take(product, device, nonce, until_ms, now.mono_ms) {
+            Use::First { record } => {
+                self.journal.iter().for_each(|journal| journal.keep(record));
+                Ok(())
+            }
             Use::Again => Err(Refusal::NonceReused),
             Use::Full => Err(Refusal::NoncesFull),
+        }
+    }
+
+    /// Why nobody was found.
+    fn unknown(&self, named: Option<(&str, &str)>) -> Refusal {
+        match named {
+            Some((product, _)) if self.registry.product(product).is_none() => Refusal::UnknownProduct,
+            _ => Refusal::UnknownDevice,
         }
     }
 
@@ -159,9 +221,12 @@ impl Gatekeeper {
         if method != Method::Hmac {
             return self.answer_signed((product, device), method, attempt, (&state.data, data), now);
         }
-        let proof = |secret: &Secret| profile::answers(secret, attempt.client_id, product, device, &state.data, data);
-        let found = self.prove(product, device, proof)?;
-        admit((product, device), &found, Profile::Native, attempt, now)
+        let proof = |holder: &Holder<'_>| {
+            profile::answers(holder.secret, attempt.client_id, product, device, &state.data, data)
+        };
+        let proven = self.prove(self.candidate(product, device).into_iter().collect(), proof)?;
+        let Some((identity, found)) = proven else { return Err(self.unknown(Some((product, device)))) };
+        admit(identity, &found, Profile::Native, attempt, now)
     }
 
     fn verdict(&self, result: Result<Admission, Refusal>) -> Verdict {
@@ -172,13 +237,22 @@ impl Gatekeeper {
     }
 }
 
-fn check_fresh(timestamp_ms: u64, now: Now) -> Result<(), Refusal> {
-    if timestamp_ms.abs_diff(now.unix_ms) > WINDOW_MS { Err(Refusal::StaleTimestamp) } else { Ok(()) }
+/// A device that a claim may be of.
+struct Candidate<'a> {
+    product: String,
+    device: &'a str,
+    found: Found,
+}
+
+impl<'a> Candidate<'a> {
+    fn new(product: &ProductKey, device: &'a str, found: Found) -> Self {
+        Self { product: product.to_string(), device, found }
+    }
 }
 
 /// Whether a device that has proved who it is comes in, and on what terms.
 fn admit(
-    (product, device): (&str, &str),
+    identity: DeviceIdentity,
     found: &Found,
     profile: Profile,
     attempt: &Attempt<'_>,
@@ -190,12 +264,8 @@ fn admit(
     if !found.profiles.contains(profile) {
         return Err(Refusal::ProfileNotAllowed);
     }
-    let until_ms = login::check_demands((product, device), found, attempt, now)?;
-    Ok(Admission { until_ms, ..Admission::new(principal(product, device)) })
-}
-
-fn principal(product: &str, device: &str) -> Principal {
-    Principal::Device(Arc::new(DeviceIdentity { product: product.into(), device: device.into() }))
+    let until_ms = login::check_demands((&identity.product, &identity.device), found, attempt, now)?;
+    Ok(Admission { until_ms, ..Admission::new(Principal::Device(Arc::new(identity))) })
 }
 
 impl Gate for Gatekeeper {
@@ -226,6 +296,8 @@ impl Gate for Gatekeeper {
             return self.verdict(signed.and_then(|signed| self.log_in_signed(&signed, attempt, now)));
         }
         let Some(claim) = Claim::parse(attempt.client_id, user_name, password) else {
+            // What it would cost if it were a password of ours.
+            self.spend(|holder| profile::answers(holder.secret, attempt.client_id, user_name, "", &[], &[]));
             return self.refuse(Refusal::Malformed);
         };
         self.verdict(self.log_in(&claim, attempt, now))
@@ -239,7 +311,10 @@ impl Gate for Gatekeeper {
         match principal {
             Principal::Broker => true,
             Principal::Anonymous => self.anonymous,
-            Principal::Device(identity) => policy::may_publish(&identity.product, &identity.device, topic.as_str()),
+            Principal::Device(identity) => {
+                let (product, device) = (&*identity.product, &*identity.device);
+                policy::may_publish(product, device, topic.as_str(), || self.registry.allowed(product))
+            }
         }
     }
 
@@ -247,7 +322,10 @@ impl Gate for Gatekeeper {
         match principal {
             Principal::Broker => true,
             Principal::Anonymous => self.anonymous,
-            Principal::Device(identity) => policy::may_subscribe(&identity.product, &identity.device, filter.as_str()),
+            Principal::Device(identity) => {
+                let (product, device) = (&*identity.product, &*identity.device);
+                policy::may_subscribe(product, device, filter.as_str(), || self.registry.allowed(product))
+            }
         }
     }
 

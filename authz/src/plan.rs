@@ -22,7 +22,7 @@ pub enum Change {
     PutProduct(ProductKey, Product),
     /// Remove a product: none of its devices gets in from then on. Their records are removed by [`Registry::plan_sweep`].
     DeleteProduct(ProductKey),
-    /// Which log-in formats a product's devices may use: all, until this says otherwise. Independent of [`Self::PutProduct`].
+    /// Which log-in formats a product's devices may use: [`ProfileSet::DEFAULT`], until this says otherwise. Independent of [`Self::PutProduct`].
     AllowProfiles(ProductKey, ProfileSet),
     /// Create or replace. The product exists.
     PutDevice(ProductKey, DeviceName, Device),
@@ -169,7 +169,7 @@ impl Registry {
         let names = self.left_of(key.as_str(), limit.saturating_sub(changes.len()));
         changes.extend(names.into_iter().map(|name| Change::DeleteDevice(key.clone(), name)));
         if changes.len() < limit && self.has_left_profiles(key.as_str()) {
-            changes.push(Change::AllowProfiles(key.clone(), ProfileSet::ALL));
+            changes.push(Change::AllowProfiles(key.clone(), ProfileSet::DEFAULT));
         }
         let room = limit.saturating_sub(changes.len());
         changes.extend(self.left_settings(key).into_iter().take(room));

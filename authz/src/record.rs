@@ -3,7 +3,7 @@
 //! | key | value |
 //! |---|---|
 //! | `p\0{product}` | layout, flags, created (seconds, 8 bytes) |
-//! | `a\0{product}` | layout, allowed profiles (bits); absent where all are |
+//! | `a\0{product}` | layout, allowed profiles (bits, one byte, or two if it takes two); absent where they are `native` and `aliyun` |
 //! | `d\0{product}\0{device}` | layout, flags, created (seconds, 8 bytes), sealed secret, if there is one |
 //! | `k\0{product}\0{device}` | layout, then for each public key and certificate: kind, length (2 bytes), the `SubjectPublicKeyInfo` or the SHA-256 |
 //! | `y\0{product}` | layout, flags (2 bytes) of what it demands of log-ins; absent where that is nothing |
@@ -52,9 +52,13 @@ pub(crate) fn encode(change: &Change) -> Op {
             Op::RegistryPut(product_key('p', key), value(product.enabled, product.created_at_s, &[]))
         }
         Change::DeleteProduct(key) => Op::RegistryDelete(product_key('p', key)),
-        Change::AllowProfiles(key, ProfileSet::ALL) => Op::RegistryDelete(product_key('a', key)),
+        Change::AllowProfiles(key, ProfileSet::DEFAULT) => Op::RegistryDelete(product_key('a', key)),
         Change::AllowProfiles(key, profiles) => {
-            Op::RegistryPut(product_key('a', key), Box::from([LAYOUT, profiles.bits()]))
+            let value = match profiles.bits().to_be_bytes() {
+                [0, low] => Box::from([LAYOUT, low]),
+                [high, low] => Box::from([LAYOUT, high, low]) as Box<[u8]>,
+            };
+            Op::RegistryPut(product_key('a', key), value)
         }
         Change::PutDevice(product, name, device) => {
             let value = value(device.enabled, device.created_at_s, device.secret.as_bytes());
@@ -120,8 +124,12 @@ pub(crate) fn decode(key: &[u8], value: &[u8]) -> Result<Change, RecordError> {
             Ok(Change::PutProduct(product()?, whole.ok_or_else(damaged)?))
         }
         (Some("a"), None) => {
-            let &[bits] = rest else { return Err(damaged()) };
-            let profiles = ProfileSet::from_bits(bits).filter(|profiles| *profiles != ProfileSet::ALL);
+            let bits = match *rest {
+                [low] => u16::from(low),
+                [high, low] if high > 0 => u16::from_be_bytes([high, low]),
+                _ => return Err(damaged()),
+            };
+            let profiles = ProfileSet::from_bits(bits).filter(|profiles| *profiles != ProfileSet::DEFAULT);
             Ok(Change::AllowProfiles(product()?, profiles.ok_or_else(damaged)?))
         }
         (Some("d"), Some(device)) => {
@@ -170,14 +178,19 @@ mod tests {
         }
     }
 
-    fn changes() -> [Change; 7] {
-        let (product, name) = (ProductKey::parse("p").expect("a name"), DeviceName::parse("d").expect("a name"));
+    fn product() -> ProductKey {
+        ProductKey::parse("p").expect("a name")
+    }
+
+    fn changes() -> [Change; 8] {
+        let (product, name) = (product(), DeviceName::parse("d").expect("a name"));
         let secret = Sealed::from_bytes(&[9; 61]);
         let key = Proof::Key(testing::private(&testing::ed25519_pem()).public().clone());
         let proofs = Proofs::new(vec![key, Proof::Certificate(Fingerprint::of(b"x"))]).expect("a list");
         let policy = ProductPolicy { allow_rsa_1024: true, require_tls: false, require_certificate: true };
         [
             Change::AllowProfiles(product.clone(), ProfileSet::from_iter([Profile::Aliyun])),
+            Change::AllowProfiles(product.clone(), ProfileSet::ALL),
             Change::SetProofs(product.clone(), name.clone(), Some(Arc::new(proofs))),
             Change::SetPolicy(product.clone(), policy),
             Change::SetAuthorities(product.clone(), Some(Arc::new(Authority::new("ca").authorities()))),
@@ -215,9 +228,15 @@ mod tests {
             assert!(matches!(decode(b"y\0p", &[LAYOUT, flags[0], flags[1]]), Err(RecordError::Damaged(_))));
         }
         let (key, value) = put(&changes()[0]);
-        let mut unknown_profile = value.to_vec();
-        unknown_profile[1] = 0x80;
-        assert!(matches!(decode(&key, &unknown_profile), Err(RecordError::Damaged(_))));
+        assert!(matches!(decode(&key, &[&value[..], &[0]].concat()), Err(RecordError::Damaged(_))));
+        // Of a later version; not as it is written; absent instead.
+        for bad in [&[LAYOUT, 1, 0][..], &[LAYOUT, 0, 4], &[LAYOUT, 3]] {
+            assert!(matches!(decode(&key, bad), Err(RecordError::Damaged(_))), "{bad:?}");
+        }
+        for old in 0..3 {
+            let expected = Change::AllowProfiles(product(), ProfileSet::from_bits(old.into()).expect("known"));
+            assert_eq!(decode(&key, &[LAYOUT, old]), Ok(expected), "what earlier versions wrote");
+        }
     }
 
     proptest! {

@@ -23,11 +23,12 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
+use crate::allowed::Allowed;
 use crate::keys::Proofs;
 use crate::names::{DeviceName, ProductKey};
 use crate::plan::Change;
 use crate::product::ProductPolicy;
-use crate::profile::ProfileSet;
+use crate::profile::{Profile, ProfileSet};
 use crate::record;
 use crate::secret::Sealed;
 use crate::x509::{Authorities, Fingerprint};
@@ -35,6 +36,9 @@ use crate::x509::{Authorities, Fingerprint};
 mod proofs;
 
 pub use crate::record::{RecordError, owner};
+
+/// Devices of one name that are tried where a log-in names no product. Of any more, some don't get in that way.
+pub const NAMESAKES_MAX: usize = 4;
 
 /// A product.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -94,7 +98,7 @@ struct Head {
 
 impl Default for Head {
     fn default() -> Self {
-        Self { product: None, profiles: ProfileSet::ALL, policy: ProductPolicy::default() }
+        Self { product: None, profiles: ProfileSet::DEFAULT, policy: ProductPolicy::default() }
     }
 }
 
@@ -105,6 +109,8 @@ pub struct Registry {
     marks: RwLock<BTreeSet<Box<str>>>,
     /// Whose a certificate is. A hint: the device's own proofs decide.
     certificates: RwLock<HashMap<Fingerprint, (ProductKey, DeviceName), foldhash::fast::RandomState>>,
+    /// What the heads say of profiles, for those who must not wait.
+    allowed: Allowed,
 }
 
 impl Registry {
@@ -135,12 +141,15 @@ impl Registry {
             Change::AllowProfiles(key, profiles) => {
                 let entry = self.entry_or_new(key.clone());
                 entry.head.write().profiles = profiles;
+                self.allowed.set(&key, profiles, entry.devices.read().keys());
                 self.forget_if_empty(&key, &entry);
             }
             Change::PutDevice(product, name, device) => {
+                self.allowed.add(&product, &name);
                 self.entry_or_new(product).devices.write().insert(name, device);
             }
             Change::DeleteDevice(product, name) => {
+                self.allowed.remove(&product, &name);
                 if let Some(entry) = self.entry(product.as_str()) {
                     entry.devices.write().remove(&name);
                     self.forget_if_empty(&product, &entry);
@@ -166,7 +175,7 @@ impl Registry {
     fn forget_if_empty(&self, key: &ProductKey, entry: &Entry) {
         let head = *entry.head.read();
         let is_bare =
-            head.product.is_none() && head.profiles == ProfileSet::ALL && head.policy == ProductPolicy::default();
+            head.product.is_none() && head.profiles == ProfileSet::DEFAULT && head.policy == ProductPolicy::default();
         let is_empty = || entry.devices.read().is_empty() && entry.proofs.read().is_empty();
         if is_bare && is_empty() && entry.authorities.read().is_none() {
             self.products.write().remove(key);
@@ -225,6 +234,20 @@ impl Registry {
             policy: head.policy,
             authorities,
         })
+    }
+
+    /// The devices of a name in the products that take a profile whose credentials may name none ([`Profile::is_searched`]): up to
+    /// [`NAMESAKES_MAX`], enabled or not.
+    #[must_use]
+    pub fn find_by_device_name(&self, profile: Profile, name: &str) -> Vec<(ProductKey, Found)> {
+        let find = |key: ProductKey| self.find(key.as_str(), name).map(|found| (key, found));
+        self.allowed.owners(profile, name).into_iter().filter_map(find).take(NAMESAKES_MAX).collect()
+    }
+
+    /// The log-in formats of a product that exists, without waiting for anybody.
+    #[must_use]
+    pub fn allowed(&self, product: &str) -> ProfileSet {
+        self.allowed.of(product)
     }
 
     /// The log-in formats that a product's devices may use.
@@ -296,7 +319,7 @@ impl Registry {
     /// Whether a deleted product has left behind which profiles it took.
     pub(crate) fn has_left_profiles(&self, product: &str) -> bool {
         let head = self.entry(product).map(|entry| *entry.head.read());
-        head.is_some_and(|head| head.product.is_none() && head.profiles != ProfileSet::ALL)
+        head.is_some_and(|head| head.product.is_none() && head.profiles != ProfileSet::DEFAULT)
     }
 
     /// Names of a deleted product's devices.

@@ -7,6 +7,7 @@ mod inbox;
 pub mod listener;
 pub mod logging;
 pub mod metrics;
+pub mod nonces;
 pub mod pki;
 pub mod provision;
 pub mod run;

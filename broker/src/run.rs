@@ -10,6 +10,7 @@ use signal_hook::iterator::Signals;
 use turnpike_authz::Gatekeeper;
 use turnpike_authz::plan::Change;
 use turnpike_authz::registry::{RecordError, Registry};
+use turnpike_core::clock::Now;
 use turnpike_store::Store;
 use turnpike_store::embedded::{EmbeddedStore, Options};
 use turnpike_store::memory::MemoryStore;
@@ -17,6 +18,7 @@ use turnpike_store::memory::MemoryStore;
 use crate::cli::Serve;
 use crate::config::{Config, Engine, Fault, Faults, Kind};
 use crate::http::{self, Api};
+use crate::nonces::NonceFiles;
 use crate::server::{Control, Server, ServerParts};
 use crate::{pki, provision, sys};
 
@@ -40,7 +42,7 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
     let key = provision::master_key(&config.data, config.master_key_file.as_deref())?;
     let registry = Arc::new(Registry::new());
     let gate = Gatekeeper::new(Arc::clone(&registry), key, config.nonces_max);
-    let gate = Arc::new(if config.anonymous { gate.open_to_all() } else { gate });
+    let gate = Arc::new(if config.anonymous { gate.open_to_all() } else { keep_nonces(gate, config)? });
     let development = development(config)?;
     let (server, damaged) = start(config, development.as_ref(), &gate, store)?;
     // From here on there is something to put down in good order, whatever goes wrong.
@@ -91,6 +93,21 @@ fn open_store(config: &Config) -> anyhow::Result<Box<dyn Store>> {
             Box::new(EmbeddedStore::open(config.data.join("store"), options)?)
         }
     })
+}
+
+/// The gate with the nonces that were used before this start, and a place for those to come.
+fn keep_nonces(gate: Gatekeeper, config: &Config) -> anyhow::Result<Gatekeeper> {
+    // Nobody has come in, so on the clock that never goes back it is the beginning.
+    let unix_ms = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_millis() as u64);
+    let now = Now { mono_ms: 0, unix_ms };
+    let (files, records) = NonceFiles::open(&config.data, unix_ms)
+        .with_context(|| format!("used nonces can't be kept in {}", config.data.display()))?;
+    let restored = gate.restore_nonces(records, now);
+    if restored.lost > 0 {
+        let lost = restored.lost;
+        tracing::warn!(lost, "nonces_max is too low for what was used before; these passwords could be used once more");
+    }
+    Ok(gate.keeping_nonces(Box::new(files)))
 }
 
 /// The development certificate, if a TLS listener names none of its own.

@@ -335,6 +335,47 @@ fn native_credentials_are_as_documented() {
 }
 
 #[test]
+fn credentials_are_made_for_every_vendor() {
+    let hour_key = |made: &serde_json::Value| {
+        made["client_id"].as_str().expect("text")[DEVICE.len() + PRODUCT.len() + 6..].to_owned()
+    };
+    let huawei = credential("huawei", &[]);
+    assert_eq!(huawei["user_name"], format!("{PRODUCT}_{DEVICE}"));
+    // The key is the hour, the message the secret.
+    assert_eq!(huawei["password"], hmac::<sha2::Sha256>(&hour_key(&huawei), SECRET));
+    let tuya = credential("tuya", &[]);
+    assert_eq!(tuya["client_id"], format!("tuyalink_{DEVICE}"));
+    let user_name = tuya["user_name"].as_str().expect("text");
+    let (device, parameters) = user_name.split_once("|signMethod=hmacSha256,").expect("parameters");
+    assert_eq!(tuya["password"], hmac::<sha2::Sha256>(SECRET, &format!("deviceId={device},{parameters}")));
+    let legacy = credential("gizwits-legacy", &[]);
+    assert_eq!(
+        legacy,
+        serde_json::json!({
+            "client_id": DEVICE, "user_name": DEVICE, "password": SECRET, "mosquitto_pub": legacy["mosquitto_pub"],
+        })
+    );
+    for (profile, secret, password) in [
+        ("azure", "acyv3QDJrRa0fW5UE58KnQ==", "SharedAccessSignature sr="),
+        ("gizwits", "8caaaa8b11e0,b1223028af054bb1804d65f82dff26e7", ""),
+    ] {
+        let made = credential(profile, &["--secret", secret]);
+        assert!(made["password"].as_str().expect("text").starts_with(password), "{made}");
+        assert_eq!(made["client_id"], DEVICE);
+    }
+    for (args, part) in [
+        (&["--profile", "tencent", "--secret", "acyv3QDJrRa0fW5UE58KnQ=="][..], "10 characters"),
+        (&["--profile", "azure", "--secret", "no base64!"], "base64"),
+        (&["--profile", "gizwits", "--secret", "without a MAC"], "MAC"),
+        (&["--profile", "tuya", "--secret", SECRET, "--client-id", "x"], "client id"),
+    ] {
+        let output = run(&[&["credential", "--product", PRODUCT, "--device", DEVICE][..], args].concat());
+        assert_eq!(output.status.code(), USAGE, "{args:?}");
+        assert!(stderr(&output).contains(part), "{}", stderr(&output));
+    }
+}
+
+#[test]
 fn a_secret_may_come_on_standard_input() {
     let args = ["credential", "--profile", "aliyun", "--product", PRODUCT, "--device", DEVICE];
     let mut child = turnpike().args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");

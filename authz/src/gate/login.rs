@@ -1,10 +1,11 @@
 //! Log-in by private key and by certificate, and what a product demands of either.
 
 use turnpike_core::clock::Now;
-use turnpike_core::gate::{Admission, Attempt};
+use turnpike_core::gate::{Admission, Attempt, DeviceIdentity};
 
-use super::{Gatekeeper, admit, check_fresh};
+use super::{Gatekeeper, admit};
 use crate::keys::{Method, PublicKey, Signed, answer_bytes, signer};
+use crate::nonce::WINDOW_MS;
 use crate::profile::Profile;
 use crate::refusal::Refusal;
 use crate::registry::{Found, Registry};
@@ -21,11 +22,13 @@ impl Gatekeeper {
         attempt: &Attempt<'_>,
         now: Now,
     ) -> Result<Admission, Refusal> {
-        check_fresh(signed.timestamp_ms, now)?;
+        if signed.timestamp_ms.abs_diff(now.unix_ms) > WINDOW_MS {
+            return Err(Refusal::StaleTimestamp);
+        }
         let identity = (signed.product, signed.device);
         let (found, key) = self.prove_signed(identity, |_| true, &signed.text(), &signed.signature)?;
         // After the signature, as with a secret.
-        self.take_nonce(signed.product, signed.device, signed.nonce, now)?;
+        self.take_nonce(identity, signed.nonce, signed.timestamp_ms.saturating_add(WINDOW_MS), now)?;
         admit_key(identity, &found, &key, attempt, now)
     }
 
@@ -75,7 +78,7 @@ impl Gatekeeper {
         if !is_bound((product, device), &found, &leaf, attempt, now) {
             return Err(Refusal::WrongCertificate);
         }
-        let admission = admit((product, device), &found, Profile::Native, attempt, now)?;
+        let admission = admit(identity_of((product, device)), &found, Profile::Native, attempt, now)?;
         Ok(Admission { until_ms: Some(good_until(&leaf, now)?), ..admission })
     }
 }
@@ -94,7 +97,11 @@ fn admit_key(
     if key.kind().is_legacy() && !found.policy.allow_rsa_1024 {
         return Err(Refusal::WeakKey);
     }
-    admit(identity, found, Profile::Native, attempt, now)
+    admit(identity_of(identity), found, Profile::Native, attempt, now)
+}
+
+fn identity_of((product, device): Identity<'_>) -> DeviceIdentity {
+    DeviceIdentity { product: product.into(), device: device.into() }
 }
 
 /// What the product demands beside the proof. Gives back when a certificate that it demands ends.

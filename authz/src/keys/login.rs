@@ -6,7 +6,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use super::KeyKind;
 use super::verify::SIGNATURE_BYTES_MAX;
-use crate::profile::Claim;
+use crate::profile::Native;
 use crate::signed::native_text;
 
 /// Standard base64, with or without padding.
@@ -79,8 +79,8 @@ impl<'a> Signed<'a> {
     }
 
     fn parse_rest(client_id: &'a str, user_name: &'a str, rest: &'a str) -> Option<Self> {
-        let claim = Claim::parse_native(client_id, user_name, rest)?;
-        let Claim::Native { product, device, client_id, timestamp_ms, nonce, signature } = claim else { return None };
+        let Native { product, device, client_id, timestamp_ms, nonce, signature } =
+            Native::parse(client_id, user_name, rest)?;
         let signature = decode(signature.as_bytes())?;
         Some(Self { product, device, timestamp_ms, nonce, signature, client_id })
     }

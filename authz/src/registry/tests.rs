@@ -197,7 +197,7 @@ fn pages_are_in_order_and_bounded() {
 fn settings_of_a_product_stay_where_nothing_is_said() {
     let mut world = World::with_product("p");
     let native = ProfileSet::from_iter([Profile::Native]);
-    assert_eq!(world.registry.profiles("p"), Some(ProfileSet::ALL));
+    assert_eq!(world.registry.profiles("p"), Some(ProfileSet::DEFAULT));
     world.run(world.registry.plan_allow_profiles(&product("p"), native).expect("there"));
     world.run(world.registry.plan_put_product(&product("p"), Some(false), 6).expect("there").0);
     let (change, is_new) = world.registry.plan_put_product(&product("p"), None, 7).expect("there");
@@ -207,8 +207,8 @@ fn settings_of_a_product_stay_where_nothing_is_said() {
         assert_eq!(registry.product("p"), Some(Product { enabled: false, created_at_s: 5 }));
         assert_eq!(registry.profiles("p"), Some(native), "replacing a product widens nothing");
     }
-    world.run(world.registry.plan_allow_profiles(&product("p"), ProfileSet::ALL).expect("there"));
-    assert_eq!((world.reloaded().profiles("p"), world.store.len()), (Some(ProfileSet::ALL), 1));
+    world.run(world.registry.plan_allow_profiles(&product("p"), ProfileSet::DEFAULT).expect("there"));
+    assert_eq!((world.reloaded().profiles("p"), world.store.len()), (Some(ProfileSet::DEFAULT), 1));
 }
 
 #[test]
@@ -267,6 +267,53 @@ fn marks_are_remembered() {
     }
 }
 
+#[test]
+fn a_device_is_found_by_its_name_in_products_that_say_so() {
+    let mut world = World::default();
+    for key in ["a", "b", "c", "n", "z"] {
+        world.run(world.registry.plan_put_product(&product(key), None, 5).expect("new").0);
+        world.put(key, "d");
+    }
+    world.put("b", "only");
+    let find = |world: &World, profile, name: &str| -> Vec<String> {
+        let mut keys: Vec<String> =
+            world.registry.find_by_device_name(profile, name).iter().map(|(key, _)| key.to_string()).collect();
+        keys.sort();
+        keys
+    };
+    assert!(find(&world, Profile::Tuya, "d").is_empty());
+    for key in ["z", "c", "b"] {
+        let profiles = ProfileSet::from_iter([Profile::Tuya, Profile::Native]);
+        world.run(world.registry.plan_allow_profiles(&product(key), profiles).expect("there"));
+    }
+    world.run(world.registry.plan_allow_profiles(&product("n"), ProfileSet::from_iter([])).expect("there"));
+    world.registry = world.reloaded();
+    assert_eq!(find(&world, Profile::Tuya, "d"), ["b", "c", "z"]);
+    assert_eq!(find(&world, Profile::Tuya, "only"), ["b"]);
+    for nothing in
+        [find(&world, Profile::Azure, "d"), find(&world, Profile::Huawei, "d"), find(&world, Profile::Tuya, "x")]
+    {
+        assert!(nothing.is_empty());
+    }
+    world.run(world.registry.plan_delete_product(&product("b")).expect("there"));
+    assert_eq!(find(&world, Profile::Tuya, "d"), ["c", "z"]);
+    world.run(world.registry.plan_allow_profiles(&product("c"), ProfileSet::DEFAULT).expect("there"));
+    assert_eq!(find(&world, Profile::Tuya, "d"), ["z"]);
+}
+
+#[test]
+fn namesakes_that_are_tried_are_bounded() {
+    let mut world = World::default();
+    for n in 0..NAMESAKES_MAX * 2 {
+        let key = product(&format!("p{n}"));
+        world.run(world.registry.plan_put_product(&key, None, 5).expect("new").0);
+        world.put(key.as_str(), "d");
+        let tuya = ProfileSet::from_iter([Profile::Tuya]);
+        world.run(world.registry.plan_allow_profiles(&key, tuya).expect("there"));
+    }
+    assert_eq!(world.registry.find_by_device_name(Profile::Tuya, "d").len(), NAMESAKES_MAX);
+}
+
 fn any_change() -> impl Strategy<Value = (u8, usize, usize)> {
     (0..16_u8, 0..2_usize, 0..3_usize)
 }
@@ -292,7 +339,7 @@ proptest! {
                 3 => Ok(registry.plan_sweep(p, 1)),
                 4 => registry.plan_delete_device(p, d),
                 5 => registry.plan_enable_device(p, d, p.as_str() == "p").map(one),
-                6 => registry.plan_allow_profiles(p, Profile::ALL.into_iter().take(usize::from(d.as_str() != "a") * 2).collect()).map(one),
+                6 => registry.plan_allow_profiles(p, Profile::ALL.into_iter().take([0, 2, 5][usize::from(d.as_str().as_bytes()[0] - b'a')]).collect()).map(one),
                 7 => registry.plan_set_device_keys(p, d, proofs().ok()).map(one),
                 8 => registry.plan_set_device_keys(p, d, None).map(one),
                 9 => registry.plan_set_policy(p, policy).map(one),
@@ -307,6 +354,13 @@ proptest! {
             prop_assert_eq!(reloaded.swept_products(), world.registry.swept_products());
             for p in &products {
                 prop_assert_eq!(reloaded.profiles(p.as_str()), world.registry.profiles(p.as_str()));
+                for registry in [&reloaded, &world.registry] {
+                    if let Some(profiles) = registry.profiles(p.as_str()) {
+                        prop_assert_eq!(registry.allowed(p.as_str()), profiles);
+                    }
+                    let found = registry.find_by_device_name(Profile::Tuya, "a");
+                    prop_assert_eq!(found.iter().any(|(key, _)| key == p), registry.find(p.as_str(), "a").is_some_and(|found| found.profiles.contains(Profile::Tuya)));
+                }
                 prop_assert_eq!(reloaded.devices(p.as_str(), None, 10), world.registry.devices(p.as_str(), None, 10));
                 prop_assert_eq!(reloaded.policy(p.as_str()), world.registry.policy(p.as_str()));
                 prop_assert_eq!(reloaded.authorities(p.as_str()), world.registry.authorities(p.as_str()));

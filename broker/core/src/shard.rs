@@ -162,14 +162,28 @@ impl<G> fmt::Debug for Shard<G> {
 }
 
 /// The home shard of a client id: every shard of every process computes the same.
+///
+/// What device SDKs change in it from one log-in to the next doesn't count: all from the first `|` on, and after that
+/// any number of ends such as `_0_0_2025041401`. Only the gate knows whether a client id means this ([`crate::gate::Verdict`]), and it is asked
+/// on the home shard; so the id with and the one without these parts must be at home in the same place.
 #[must_use]
 pub fn home(client_id: &str, shards: u16) -> ShardId {
     // FNV-1a: the choice must not depend on a process's random seed, since restored sessions are dealt out by it.
-    let hash = client_id
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let hash = lasting_part(client_id.as_bytes())
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
     let index = (u128::from(hash.wrapping_mul(0x9e37_79b9_7f4a_7c15)) * u128::from(shards.max(1))) >> 64;
     ShardId(u16::try_from(index).expect("less than the number of shards"))
+}
+
+fn lasting_part(client_id: &[u8]) -> &[u8] {
+    let mut part = client_id.split(|byte| *byte == b'|').next().unwrap_or(client_id);
+    while let Some((rest, [b'_', _, b'_', _, b'_', hour @ ..])) = part.split_last_chunk::<15>()
+        && hour.iter().all(u8::is_ascii_digit)
+    {
+        part = rest;
+    }
+    part
 }
 
 impl<G: Gate> Shard<G> {

@@ -17,7 +17,7 @@ const INPUT_BYTES_MAX: u64 = 4096;
 /// Options of `credential`.
 #[derive(Args, Debug)]
 pub struct Credential {
-    /// native (good once, within ten minutes) or aliyun (good until the secret is changed).
+    /// native (good once, within ten minutes), aliyun (good until the secret is changed), tencent, huawei, tuya, azure, gizwits-legacy or gizwits.
     #[arg(long)]
     pub profile: Profile,
     /// Product key.
@@ -26,10 +26,10 @@ pub struct Credential {
     /// Device name.
     #[arg(long)]
     pub device: String,
-    /// The device's secret; better given by the environment or on standard input, which others on the machine don't see.
+    /// The device's secret: for tencent and azure the base64 of a key, for gizwits `{mac},{auth key}`. Better given by the environment or on standard input, which others on the machine don't see.
     #[arg(long, env = "TURNPIKE_DEVICE_SECRET", hide_env_values = true)]
     pub secret: Option<String>,
-    /// Client id, `{product}.{device}` if not given; for aliyun what stands before the first `|`.
+    /// Client id, `{product}.{device}` if not given; for aliyun what stands before the first `|`. The other vendors' profiles have one of their own.
     #[arg(long)]
     pub client_id: Option<String>,
     /// As one JSON object.
@@ -53,18 +53,16 @@ impl Credential {
         let (Some(secret), true) = (secret, faults.is_empty()) else { return Err(faults.join("\n")) };
         let nonce = hex::encode(provision::random::<12>());
         let since = std::time::SystemTime::UNIX_EPOCH.elapsed();
-        Ok(Credentials::make(
-            self.profile,
-            &Request {
-                product: &self.product,
-                device: &self.device,
-                secret: &secret,
-                client_id: self.client_id.as_deref(),
-                timestamp_ms: since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
-                nonce: &nonce,
-                method: SignMethod::Sha256,
-            },
-        ))
+        let request = Request {
+            product: &self.product,
+            device: &self.device,
+            secret: &secret,
+            client_id: self.client_id.as_deref(),
+            timestamp_ms: since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
+            nonce: &nonce,
+            method: SignMethod::Sha256,
+        };
+        Credentials::make(self.profile, &request).map_err(|error| error.to_string())
     }
 
     fn secret(&self, input: impl Read + IsTerminal) -> Result<Secret, String> {

@@ -246,11 +246,15 @@ impl<G: Gate> Shard<G> {
         if !admission.is_good_at(now) {
             return Err(ConnectReason::NotAuthorized);
         }
-        let Admission { principal, data, until_ms, .. } = admission;
+        let Admission { principal, data, client_id, until_ms } = admission;
         let data = data.as_deref();
         let will = self.judge_will(connect, &principal)?;
         let assigned = if connect.client_id.is_empty() { Some(self.new_client_id()) } else { None };
-        let client = ClientId::new(assigned.as_deref().unwrap_or(connect.client_id));
+        let client = ClientId::new(assigned.as_deref().or(client_id.as_deref()).unwrap_or(connect.client_id));
+        if home(client.as_str(), self.shards) != self.id {
+            // Its session would be out of reach of everybody else who names it.
+            return Err(ConnectReason::ClientIdentifierNotValid);
+        }
         let existing = self.sessions.find(client.as_str());
         if let Some(slot) = existing {
             let owner = self.sessions.get(slot).map(|session| &session.principal);
@@ -532,3 +536,6 @@ fn answer_data<'a>(auth: &Auth<'a>, state: &ChallengeState) -> Result<&'a [u8], 
     }
     Ok(auth.properties.data.unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests;
