@@ -6,7 +6,6 @@ pub mod http;
 mod inbox;
 pub mod listener;
 pub mod logging;
-pub mod memory;
 pub mod metrics;
 pub mod pki;
 pub mod provision;

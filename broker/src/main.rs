@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use turnpike::cli::{Cli, Command, Credential, Serve};
 use turnpike::config::{Config, Fault};
-use turnpike::{logging, memory, run};
+use turnpike::{logging, run};
 
 /// Chosen by measurement, without huge pages (`no_thp`): see the decisions in `broker/DESIGN.md`.
 #[global_allocator]
@@ -38,9 +38,6 @@ fn serve(options: &Serve) -> ExitCode {
     };
     if let Err(fault) = logging::start(config.log_format, &config.log_level) {
         return refuse(&fault);
-    }
-    if let Err(error) = memory::refuse_huge_pages() {
-        tracing::warn!(%error, "huge pages can't be refused; memory grows by 2 MiB at a time");
     }
     match run::serve(options, &config) {
         Ok(true) => ExitCode::SUCCESS,
