@@ -67,9 +67,10 @@ mod tests {
     fn this_process_uses_something() {
         let pid = std::process::id();
         let before = cpu_time(pid).expect("the process is there");
-        let sum = (0..5_000_000_u64).fold(0_u64, |sum, n| sum.wrapping_add(std::hint::black_box(n)));
-        assert_ne!(sum, 1);
-        assert!(cpu_time(pid).expect("the process is there") > before);
+        // The kernel counts at its own ticks.
+        let spin = || (0..1_000_000_u64).fold(0_u64, |sum, n| sum.wrapping_add(std::hint::black_box(n)));
+        let has_grown = || spin() > 0 && cpu_time(pid).expect("the process is there") > before;
+        assert!((0..10_000).any(|_| has_grown()));
         assert!(private_bytes(pid).expect("the process is there") > 10_000);
         assert!(resident_bytes(pid).expect("the process is there") > 10_000);
         assert_eq!(cpu_time(u32::MAX), None);

@@ -261,6 +261,7 @@ impl<G: Gate> Shard<G> {
                 break Next::Pause;
             }
             connection.last_heard_ms = now.mono_ms;
+            let (live, version) = (connection.is_live(), connection.version);
             let rest = bytes.get(consumed..).unwrap_or_default();
             let frame = match frame(rest, self.limits.packet_bytes_max) {
                 Ok(Some(frame)) => frame,
@@ -271,7 +272,11 @@ impl<G: Gate> Shard<G> {
                 }
             };
             let length = frame.len();
-            match self.packet(conn, frame, now) {
+            self.counters.packets_received += 1;
+            let next =
+                if live { self.live_packet(conn, version, frame, now) } else { self.early_packet(conn, frame, now) };
+            match next {
+                // If that was its end, the next round says so.
                 Next::Continue => consumed += length,
                 Next::Pause => {
                     consumed += length;
@@ -288,18 +293,18 @@ impl<G: Gate> Shard<G> {
         Received { consumed, next }
     }
 
-    /// One packet. `Pause` and `Ending` say that it was consumed, `Move` that it wasn't.
-    #[inline]
-    fn packet(&mut self, conn: ConnId, frame: Frame<'_>, now: Now) -> Next {
-        let Some(connection) = self.conns.get(conn.0 as usize) else { return Next::Ending };
-        self.counters.packets_received += 1;
-        match connection.state {
-            State::Live | State::Reauthenticating(_) => {}
-            State::Opened => return self.first_packet(conn, frame, now),
-            State::Challenged(_) => return self.challenged_packet(conn, frame, now),
-            State::Settling | State::Ending => return Next::Ending,
+    /// A packet before the session is live. `Pause` and `Ending` say that it was consumed, `Move` that it wasn't.
+    fn early_packet(&mut self, conn: ConnId, frame: Frame<'_>, now: Now) -> Next {
+        match self.conns.get(conn.0 as usize).map(|connection| &connection.state) {
+            Some(State::Opened) => self.first_packet(conn, frame, now),
+            Some(State::Challenged(_)) => self.challenged_packet(conn, frame, now),
+            Some(State::Settling | State::Live | State::Reauthenticating(_) | State::Ending) | None => Next::Ending,
         }
-        let version = connection.version;
+    }
+
+    /// A packet of a live connection; it is consumed, whatever comes of it.
+    #[inline]
+    fn live_packet(&mut self, conn: ConnId, version: Version, frame: Frame<'_>, now: Now) -> Next {
         let outcome = match frame.packet_type() {
             PacketType::Publish => decode_publish(version, frame)
                 .map_err(DecodeError::reason)
@@ -311,10 +316,7 @@ impl<G: Gate> Shard<G> {
                 .and_then(|packet| self.on_packet(conn, &packet, now)),
         };
         match outcome {
-            Ok(()) => match self.conns.get(conn.0 as usize) {
-                Some(Connection { state: State::Ending, .. }) | None => Next::Ending,
-                Some(_) => Next::Continue,
-            },
+            Ok(()) => Next::Continue,
             Err(reason) => {
                 self.fail(conn, reason, now);
                 Next::Ending

@@ -98,7 +98,13 @@ impl<G: Gate> Shard<G> {
         }
         match known.and_then(|index| session.subscriptions.get_mut(index)) {
             Some(known) => *known = subscription,
-            None => session.subscriptions.push(subscription),
+            None => {
+                // Most devices have one; a vector begins with room for four.
+                if session.subscriptions.is_empty() {
+                    session.subscriptions.reserve_exact(1);
+                }
+                session.subscriptions.push(subscription);
+            }
         }
         let subscriber = Subscriber::new(
             SessionRef { shard: self.id, slot, generation: session.generation },
