@@ -14,8 +14,9 @@
 //! By challenge (MQTT 5): methods `RSA-SHA256`, `ECDSA-SHA256` and `ED25519`, the text is that of `HMAC-SHA256`, and the answer is the signature,
 //! as it is or in base64.
 //!
-//! What a stranger learns from the time that a refusal takes: nothing of whether a device exists or has a key, since a signature that fits none
-//! is checked against a decoy of its length; of a device that exists, how many of its keys fit that length.
+//! A signature that fits no key, of a device that exists or of none, is checked against a decoy of its length, so a refusal takes about
+//! as long either way. What its time can tell a patient stranger is whether a device has several keys of that length, or an RSA key with an
+//! unusual exponent.
 
 mod login;
 mod private;

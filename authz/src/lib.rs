@@ -12,7 +12,7 @@
 //!
 //! # Figures
 //!
-//! Printed by `cargo run --release -p turnpike-authz --example figures`; the lowest and the highest of five to eight runs on the 2-core
+//! Printed by `cargo run --release -p turnpike-authz --example figures` (keys and certificates: `--example key_figures`); the lowest and the highest of five to eight runs on the 2-core
 //! machine, which had other work beside it. A million devices of one product, names of 15 and secrets of 32 bytes.
 //!
 //! | what | cost |
@@ -24,7 +24,13 @@
 //! | a log-in by `native` with a challenge, both steps | 2.8–5.0 µs |
 //! | a log-in by `aliyun`, hmacsha256 | 2.7–4.1 µs |
 //! | a log-in by `tuya`, one of 256 products that take it; of an unknown device | 3.7–4.1 µs, 1.5–2.0 µs |
-//! | a publish under `dev/…`: allowed, refused | 20–24 ns, 10–12 ns |
+//! | a log-in by RSA-2048, PKCS#1; refused (both paddings are tried) | 26–34 µs, 50–82 µs |
+//! | the same by RSA-4096 | 94–181 µs, 189–249 µs |
+//! | the same by RSA-1024, where it is allowed | 71–105 µs, 141–185 µs |
+//! | the same by ECDSA P-256; by Ed25519 | 62–85 µs; 57–80 µs |
+//! | a log-in by certificate: registered; by the product's CA | 2.8–4.7 µs; 69–95 µs |
+//! | a device with an Ed25519 key and no secret in memory | 352–358 bytes |
+//! | a publish under `dev/…`: allowed, refused | 18–33 ns, 9–16 ns |
 //! | a publish under `/sys/…`, `/ext/rrpc/…`, a thousand products saying which profiles they take | 22–28 ns, 31–40 ns |
 //! | a publish on a topic of a vendor: allowed, refused | 23–41 ns, 12–17 ns |
 //! | a row of an import, planned and applied | 1.4–2.3 µs |

@@ -79,6 +79,10 @@ fn a_key_takes_its_own_signatures_in_each_form() {
         assert_eq!(signer(signed.iter().map(|(key, _)| key), TEXT, signature), Some(key));
         assert_eq!(signer([].into_iter(), TEXT, signature), None);
     }
+    for (key, signature) in &signed {
+        assert!(!key.verify(TEXT, &vec![0xFF; signature.len()]), "larger than a modulus");
+        assert!(!key.verify(TEXT, &vec![0; signature.len()]));
+    }
     let kinds: Vec<String> = signed.iter().map(|(key, _)| key.kind().to_string()).collect();
     assert_eq!(kinds, ["rsa-1024", "rsa-2048", "ecdsa-p256", "ed25519"]);
     assert_eq!(signed.iter().filter(|(key, _)| key.kind().is_legacy()).count(), 1);

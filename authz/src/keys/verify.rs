@@ -17,7 +17,7 @@ pub(super) const SIGNATURE_BYTES_MAX: usize = 512;
 /// An ASN.1 sequence of two numbers of up to 33 bytes.
 const P256_ASN1_BYTES: std::ops::RangeInclusive<usize> = 8..=72;
 
-/// A modulus of nobody's, odd and with its top bit set: checking against it is as much work as against a real one.
+/// A modulus of nobody's, odd and with its top bit set: checking against it is as much work as against a real one with the usual exponent.
 const DECOY_MODULUS: [u8; SIGNATURE_BYTES_MAX] = [0xA5; SIGNATURE_BYTES_MAX];
 const DECOY_EXPONENT: &[u8] = &[1, 0, 1];
 /// The base point of the curve (RFC 8032, 5.1), for the same.
@@ -91,7 +91,22 @@ fn verify_p256(point: &[u8], text: &[u8], signature: &[u8]) -> bool {
         || verify_with(&ECDSA_P256_SHA256_ASN1, point, text, signature)
 }
 
+/// Both numbers are as long as each other.
 fn verify_rsa(modulus: &[u8], exponent: &[u8], text: &[u8], signature: &[u8]) -> bool {
+    if signature < modulus {
+        return check_rsa(modulus, exponent, text, signature);
+    }
+    // No signature by this key, and it must not be seen at once: which numbers are too large would tell one key from another, and a key
+    // from the decoy.
+    let mut smaller = signature.to_vec();
+    if let Some(first) = smaller.first_mut() {
+        *first = 0;
+    }
+    std::hint::black_box(check_rsa(modulus, exponent, text, &smaller));
+    false
+}
+
+fn check_rsa(modulus: &[u8], exponent: &[u8], text: &[u8], signature: &[u8]) -> bool {
     if modulus.len() < 256 {
         return verify_rsa_legacy(modulus, exponent, text, signature);
     }
