@@ -34,14 +34,17 @@ pub mod gate;
 pub mod import;
 pub mod names;
 pub mod nonce;
+pub mod origin;
 pub mod plan;
 pub mod policy;
 pub mod profile;
+pub mod quota;
 mod record;
 pub mod refusal;
 pub mod registry;
 pub mod secret;
 mod signed;
+mod table;
 
 pub use credential::Credentials;
 pub use gate::Gatekeeper;
