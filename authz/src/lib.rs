@@ -31,6 +31,7 @@
 
 pub mod credential;
 pub mod gate;
+pub mod guard;
 pub mod import;
 pub mod names;
 pub mod nonce;
