@@ -329,7 +329,9 @@ impl Guard {
         let (settings, now_ms, origin) = (self.settings(), now.mono_ms, Origin::of(address));
         let mut events = Vec::new();
         let mut verdict = self.suspicion(who, now);
-        if verdict.is_ok() && let Some(threshold) = settings.flapping {
+        if verdict.is_ok()
+            && let Some(threshold) = settings.flapping
+        {
             let terms = &settings.flapping_bans;
             let flaps = self.pairs.with(who.key(Some(origin)), now_ms, |pair| {
                 pair.back_off = tally::Sentence::default();

@@ -59,7 +59,8 @@ impl Blocklist {
                 return Err(BlocklistFull);
             }
         }
-        let note = note.get(..note.floor_char_boundary(NOTE_BYTES_MAX)).unwrap_or_default();
+        let most = (0..=NOTE_BYTES_MAX.min(note.len())).rfind(|end| note.is_char_boundary(*end)).unwrap_or(0);
+        let note = note.get(..most).unwrap_or_default();
         if self.blocks.insert(net, Block { until_ms, note: note.into() }).is_none() {
             *self.lengths.entry(length(&net)).or_default() += 1;
         }

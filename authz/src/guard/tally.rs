@@ -1,6 +1,6 @@
 //! Counting what fades, and terms that grow.
 
-/// How many of something in a time.
+/// How many of something in a time. What was counted halves with each window, so a steady pace of more than half of it reaches it, too, in time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Threshold {
     /// With so many it is reached; 0 is taken for 1.

@@ -69,9 +69,9 @@ fn live_sessions_follow_changes() {
     let quotas = quotas(Settings { each_device: flow("1/s"), product: flow("1000/s"), ..Settings::default() });
     let mut meter = quotas.meter(DEVICE, at(0)).expect("limited");
     assert_eq!(taken(&mut meter, 0), 1);
-    let excess = Some(Excess { refuse_acked: true, drop_unacked: false });
-    quotas.limit_product("lamp", ProductLimits { each: Some(flow("10/s")), whole: None, excess });
-    assert_eq!((taken(&mut meter, 1000), meter.excess()), (10, excess.expect("set")));
+    let excess = Excess { refuse_acked: true, drop_unacked: false };
+    quotas.limit_product("lamp", ProductLimits { each: Some(flow("10/s")), whole: None, excess: Some(excess) });
+    assert_eq!((taken(&mut meter, 1000), meter.excess()), (10, excess));
     quotas.limit_product("lamp", ProductLimits::default());
     quotas.set(Settings { each_device: flow("100/s"), product: flow("20/s"), ..Settings::default() });
     assert_eq!(taken(&mut meter, 10_000), 20, "the pool changes, too");

@@ -111,6 +111,11 @@ impl Rate {
         let allowed = now_ns.saturating_add(self.burst_ns.saturating_sub(cost));
         tat.saturating_sub(allowed)
     }
+
+    #[inline]
+    fn conforms(self, tat: u64, units: u64, now_ns: u64) -> bool {
+        self.wait_ns(tat, self.cost_ns(units), now_ns) == 0
+    }
 }
 
 /// Where a cell is after a cost was charged.
@@ -239,41 +244,31 @@ impl Allowance {
     }
 }
 
-/// Cells that many sessions draw from: a product as a whole, a user, an app.
+/// Cells that many sessions draw from: a product as a whole, a user, an app. Both are changed by each message, so they lie side by
+/// side: a core that takes them from another pays once.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct Pool {
-    messages: SharedCell,
-    bytes: SharedCell,
+    messages_tat: AtomicU64,
+    bytes_tat: AtomicU64,
+    messages: LiveRate,
+    bytes: LiveRate,
     parent: Option<Arc<Pool>>,
 }
 
-#[derive(Debug, Default)]
-struct SharedCell {
-    tat: AtomicU64,
-    rate: LiveRate,
-}
-
-impl SharedCell {
-    /// Charges `units`; gives the wait until `next` more conform.
-    fn charge(&self, units: u64, next: u64, now_ns: u64) -> u64 {
-        let rate = self.rate.now();
-        if rate.is_unlimited() {
-            return 0;
-        }
-        let cost = rate.cost_ns(units);
-        let most = now_ns.saturating_add(rate.burst_ns).saturating_add(POOL_DEBT_MAX_NS);
-        let after = |tat: u64| advanced(tat, cost, now_ns).min(most.max(tat));
-        let mut seen = self.tat.load(Relaxed);
-        while let Err(now) = self.tat.compare_exchange_weak(seen, after(seen), Relaxed, Relaxed) {
-            seen = now;
-        }
-        rate.wait_ns(after(seen), rate.cost_ns(next), now_ns).min(POOL_DEBT_MAX_NS)
+/// Charges a cell of many owners; gives the wait until `next` more units conform.
+fn charge_shared(tat: &AtomicU64, rate: Rate, units: u64, next: u64, now_ns: u64) -> u64 {
+    if rate.is_unlimited() {
+        return 0;
     }
-
-    fn conforms(&self, units: u64, now_ns: u64) -> bool {
-        let rate = self.rate.now();
-        rate.wait_ns(self.tat.load(Relaxed), rate.cost_ns(units), now_ns) == 0
+    let cost = rate.cost_ns(units);
+    let most = now_ns.saturating_add(rate.burst_ns).saturating_add(POOL_DEBT_MAX_NS);
+    let after = |tat: u64| advanced(tat, cost, now_ns).min(most.max(tat));
+    let mut seen = tat.load(Relaxed);
+    while let Err(now) = tat.compare_exchange_weak(seen, after(seen), Relaxed, Relaxed) {
+        seen = now;
     }
+    rate.wait_ns(after(seen), rate.cost_ns(next), now_ns).min(POOL_DEBT_MAX_NS)
 }
 
 impl Pool {
@@ -287,18 +282,28 @@ impl Pool {
 
     /// Other rates from now on. What was taken stays taken.
     pub fn set(&self, flow: FlowRate) {
-        self.messages.rate.set(flow.messages);
-        self.bytes.rate.set(flow.bytes);
+        self.messages.set(flow.messages);
+        self.bytes.set(flow.bytes);
     }
 
     /// All that was taken is paid for, so it could be forgotten and made anew.
     #[must_use]
     pub fn is_idle(&self, now_ns: u64) -> bool {
-        self.messages.tat.load(Relaxed) <= now_ns && self.bytes.tat.load(Relaxed) <= now_ns
+        self.messages_tat.load(Relaxed).max(self.bytes_tat.load(Relaxed)) <= now_ns
     }
 
     fn chain(&self) -> impl Iterator<Item = &Self> {
         std::iter::successors(Some(self), |pool| pool.parent.as_deref())
+    }
+
+    fn charge(&self, bytes: u64, now_ns: u64) -> u64 {
+        let wait = charge_shared(&self.messages_tat, self.messages.now(), 1, 1, now_ns);
+        wait.max(charge_shared(&self.bytes_tat, self.bytes.now(), bytes, 0, now_ns))
+    }
+
+    fn conforms(&self, bytes: u64, now_ns: u64) -> bool {
+        self.messages.now().conforms(self.messages_tat.load(Relaxed), 1, now_ns)
+            && self.bytes.now().conforms(self.bytes_tat.load(Relaxed), bytes, now_ns)
     }
 }
 
@@ -366,7 +371,7 @@ impl Meter {
         let mut wait = charge(&mut self.own.messages_tat_ns, self.allowance.messages.now(), 1, 1, now_ns);
         wait = wait.max(charge(&mut self.own.bytes_tat_ns, self.allowance.bytes.now(), bytes, 0, now_ns));
         for pool in self.pool.iter().flat_map(|pool| pool.chain()) {
-            wait = wait.max(pool.messages.charge(1, 1, now_ns)).max(pool.bytes.charge(bytes, 0, now_ns));
+            wait = wait.max(pool.charge(bytes, now_ns));
         }
         match (manner, wait) {
             // It conformed; whether the next one does is seen then.
@@ -386,14 +391,9 @@ impl Meter {
     }
 
     fn conforms(&self, bytes: u64, now_ns: u64) -> bool {
-        let conforms = |rate: Rate, tat, units| rate.wait_ns(tat, rate.cost_ns(units), now_ns) == 0;
-        conforms(self.allowance.messages.now(), self.own.messages_tat_ns, 1)
-            && conforms(self.allowance.bytes.now(), self.own.bytes_tat_ns, bytes)
-            && self
-                .pool
-                .iter()
-                .flat_map(|pool| pool.chain())
-                .all(|pool| pool.messages.conforms(1, now_ns) && pool.bytes.conforms(bytes, now_ns))
+        self.allowance.messages.now().conforms(self.own.messages_tat_ns, 1, now_ns)
+            && self.allowance.bytes.now().conforms(self.own.bytes_tat_ns, bytes, now_ns)
+            && self.pool.iter().flat_map(|pool| pool.chain()).all(|pool| pool.conforms(bytes, now_ns))
     }
 }
 
