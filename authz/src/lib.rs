@@ -32,6 +32,7 @@
 pub mod credential;
 pub mod gate;
 pub mod guard;
+pub mod guarded;
 pub mod import;
 pub mod names;
 pub mod nonce;

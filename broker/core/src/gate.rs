@@ -135,6 +135,14 @@ pub trait Gate: Send + Sync {
     /// A connection that was [`Entry::Counted`] has ended (or has moved to another shard, and enters there).
     fn left(&self, _address: IpAddr) {}
 
+    /// An address sends a CONNECT. Asked before anything of it is looked at.
+    ///
+    /// # Errors
+    /// What the CONNACK says.
+    fn attempted(&self, _address: IpAddr, _now: Now) -> Result<(), ConnectReason> {
+        Ok(())
+    }
+
     /// The meter of a session that begins, if anything limits it. Asked again for live sessions when limits have changed; what they owe
     /// goes with them.
     fn meter(&self, _principal: &Principal, _now: Now) -> Option<Meter> {

@@ -26,8 +26,10 @@
 //! taken off the wire waits anywhere, an acknowledgement is never a lie, and sessions that draw from one pool wake one after the
 //! other, each when its own message is paid for. The price: each session may be one message ahead of the rate.
 //!
-//! `governor` itself isn't used: its limiters hold one quota each for good, own their clock, count costs in `NonZeroU32` and refuse for
-//! ever what is larger than the burst; a device would be a look-up in a map of keys (64 bytes a device, and a lock) where this is a field.
+//! `governor` (0.10) itself isn't used: a limiter of its has one quota for good, so a change makes a new one that knows nothing of what was taken;
+//! it owns its clock, and refuses for ever what is larger than the burst. Its keyed store looks a key up for each message and each rate: 250 to
+//! 280 ns of a million keys (35 to 45 ns of one), twice for messages and bytes, where a field of the session costs 6 to 9 ns. It drops idle keys
+//! only in sweeps over all, and has no bound.
 //! Arithmetic: nanoseconds in a `u64` (584 years), an emission interval in 1/65,536 of one, so that a byte of 10 GB/s still has four digits.
 
 use std::sync::Arc;
@@ -124,12 +126,12 @@ fn advanced(tat: u64, cost: u64, now_ns: u64) -> u64 {
     tat.max(now_ns).saturating_add(cost)
 }
 
-/// Messages and bytes (of payload) in a time.
+/// Messages and bytes in a time.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct FlowRate {
     /// Packets.
     pub messages: Rate,
-    /// Bytes of payload.
+    /// Bytes of PUBLISH packets, headers included: topics and properties cost what payloads do.
     pub bytes: Rate,
 }
 
@@ -361,7 +363,7 @@ impl Meter {
         Self { own, ..self }
     }
 
-    /// One PUBLISH with so many bytes of payload.
+    /// One PUBLISH of so many bytes.
     #[inline]
     pub fn publish(&mut self, now_ns: u64, bytes: usize, manner: Manner) -> Decision {
         let bytes = bytes as u64;
