@@ -55,8 +55,9 @@ impl<G> std::fmt::Debug for Guarded<G> {
 pub fn claimed_by_user_name<'a>(attempt: &Attempt<'a>) -> Option<Who<'a>> {
     let user_name = attempt.user_name?;
     let named = user_name.split_once('/');
-    let (product, name) =
-        named.or_else(|| user_name.split_once('&').map(|(device, product)| (product, device))).unwrap_or(("", user_name));
+    let (product, name) = named
+        .or_else(|| user_name.split_once('&').map(|(device, product)| (product, device)))
+        .unwrap_or(("", user_name));
     Some(Who { product, name })
 }
 

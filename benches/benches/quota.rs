@@ -1,5 +1,6 @@
 //! What rate limits cost a publish, a connect and a request; and what a million addresses cost in memory.
 #![allow(missing_docs, reason = "criterion's macros make undocumented items")]
+#![allow(clippy::print_stdout, reason = "criterion measures no memory")]
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
@@ -68,7 +69,7 @@ fn publish(c: &mut Criterion) {
             let mut now_ns = 0;
             while !over.load(Relaxed) {
                 now_ns += 1_000;
-                black_box(other.publish(now_ns, 64, Manner::Slow));
+                let _ = black_box(other.publish(now_ns, 64, Manner::Slow));
             }
         });
         let name = "publish check, device and product, another core at the same product";
@@ -94,7 +95,7 @@ fn tables(c: &mut Criterion) {
     c.bench_function("connection entered and left, of a million addresses", |b| {
         b.iter(|| {
             n = (n + 1) % 1_000_000;
-            black_box(quotas.entered(address(n), now(1)));
+            let _ = black_box(quotas.entered(address(n), now(1)));
             quotas.left(address(n));
         });
     });
