@@ -24,7 +24,15 @@
 //!
 //! | what | cost |
 //! |---|---|
-//! FIGURES
+//! | a publish of a device, slowed, refused | 5–7 ns, 8–10 ns |
+//! | with a limit of its product, too | 13–15 ns, 17–23 ns |
+//! | with another core publishing for that product without a pause | 27–41 ns |
+//! | a publish of a user within an app | 21–25 ns, 28–33 ns |
+//! | a session's meter | 154–183 ns, 32 bytes |
+//! | an attempt to connect, of a million addresses | 114–122 ns |
+//! | a connection entered and left, of a million addresses | 239–287 ns |
+//! | a request to the API, two windows | 275–314 ns |
+//! | an address of a million | 57–58 bytes |
 //!
 //! [`Pool`]: turnpike_core::meter::Pool
 

@@ -109,7 +109,7 @@ impl AppLimits {
 pub struct Sizes {
     /// Addresses with connections or fresh attempts, 29 to 58 bytes each.
     pub origins_max: usize,
-    /// Users with sessions or something to pay, 29 to 58 bytes each and 88 for the cells.
+    /// Users with sessions or something to pay, 29 to 58 bytes each and 72 for the cells.
     pub users_max: usize,
     /// Clients without a session that have something to pay, 38 to 76 bytes each.
     pub debts_max: usize,
