@@ -42,19 +42,24 @@
 mod allowed;
 pub mod credential;
 pub mod gate;
+pub mod guard;
+pub mod guarded;
 pub mod import;
 pub mod keys;
 pub mod names;
 pub mod nonce;
+pub mod origin;
 pub mod plan;
 pub mod policy;
 pub mod product;
 pub mod profile;
+pub mod quota;
 mod record;
 pub mod refusal;
 pub mod registry;
 pub mod secret;
 mod signed;
+mod table;
 pub mod x509;
 
 pub use credential::Credentials;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use turnpike_authz::credential;
+use turnpike_authz::credential::{self, Credentials, MakeError, Request};
 use turnpike_authz::profile::{Profile, SignMethod};
 use turnpike_authz::secret::Secret;
 
@@ -135,9 +135,11 @@ impl Identity {
             Self::Family { profile, device, .. } => (profile, std::slice::from_ref(device)),
             Self::Anonymous | Self::Fixed { .. } | Self::Lines(_) => return Ok(self),
         };
-        profile.parse::<Profile>().map_err(Fault)?;
+        let profile = profile.parse::<Profile>().map_err(Fault)?;
         for device in devices {
-            Secret::new(device.secret.as_bytes()).map_err(|error| Fault(format!("{}: {error}", device.name)))?;
+            let fault = |error: &dyn fmt::Display| Fault(format!("{}: {error}", device.name));
+            let secret = Secret::new(device.secret.as_bytes()).map_err(|error| fault(&error))?;
+            sign(profile, (&device.product, &device.name), &secret, "client", 0).map_err(|error| fault(&error))?;
         }
         Ok(self)
     }
@@ -172,14 +174,30 @@ impl Identity {
         };
         let secret = Secret::new(secret.as_bytes()).expect("checked");
         let (product, device) = self.device(number).expect("these are devices");
-        let made = match profile.parse::<Profile>().expect("checked") {
-            Profile::Native => {
-                let nonce = format!("{client_id}.{unique}");
-                credential::native(&product, &device, &secret, &client_id, now_ms(), &nonce)
-            }
-            Profile::Aliyun => credential::aliyun(&product, &device, &secret, &client_id, SignMethod::Sha256, None),
-        };
+        let profile = profile.parse::<Profile>().expect("checked");
+        let made = sign(profile, (&product, &device), &secret, &client_id, unique).expect("checked");
         Login { client_id: made.client_id, user_name: Some(made.user_name), password: Some(made.password) }
+    }
+}
+
+/// What a device of a profile sends. The vendors' profiles have a client id of their own.
+fn sign(
+    profile: Profile,
+    (product, device): (&str, &str),
+    secret: &Secret,
+    client_id: &str,
+    unique: u64,
+) -> Result<Credentials, MakeError> {
+    let nonce = format!("{client_id}.{unique}");
+    match profile {
+        // Without a timestamp, so that it costs the harness the same each time.
+        Profile::Aliyun => Ok(credential::aliyun(product, device, secret, client_id, SignMethod::Sha256, None)),
+        _ => {
+            let client_id = (profile == Profile::Native).then_some(client_id);
+            let (timestamp_ms, method) = (now_ms(), SignMethod::Sha256);
+            let request = Request { product, device, secret, client_id, timestamp_ms, nonce: &nonce, method };
+            Credentials::make(profile, &request)
+        }
     }
 }
 

@@ -123,6 +123,16 @@ fn clients(families: &mut Families, shards: &[ShardStats], gate: &Gatekeeper) {
         sum(shards, |shard| shard.handshakes),
     );
     families.counter("connections_accepted_total", "Sockets accepted.", sum(shards, |shard| shard.net.accepted));
+    families.counter(
+        "connections_turned_away_total",
+        "Connections closed without a word, their address being banned or having too many.",
+        sum(shards, |s| s.core.turned_away),
+    );
+    families.counter(
+        "connections_throttled_total",
+        "Pauses in which a client was not read, being too fast.",
+        sum(shards, |s| s.core.throttled),
+    );
     families.counter("connections_shed_total", "Sockets dropped at once, being too many.", sum(shards, |s| s.net.shed));
     let handshakes: [(&str, Figure); 3] = [
         ("done", |shard| shard.net.handshakes_done),
@@ -177,13 +187,14 @@ fn messages(families: &mut Families, shards: &[ShardStats]) {
     families.family("bytes_total", "MQTT bytes, without TLS and WebSocket.", MetricType::COUNTER, bytes.to_vec());
     families.counter("packets_received_total", "MQTT packets.", sum(shards, |shard| shard.core.packets_received));
     type Drops = fn(&Dropped) -> u64;
-    let dropped: [(&str, Drops); 6] = [
+    let dropped: [(&str, Drops); 7] = [
         ("queue_full", |dropped| dropped.queue_full),
         ("expired", |dropped| dropped.expired),
         ("too_large", |dropped| dropped.too_large),
         ("not_authorized", |dropped| dropped.not_authorized),
         ("retained_full", |dropped| dropped.retained_full),
         ("store_unavailable", |dropped| dropped.store_unavailable),
+        ("rate_limited", |dropped| dropped.rate_limited),
     ];
     let samples = dropped
         .map(|(reason, figure)| counter(&[("reason", reason)], sum(shards, |shard| figure(&shard.core.dropped))));

@@ -348,7 +348,9 @@ fn what_changes_in_a_client_id_is_no_part_of_the_session() {
         (credential::native("p", "d", &secret(), "c|1|", NOW.unix_ms, "n"), None),
     ] {
         let attempt = attempt(&made.client_id, Some(&made.user_name), Some(made.password.as_bytes()));
-        let Verdict::Granted(Admission { client_id, .. }) = gate.authenticate(&attempt, NOW, [0; 32]) else { panic!("{made:?}") };
+        let Verdict::Granted(Admission { client_id, .. }) = gate.authenticate(&attempt, NOW, [0; 32]) else {
+            panic!("{made:?}")
+        };
         assert_eq!(client_id.as_deref(), expected, "{made:?}");
         let home = |id: &str| turnpike_core::shard::home(id, 64);
         assert_eq!(expected.map_or(home(&made.client_id), home), home(&made.client_id), "its session is out of reach");

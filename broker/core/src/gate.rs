@@ -2,9 +2,12 @@
 //!
 //! A decision is a value: [`Permit`] can be made by [`Permit::judge`] alone, and the router takes nothing without one.
 
+use std::net::IpAddr;
+
 use turnpike_mqtt::{ConnectReason, ReasonCode, TopicFilter, TopicName};
 
 use crate::clock::Now;
+use crate::meter::Meter;
 
 /// Why a client is who it is. Small: every session keeps one.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -101,7 +104,31 @@ pub struct ChallengeState {
     pub claim: Box<str>,
 }
 
-/// Phase *authenticate*, *publish-in* and *subscribe*. One value is shared by all shards.
+/// What becomes of a connection before it has said anything.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Entry {
+    /// It is closed without a word.
+    Closed,
+    /// It may speak.
+    Free,
+    /// It may speak, and [`Gate::left`] is to be told when it ends.
+    Counted,
+}
+
+/// A client that takes over its session from an older connection of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TakeOver<'a> {
+    /// Who it is, by both connections.
+    pub principal: &'a Principal,
+    /// Where the connection came from that has to go.
+    pub from: IpAddr,
+    /// Where the new one comes from.
+    pub to: IpAddr,
+}
+
+/// Phases *accept*, *authenticate*, *publish-in*, *subscribe* and *detach*. One value is shared by all shards. What has a body here is for gates that
+/// limit; a gate that doesn't leaves it alone.
 pub trait Gate: Send + Sync {
     /// Judges a CONNECT. Synchronous, over state in memory; `random` is fresh for each call.
     fn authenticate(&self, attempt: &Attempt<'_>, now: Now, random: [u8; 32]) -> Verdict;
@@ -117,6 +144,44 @@ pub trait Gate: Send + Sync {
 
     /// Is it still welcome? Asked for live sessions when the registry has changed.
     fn still_welcome(&self, principal: &Principal) -> bool;
+
+    /// May anybody at that address speak? Asked for each accepted socket, before TLS; no means that it is closed.
+    fn accepts(&self, _address: IpAddr, _now: Now) -> bool {
+        true
+    }
+
+    /// A connection is open: TLS and the like are done, the address is the client's own.
+    fn entered(&self, _address: IpAddr, _now: Now) -> Entry {
+        Entry::Free
+    }
+
+    /// A connection that was [`Entry::Counted`] has ended (or has moved to another shard, and enters there).
+    fn left(&self, _address: IpAddr) {}
+
+    /// An address sends a CONNECT. Asked before anything of it is looked at.
+    ///
+    /// # Errors
+    /// What the CONNACK says.
+    fn attempted(&self, _address: IpAddr, _now: Now) -> Result<(), ConnectReason> {
+        Ok(())
+    }
+
+    /// The meter of a session that begins, if anything limits it. Asked again for live sessions when limits have changed; what they owe
+    /// goes with them.
+    fn meter(&self, _principal: &Principal, _now: Now) -> Option<Meter> {
+        None
+    }
+
+    /// A session with a meter has ended: what it owes may be kept for the client's next one.
+    fn settle(&self, _principal: &Principal, _meter: &Meter, _now: Now) {}
+
+    /// A client takes over its session. An error refuses the new connection, and the old one stays.
+    ///
+    /// # Errors
+    /// What the CONNACK says.
+    fn taken_over(&self, _take_over: TakeOver<'_>, _now: Now) -> Result<(), ConnectReason> {
+        Ok(())
+    }
 }
 
 /// Leave to publish one message on one topic.

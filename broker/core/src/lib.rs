@@ -14,6 +14,7 @@ pub mod gate;
 pub mod ids;
 pub mod limits;
 pub mod message;
+pub mod meter;
 mod outgoing;
 pub mod retain;
 pub mod router;

@@ -19,10 +19,12 @@ mod lifecycle;
 mod publish;
 mod restore;
 mod subscribe;
+mod throttle;
 mod until;
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -36,7 +38,7 @@ pub use crate::connection::Peer;
 use crate::connection::{Connection, State};
 use crate::counters::Counters;
 use crate::durable::Part;
-use crate::gate::Gate;
+use crate::gate::{Entry, Gate};
 use crate::ids::{ConnId, MessageId, ShardId, Turn};
 use crate::limits::Limits;
 use crate::router::Matches;
@@ -47,6 +49,7 @@ use crate::wheel::Wheel;
 
 use durability::{Release, TicketBuffer};
 use lifecycle::Timer;
+use throttle::PauseEnd;
 
 /// Out buffers that a shard keeps for reuse.
 const POOL_BUFFERS_MAX: usize = 256;
@@ -132,6 +135,10 @@ pub struct Shard<G> {
     next_generation: u32,
     wheel: Wheel<Timer>,
     due: Vec<Timer>,
+    /// Ends of the pauses of connections that were too fast.
+    pauses: Wheel<PauseEnd>,
+    pauses_due: Vec<PauseEnd>,
+    next_pause: u32,
     pool: Vec<Vec<u8>>,
     touched: VecDeque<ConnId>,
     resumed: VecDeque<ConnId>,
@@ -205,6 +212,9 @@ impl<G: Gate> Shard<G> {
             next_generation: 0,
             wheel: Wheel::new(setup.now.mono_ms),
             due: Vec::new(),
+            pauses: Wheel::with_tick(setup.now.mono_ms, throttle::TICK_MS),
+            pauses_due: Vec::new(),
+            next_pause: 0,
             pool: Vec::new(),
             touched: VecDeque::new(),
             resumed: VecDeque::new(),
@@ -228,13 +238,31 @@ impl<G: Gate> Shard<G> {
         shard
     }
 
-    /// A connection has been accepted. `None` if there are too many: drop the socket.
+    /// Whether a socket from that address is to be served. For the moment at which it is accepted, so that a banned address costs no
+    /// handshake; not where the address is a proxy's.
+    pub fn accepts(&mut self, address: IpAddr, now: Now) -> bool {
+        let accepts = self.gate.accepts(address, now);
+        self.counters.turned_away += u64::from(!accepts);
+        accepts
+    }
+
+    /// A connection has been accepted. `None` if there are too many, or its address is shut out: drop the socket.
     pub fn open(&mut self, peer: Peer, now: Now) -> Option<ConnId> {
         if self.conns.len() >= self.limits.connections_max as usize || self.draining {
             return None;
         }
+        let counted = match self.gate.entered(peer.addr.ip(), now) {
+            Entry::Closed => {
+                self.counters.turned_away += 1;
+                return None;
+            }
+            Entry::Free => false,
+            Entry::Counted => true,
+        };
         self.next_serial = self.next_serial.wrapping_add(1);
-        let key = self.conns.insert(Connection::new(self.next_serial, peer, now.mono_ms));
+        let mut connection = Connection::new(self.next_serial, peer, now.mono_ms);
+        connection.counted = counted;
+        let key = self.conns.insert(connection);
         let conn = ConnId(u32::try_from(key).expect("bounded by connections_max"));
         self.counters.opened += 1;
         let due_ms = now.mono_ms + u64::from(self.limits.connect_timeout_ms);
@@ -254,6 +282,10 @@ impl<G: Gate> Shard<G> {
                     break Next::Pause;
                 }
                 State::Opened | State::Challenged(_) | State::Live | State::Reauthenticating(_) => {}
+            }
+            if connection.throttled != 0 {
+                connection.paused = true;
+                break Next::Pause;
             }
             // Answers to an MQTT 3 client have no receive maximum to bound them; not being read slows it down.
             if connection.awaited > u32::from(self.limits.receive_max).saturating_mul(2) {
@@ -308,12 +340,15 @@ impl<G: Gate> Shard<G> {
         let outcome = match frame.packet_type() {
             PacketType::Publish => decode_publish(version, frame)
                 .map_err(DecodeError::reason)
-                .and_then(|publish| self.on_publish(conn, &publish, now)),
+                .and_then(|publish| self.on_publish(conn, &publish, frame.len(), now)),
             // [MQTT-3.1.0-2] whatever it says.
             PacketType::Connect => Err(ReasonCode::ProtocolError),
-            _ => decode(version, frame)
-                .map_err(DecodeError::reason)
-                .and_then(|packet| self.on_packet(conn, &packet, now)),
+            kind => {
+                self.meter_packet(conn, kind, now);
+                decode(version, frame)
+                    .map_err(DecodeError::reason)
+                    .and_then(|packet| self.on_packet(conn, &packet, now))
+            }
         };
         match outcome {
             Ok(()) => Next::Continue,
@@ -327,7 +362,7 @@ impl<G: Gate> Shard<G> {
     /// A packet of a live connection that isn't PUBLISH.
     fn on_packet(&mut self, conn: ConnId, packet: &Packet<'_>, now: Now) -> Result<(), ReasonCode> {
         match packet {
-            Packet::Publish(publish) => self.on_publish(conn, publish, now),
+            Packet::Publish(publish) => self.on_publish(conn, publish, publish.payload.len(), now),
             Packet::PubAck(ack) => self.on_puback(conn, ack, now),
             Packet::PubRec(ack) => self.on_pubrec(conn, ack, now),
             Packet::PubRel(ack) => self.on_pubrel(conn, ack),
@@ -353,6 +388,9 @@ impl<G: Gate> Shard<G> {
         if self.conns.contains(conn.0 as usize) {
             self.detach(conn, lifecycle::Leaving::Abruptly, now);
             if let Some(connection) = self.conns.remove(conn.0 as usize) {
+                if connection.counted {
+                    self.gate.left(connection.addr.ip());
+                }
                 self.recycle(connection.out);
             }
         }

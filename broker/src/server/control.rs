@@ -107,6 +107,11 @@ impl Control {
         self.tell_all(|| Command::Rejudge(Arc::clone(&product), device.clone()));
     }
 
+    /// Has all shards ask the gate for the meters of their sessions again: rate limits have changed for everybody.
+    pub fn remeter(&self) {
+        self.tell_all(|| Command::Remeter);
+    }
+
     /// Publishes messages of the broker's own.
     pub fn publish_system(&self, messages: Vec<SystemMessage>) {
         if let Some(inbox) = self.plane.inboxes.first() {

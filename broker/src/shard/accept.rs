@@ -102,6 +102,10 @@ impl<G: Gate> ShardThread<G> {
             match entrance.listener.accept() {
                 Ok((stream, addr)) => {
                     self.net.accepted += 1;
+                    // Behind a proxy everybody has its address; the header tells the client's, and the core asks then.
+                    if !entrance.door.proxy && !self.core.accepts(addr.ip(), self.now) {
+                        continue;
+                    }
                     let door = Arc::clone(&entrance.door);
                     self.admit(stream, addr, &door, scratch);
                 }

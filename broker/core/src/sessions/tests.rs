@@ -12,6 +12,7 @@ fn session(client: &str) -> Session {
     Session {
         client: ClientId::new(client),
         principal: Principal::Anonymous,
+        meter: None,
         key: None,
         generation: 1,
         expiry_s: 0,

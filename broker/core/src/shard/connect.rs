@@ -13,7 +13,7 @@ use super::{Next, Shard, home};
 use crate::clock::Now;
 use crate::connection::{Challenged, Connection, Extras, State};
 use crate::durable::Op;
-use crate::gate::{Admission, Attempt, ChallengeState, Gate, Permit, Principal, Verdict};
+use crate::gate::{Admission, Attempt, ChallengeState, Gate, Permit, Principal, TakeOver, Verdict};
 use crate::ids::{ClientId, ConnId, Seq, SessionRef};
 use crate::message::{Message, MessageParts};
 use crate::router::Subscriber;
@@ -41,10 +41,10 @@ impl<G: Gate> Shard<G> {
                 return Next::Move(home);
             }
         }
-        if let Some(connection) = self.conns.get_mut(conn.0 as usize) {
-            connection.version = connect.version;
-        }
-        if let Some(reason) = self.unacceptable(&connect) {
+        let Some(connection) = self.conns.get_mut(conn.0 as usize) else { return Next::Ending };
+        connection.version = connect.version;
+        let attempted = self.gate.attempted(connection.addr.ip(), now);
+        if let Some(reason) = attempted.err().or_else(|| self.unacceptable(&connect)) {
             self.refuse(conn, reason);
             return Next::Ending;
         }
@@ -263,6 +263,9 @@ impl<G: Gate> Shard<G> {
                 return Err(ConnectReason::NotAuthorized);
             }
         }
+        if let Some(slot) = existing {
+            self.judge_take_over(conn, slot, now)?;
+        }
         let expiry_s = self.granted_expiry(connect);
         if expiry_s > 0 && !self.shared.store_serving() {
             return Err(ConnectReason::ServerUnavailable);
@@ -300,6 +303,22 @@ impl<G: Gate> Shard<G> {
             self.go_live(conn, now);
         }
         Ok(Next::Continue)
+    }
+
+    /// Whether a connection may take a session over from another. If the gate says no because the client is welcome no more, the other
+    /// goes, too.
+    fn judge_take_over(&mut self, conn: ConnId, slot: u32, now: Now) -> Result<(), ConnectReason> {
+        let Some(session) = self.sessions.get(slot) else { return Ok(()) };
+        let Some(old) = session.conn else { return Ok(()) };
+        let address = |conn: ConnId| self.conns.get(conn.0 as usize).map(|connection| connection.addr.ip());
+        let (Some(from), Some(to)) = (address(old), address(conn)) else { return Ok(()) };
+        let judged = self.gate.taken_over(TakeOver { principal: &session.principal, from, to }, now);
+        if judged.is_err() && !self.gate.still_welcome(&session.principal) {
+            self.say_disconnect(old, ReasonCode::NotAuthorized);
+            self.detach(old, Leaving::Abruptly, now);
+            self.end(old);
+        }
+        judged
     }
 
     /// The will, if its topic may be published on.
@@ -387,6 +406,7 @@ impl<G: Gate> Shard<G> {
         Ok(self.sessions.insert(Session {
             client,
             principal,
+            meter: None,
             key: (expiry_s > 0).then(|| self.shared.new_session_key()),
             generation: self.next_generation,
             expiry_s,
@@ -459,6 +479,7 @@ impl<G: Gate> Shard<G> {
         if durable != durable_before {
             self.resubscribe(slot);
         }
+        self.remeter_one(slot, now);
         self.set_online(slot, true);
     }
 

@@ -103,6 +103,7 @@ impl<G: Gate> Shard<G> {
     pub(super) fn resume(&mut self, conn: ConnId) {
         if let Some(connection) = self.conns.get_mut(conn.0 as usize)
             && connection.paused
+            && connection.throttled == 0
             && connection.awaited <= u32::from(self.limits.receive_max)
         {
             connection.paused = false;

@@ -124,6 +124,7 @@ impl<G: Gate> Shard<G> {
             return;
         };
         self.counters.clients -= 1;
+        self.settle_meter(slot, now);
         let Some(session) = self.sessions.get_mut(slot).filter(|session| session.conn == Some(conn)) else {
             return;
         };
@@ -253,7 +254,10 @@ impl<G: Gate> Shard<G> {
     /// The next moment at which [`Shard::tick`] has something to do, on the monotonic clock in milliseconds.
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
-        if self.walking.is_empty() { self.wheel.next_deadline() } else { Some(0) }
+        if !self.walking.is_empty() {
+            return Some(0);
+        }
+        self.wheel.next_deadline().into_iter().chain(self.pauses.next_deadline()).min()
     }
 
     /// Acts on the timers that are due.
@@ -263,6 +267,7 @@ impl<G: Gate> Shard<G> {
                 self.walk(slot, now);
             }
         }
+        self.end_pauses(now);
         let mut due = std::mem::take(&mut self.due);
         self.wheel.advance(now.mono_ms, &mut due);
         for timer in due.drain(..) {
@@ -352,6 +357,8 @@ impl<G: Gate> Shard<G> {
                 }
                 continue;
             }
+            self.remeter_one(slot, now);
+            let Some(session) = self.sessions.get(slot) else { continue };
             let taken: Vec<Box<str>> = session
                 .subscriptions
                 .iter()

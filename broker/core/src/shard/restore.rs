@@ -24,6 +24,7 @@ impl<G: Gate> Shard<G> {
         let slot = self.sessions.insert(Session {
             client: record.client,
             principal: principal_of(&record.principal),
+            meter: None,
             key: Some(recovered.key),
             generation: self.next_generation,
             expiry_s: record.expiry_s,
