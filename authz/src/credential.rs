@@ -1,11 +1,13 @@
 //! Credentials as a device makes them: for `turnpike credential`, for the load harness, for tests.
 
+use std::fmt;
+
 use crate::profile::{Profile, SignMethod};
 use crate::secret::Secret;
 use crate::signed::{aliyun_text, challenge_text, native_text, sign};
 
-/// What a device sends to log in.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// What a device sends to log in. `Debug` shows none of it.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
     /// Client id.
     pub client_id: String,
@@ -13,6 +15,12 @@ pub struct Credentials {
     pub user_name: String,
     /// Password.
     pub password: String,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credentials(…)")
+    }
 }
 
 /// Who wants credentials, and with what in them.

@@ -130,8 +130,8 @@ impl SignMethod {
     }
 }
 
-/// What a CONNECT says of itself, taken apart and not yet believed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// What a CONNECT says of itself, taken apart and not yet believed. `Debug` shows its format alone.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Claim<'a> {
     /// `native`.
     Native {
@@ -163,6 +163,12 @@ pub enum Claim<'a> {
         /// Hexadecimal.
         signature: &'a str,
     },
+}
+
+impl fmt::Debug for Claim<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Claim({}, …)", self.profile())
+    }
 }
 
 impl<'a> Claim<'a> {

@@ -13,7 +13,7 @@ use super::{Next, Shard, home};
 use crate::clock::Now;
 use crate::connection::{Challenged, Connection, Extras, State};
 use crate::durable::Op;
-use crate::gate::{Attempt, ChallengeState, Gate, Permit, Principal, Verdict};
+use crate::gate::{Attempt, ChallengeState, Gate, Passage, Permit, Principal, Verdict, Visit};
 use crate::ids::{ClientId, ConnId, Seq, SessionRef};
 use crate::message::{Message, MessageParts};
 use crate::router::Subscriber;
@@ -94,7 +94,7 @@ impl<G: Gate> Shard<G> {
             (self.entropy)(&mut random);
         }
         let Some(connection) = self.conns.get(conn.0 as usize) else {
-            return Verdict::Refused(ConnectReason::UnspecifiedError);
+            return Verdict::Refused(ConnectReason::UnspecifiedError, "no_connection");
         };
         let properties = &connect.properties;
         let attempt = Attempt {
@@ -111,7 +111,8 @@ impl<G: Gate> Shard<G> {
 
     fn act_on(&mut self, conn: ConnId, connect: &Connect<'_>, frame: Frame<'_>, verdict: Verdict, now: Now) -> Next {
         match verdict {
-            Verdict::Refused(reason) => {
+            Verdict::Refused(reason, cause) => {
+                self.tell_kept_out(conn, connect, Passage::Refused(cause), now);
                 self.refuse(conn, reason);
                 Next::Ending
             }
@@ -128,11 +129,25 @@ impl<G: Gate> Shard<G> {
             Verdict::Granted { principal, data } => match self.admit(conn, connect, principal, data.as_deref(), now) {
                 Ok(next) => next,
                 Err(reason) => {
+                    self.tell_kept_out(conn, connect, Passage::TurnedAway(reason), now);
                     self.refuse(conn, reason);
                     Next::Ending
                 }
             },
         }
+    }
+
+    /// Tells the gate of a client that didn't come in.
+    fn tell_kept_out(&self, conn: ConnId, connect: &Connect<'_>, passage: Passage, now: Now) {
+        let Some(connection) = self.conns.get(conn.0 as usize) else { return };
+        let visit = Visit {
+            client_id: connect.client_id,
+            principal: None,
+            user_name: connect.user_name,
+            peer: connection.addr,
+            tls: connection.tls,
+        };
+        self.gate.passed(&visit, passage, now);
     }
 
     fn send_auth(&mut self, conn: ConnId, reason: ReasonCode, method: &str, data: Option<&[u8]>) {
@@ -229,7 +244,7 @@ impl<G: Gate> Shard<G> {
                 Ok(())
             }
             // [MQTT-4.12.1-2]
-            Verdict::Granted { .. } | Verdict::Refused(_) => Err(ReasonCode::NotAuthorized),
+            Verdict::Granted { .. } | Verdict::Refused(..) => Err(ReasonCode::NotAuthorized),
         }
     }
 
@@ -274,6 +289,7 @@ impl<G: Gate> Shard<G> {
             None => self.new_session(client, principal, connect.version, expiry_s)?,
         };
         self.attach(conn, slot, connect, expiry_s, will, now);
+        self.tell_passage(conn, slot, Passage::In, now);
         bytes.clear();
         let ack = self.connack(connect, committed_before, assigned.as_deref(), expiry_s, data);
         encode(connect.version, &Packet::ConnAck(Box::new(ack)), &mut bytes);
