@@ -48,7 +48,8 @@ pub fn decode(keys: &[ChainKey], file: &[u8]) -> Head {
 }
 
 fn decode_slot(keys: &[ChainKey], slot: &[u8]) -> Option<Head> {
-    let line = std::str::from_utf8(slot).ok()?.trim_end();
+    let end = slot.iter().position(|byte| *byte == b'\n')?;
+    let line = std::str::from_utf8(slot.get(..end)?).ok()?;
     let (text, mac) = line.rsplit_once(' ')?;
     let mut words = text.strip_prefix("turnpike audit head ")?.split(' ');
     let id: u8 = words.next()?.parse().ok()?;
