@@ -35,7 +35,7 @@ mod event;
 pub mod head;
 mod id;
 
-pub use change::describe;
+pub use change::{Described, describe};
 pub use event::{Action, Event, Key, Outcome, Subject, Value};
 pub use id::{Claimed, Id, TokenId, client};
 pub use turnpike_core::mask::{Identifier, Masked};

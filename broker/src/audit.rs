@@ -121,6 +121,12 @@ impl Audit {
         self.sink.clone()
     }
 
+    /// Whether one is kept.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.sink.is_kept()
+    }
+
     /// Whether there was nothing before.
     #[must_use]
     pub fn is_new(&self) -> bool {

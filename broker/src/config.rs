@@ -1,5 +1,6 @@
 //! The configuration: one TOML file in which every key has a default and an unknown key is a fault. All faults are found at once.
 
+mod audit;
 mod listeners;
 mod read;
 #[cfg(test)]
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use turnpike_core::limits::Limits;
 
+use crate::audit::AuditSettings;
 use crate::listener::{ListenerSettings, WebSocketSettings};
 use crate::tls::{CertificateSettings, ClientAuth, TlsSettings, TlsVersion};
 use crate::transport::TransportLimits;
@@ -184,6 +186,8 @@ pub struct Config {
     pub sys_interval: Duration,
     /// How long clients may take to leave.
     pub drain_timeout: Duration,
+    /// How the audit is kept.
+    pub audit: AuditSettings,
 }
 
 impl Default for Config {
@@ -208,6 +212,7 @@ impl Default for Config {
             nonces_max: 1_000_000,
             sys_interval: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(10),
+            audit: AuditSettings::default(),
         }
     }
 }
@@ -274,6 +279,7 @@ impl Config {
             store.integer("group_bytes_max", &mut config.commit.group_bytes_max, 1024..=1 << 30);
             store.integer("free_bytes_min", &mut config.free_bytes_min, 0..=u64::MAX);
         });
+        root.section("audit", |section| audit::read(section, &mut config.audit));
         root.section("transport", |section| transport(section, &mut config.transport));
         root.section("limits", |section| limits(section, &mut config.limits));
         root.sections("listeners", |sections| {
@@ -286,10 +292,12 @@ impl Config {
 }
 
 impl Config {
-    /// What works and is unwise: private keys that others on the machine can read.
+    /// What works and is unwise: private keys that others on the machine can read, an audit that is kept for too short a time.
     #[must_use]
     pub fn warnings(&self) -> Vec<Fault> {
-        listeners::warnings(self)
+        let mut warnings = listeners::warnings(self);
+        warnings.extend(audit::warning(&self.audit));
+        warnings
     }
 
     /// Keys, other than those of listeners, in which this one differs from `running` and which only a restart takes over.
@@ -304,6 +312,7 @@ impl Config {
             ("master_key_file", self.master_key_file != running.master_key_file),
             ("nonces_max", self.nonces_max != running.nonces_max),
             ("http", self.http != running.http),
+            ("audit", self.audit != running.audit),
             ("log", (self.log_format, &self.log_level) != (running.log_format, &running.log_level)),
             (
                 "store",

@@ -4,6 +4,7 @@
 //! and only then answered; sessions that it concerns are judged again.
 
 mod api;
+mod audit;
 mod import;
 mod openapi;
 
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -20,8 +21,11 @@ use axum::routing::{get, post};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use turnpike_authz::Gatekeeper;
+use turnpike_authz::audit::describe;
 use turnpike_authz::names::DeviceName;
 use turnpike_authz::plan::Change;
+
+pub use audit::Auditing;
 
 use crate::metrics;
 use crate::server::{Control, StoreHealth};
@@ -43,18 +47,20 @@ pub struct Api {
     /// One change at a time: what is decided must still hold when it is applied.
     changing: Arc<tokio::sync::Mutex<()>>,
     busy: Arc<tokio::sync::Semaphore>,
+    audit: audit::Desk,
 }
 
 impl Api {
     /// Serves these.
     #[must_use]
-    pub fn new(control: Control, gate: Arc<Gatekeeper>, token: &str) -> Self {
+    pub fn new(control: Control, gate: Arc<Gatekeeper>, token: &str, auditing: Auditing) -> Self {
         Self {
             control,
             gate,
             token: Sha256::digest(token).into(),
             changing: Arc::default(),
             busy: Arc::new(tokio::sync::Semaphore::new(REQUESTS_MAX)),
+            audit: audit::Desk::new(auditing, token),
         }
     }
 
@@ -71,6 +77,7 @@ impl Api {
             .route("/products/{product}/devices/{device}", device)
             .route("/products/{product}/devices/{device}/enable", post(api::enable_device))
             .route("/products/{product}/devices/{device}/disable", post(api::disable_device))
+            .route("/audit", get(audit::search_audit))
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
             .route(
                 "/products/{product}/devices/import",
@@ -88,12 +95,23 @@ impl Api {
             .with_state(self)
     }
 
-    /// Commits changes, applies them, and has the sessions that they concern judged again. The caller holds `changing`.
+    /// Puts changes on record, commits them, applies them, and has the sessions that they concern judged again. The caller holds
+    /// `changing`. Whoever asked is known by the request that this is called in.
     async fn commit(&self, changes: Vec<Change>) -> Result<(), Problem> {
         if let StoreHealth::Failing(fault) = self.control.health().store {
             tracing::warn!(%fault, "a change of the registry was refused");
             return Err(Problem::store());
         }
+        let described = describe(self.gate.registry(), &changes);
+        self.audit.accept(&described).await?;
+        let committed = self.commit_accepted(changes).await;
+        if committed.is_err() {
+            self.audit.fail(&described, "store_unavailable");
+        }
+        committed
+    }
+
+    async fn commit_accepted(&self, changes: Vec<Change>) -> Result<(), Problem> {
         let mut committed = self.control.commit_registry(changes.iter().map(Change::op).collect());
         let Ok(outcome) = tokio::time::timeout(COMMIT_TIME_MAX, &mut committed).await else {
             // Nothing is confirmed; but if it does reach the disk, memory has to follow.
@@ -132,7 +150,8 @@ pub fn serve(address: SocketAddr, api: Api) -> std::io::Result<SocketAddr> {
     std::thread::Builder::new().name("http".to_owned()).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let served = runtime.and_then(|runtime| {
-            runtime.block_on(async { axum::serve(TcpListener::from_std(listener)?, api.router()).await })
+            let service = api.router().into_make_service_with_connect_info::<SocketAddr>();
+            runtime.block_on(async { axum::serve(TcpListener::from_std(listener)?, service).await })
         });
         if let Err(error) = served {
             tracing::error!(%error, "the HTTP API has ended");
@@ -181,9 +200,11 @@ async fn authorize(State(api): State<Api>, request: Request, next: Next) -> Resp
     let token = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
     let hash: [u8; 32] = Sha256::digest(token.trim()).into();
     let same = hash.iter().zip(&api.token).fold(0, |different, (a, b)| different | (a ^ b)) == 0;
+    let source = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
     if same {
-        next.run(request).await
+        api.audit.called_from(source, next.run(request)).await
     } else {
+        api.audit.refused(source);
         let problem = Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "a bearer token is needed");
         ([(header::WWW_AUTHENTICATE, "Bearer")], problem).into_response()
     }
@@ -217,13 +238,17 @@ async fn readyz(State(api): State<Api>) -> Response {
     if health.draining {
         reasons.push("draining".to_owned());
     }
-    let status = if health.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, axum::Json(serde_json::json!({ "ready": health.is_ready(), "reasons": reasons }))).into_response()
+    let audit = api.audit.sink().fault();
+    let ready = health.is_ready() && audit.is_none();
+    reasons.extend(audit.map(|fault| format!("audit: {fault}")));
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, axum::Json(serde_json::json!({ "ready": ready, "reasons": reasons }))).into_response()
 }
 
 async fn metrics_text(State(api): State<Api>) -> Response {
     let stats = api.control.stats().await;
-    match metrics::text(&stats, api.control.commit_stats(), &api.control.totals(), &api.gate) {
+    let audit = api.audit.sink().is_kept().then(|| api.audit.sink().status());
+    match metrics::text(&stats, api.control.commit_stats(), &api.control.totals(), &api.gate, audit.as_ref()) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => {
             tracing::error!(%error, "metrics can't be encoded");

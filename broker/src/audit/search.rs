@@ -103,6 +103,23 @@ pub struct Query {
     pub bytes_max: u64,
 }
 
+impl Default for Query {
+    /// Everything, newest first, a hundred records at most and as many as 16 MiB hold.
+    fn default() -> Self {
+        Self {
+            from_ms: 0,
+            to_ms: u64::MAX,
+            actor: None,
+            action: None,
+            target: None,
+            limit: 100,
+            newest_first: true,
+            after: None,
+            bytes_max: 16 << 20,
+        }
+    }
+}
+
 /// A page.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Page {
@@ -229,8 +246,8 @@ impl Reading<'_> {
                 }
             }
             if begin == 0 {
-                self.line(buffer.strip_suffix(b"\n").unwrap_or(&buffer), buffer.len() as u64);
-                return Ok(None);
+                let more = buffer.is_empty() || self.line(buffer.trim_ascii_end(), buffer.len() as u64);
+                return Ok((!more).then_some(0));
             }
             let chunk = begin.min(CHUNK_BYTES);
             if buffer.len() as u64 > self.query.bytes_max {

@@ -119,7 +119,7 @@ impl Writer {
         let mut known = self.shared.fault.lock();
         match (&*known, &fault) {
             (None, Some(fault)) => {
-                tracing::error!(%fault, "the audit can't be written; it is tried again every second")
+                tracing::error!(%fault, "the audit can't be written; it is tried again every second");
             }
             (Some(_), None) => tracing::info!("the audit is written again"),
             _ => {}

@@ -146,6 +146,12 @@ impl<'a> Section<'a> {
         *into = Duration::from_secs(seconds);
     }
 
+    pub(super) fn millis(&mut self, key: &str, into: &mut Duration, range: RangeInclusive<u64>) {
+        let mut millis = u64::try_from(into.as_millis()).unwrap_or(u64::MAX);
+        self.integer(key, &mut millis, range);
+        *into = Duration::from_millis(millis);
+    }
+
     pub(super) fn parsed<T: FromStr>(&mut self, key: &str, into: &mut T, expected: &str) {
         self.take(key, into, expected, |value| value.as_str()?.parse().ok());
     }

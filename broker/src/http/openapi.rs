@@ -4,11 +4,11 @@ use axum::Json;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 
-use super::{api, import};
+use super::{api, audit, import};
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Turnpike", description = "Products and devices of the broker. Errors are {\"error\": {\"code\", \"message\"}}."),
+    info(title = "Turnpike", description = "Products and devices of the broker, and its audit. Errors are {\"error\": {\"code\", \"message\"}}."),
     paths(
         api::list_products,
         api::show_product,
@@ -25,6 +25,7 @@ use super::{api, import};
         api::enable_device,
         api::disable_device,
         import::import_devices,
+        audit::search_audit,
     ),
     modifiers(&Token)
 )]
