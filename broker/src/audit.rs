@@ -20,6 +20,8 @@ mod files;
 mod moment;
 mod queue;
 mod search;
+#[cfg(test)]
+mod testing;
 mod verify;
 mod witness;
 mod writer;
@@ -33,7 +35,7 @@ use turnpike_authz::audit::chain::ChainKey;
 use turnpike_authz::audit::{Action, Event, Key, Value};
 
 use book::{Book, Note};
-use files::Disk;
+use files::{Disk, Medium};
 pub use moment::{Moment, format_ms};
 pub use queue::{AuditError, AuditSink, AuditStatus};
 pub use search::{Cursor, Entry, Page, Pattern, Query, search};
@@ -103,10 +105,14 @@ impl Audit {
     /// # Errors
     /// What is there can't be read, or a thread not be started. A disk that is full is no error: see [`AuditStatus::fault`].
     pub fn start(settings: &AuditSettings, data: &Path, key: &ChainKey) -> io::Result<Self> {
-        if !settings.enabled {
-            return Ok(Self { sink: AuditSink::disabled(), thread: None, is_new: false });
+        match settings.enabled {
+            true => Self::start_on(Box::new(Disk), settings, data, key),
+            false => Ok(Self { sink: AuditSink::disabled(), thread: None, is_new: false }),
         }
-        let (book, notes) = Book::open(settings.folder(data), key.clone(), settings.segment_bytes_max, Box::new(Disk))?;
+    }
+
+    fn start_on(medium: Box<dyn Medium>, settings: &AuditSettings, data: &Path, key: &ChainKey) -> io::Result<Self> {
+        let (book, notes) = Book::open(settings.folder(data), key.clone(), settings.segment_bytes_max, medium)?;
         let is_new = book.link().sequence == 0;
         let sink = AuditSink::new(settings, &book);
         notes.iter().for_each(|note| tell(note, &sink));
