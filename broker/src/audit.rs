@@ -26,6 +26,7 @@ mod verify;
 mod witness;
 mod writer;
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
@@ -96,6 +97,8 @@ pub struct Audit {
     sink: AuditSink,
     thread: Option<JoinHandle<()>>,
     is_new: bool,
+    /// Two that write one chain would break it.
+    _lock: Option<File>,
 }
 
 impl Audit {
@@ -107,18 +110,20 @@ impl Audit {
     pub fn start(settings: &AuditSettings, data: &Path, key: &ChainKey) -> io::Result<Self> {
         match settings.enabled {
             true => Self::start_on(Box::new(Disk), settings, data, key),
-            false => Ok(Self { sink: AuditSink::disabled(), thread: None, is_new: false }),
+            false => Ok(Self { sink: AuditSink::disabled(), thread: None, is_new: false, _lock: None }),
         }
     }
 
     fn start_on(medium: Box<dyn Medium>, settings: &AuditSettings, data: &Path, key: &ChainKey) -> io::Result<Self> {
-        let (book, notes) = Book::open(settings.folder(data), key.clone(), settings.segment_bytes_max, medium)?;
+        let folder = settings.folder(data);
+        let lock = files::lock(&folder)?;
+        let (book, notes) = Book::open(folder, key.clone(), settings.segment_bytes_max, medium)?;
         let is_new = book.link().sequence == 0;
         let sink = AuditSink::new(settings, &book);
         notes.iter().for_each(|note| tell(note, &sink));
         let writer = Writer::new(book, sink.shared(), settings);
         let thread = std::thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run())?;
-        Ok(Self { sink, thread: Some(thread), is_new })
+        Ok(Self { sink, thread: Some(thread), is_new, _lock: Some(lock) })
     }
 
     /// The handle to record with.

@@ -1,5 +1,6 @@
 //! End to end: the real broker process and real sockets.
 
+mod audit;
 mod bad_input;
 mod clients;
 mod durable;

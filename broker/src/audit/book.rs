@@ -44,6 +44,8 @@ pub(super) struct Book {
 struct Current {
     file: Box<dyn Output>,
     segment: Segment,
+    /// Days since 1970 UTC when it was begun.
+    day: u64,
     records: u64,
     /// A failed write may have left bytes behind the end.
     dirty: bool,
@@ -133,7 +135,8 @@ impl Book {
         if !tail.is_ended {
             let mut file = self.medium.open(&last.path)?;
             let dirty = tail.unfinished > 0 && file.set_len(tail.whole_bytes).is_err();
-            self.current = Some(Current { file, segment: last.clone(), records: tail.records, dirty });
+            let day = tail.begun_ms / DAY_MS;
+            self.current = Some(Current { file, segment: last.clone(), day, records: tail.records, dirty });
         }
         Ok(if tail.unfinished > 0 { vec![Note::Unfinished { bytes: tail.unfinished }] } else { vec![] })
     }
@@ -200,7 +203,7 @@ impl Book {
         link.begin_segment(&self.key, &body, bytes);
         let segment = Segment { first, path, bytes: 0, last: first, from_ms: now_ms, to_ms: now_ms };
         // A file of that name can only be what a write left that failed.
-        Ok(Current { file, segment, records: 0, dirty: true })
+        Ok(Current { file, segment, day: now_ms / DAY_MS, records: 0, dirty: true })
     }
 
     /// After a failed write: a segment that has nothing yet is no segment.
@@ -216,7 +219,7 @@ impl Book {
         let Some(current) = &mut self.current else { return Ok(()) };
         let segment = &current.segment;
         let is_full = segment.bytes >= self.segment_bytes_max;
-        if !is_full && now_ms / DAY_MS <= segment.from_ms / DAY_MS {
+        if !is_full && now_ms / DAY_MS <= current.day {
             return Ok(());
         }
         let details = [
@@ -351,6 +354,7 @@ struct Tail {
     /// Behind it.
     unfinished: u64,
     is_ended: bool,
+    begun_ms: u64,
     from_ms: u64,
     to_ms: u64,
 }
@@ -366,6 +370,7 @@ impl Tail {
             whole_bytes: 0,
             unfinished: 0,
             is_ended: false,
+            begun_ms: 0,
             from_ms: u64::MAX,
             to_ms: 0,
         };
@@ -399,6 +404,7 @@ impl Tail {
         }
         if let Some(line) = Line::parse(line) {
             self.is_ended = line.is(Action::SegmentEnd);
+            self.begun_ms = if line.start.is_some() { line.at_ms() } else { self.begun_ms };
             self.from_ms = self.from_ms.min(line.at_ms());
             self.to_ms = self.to_ms.max(line.at_ms());
         }

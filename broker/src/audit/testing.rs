@@ -76,12 +76,8 @@ pub(super) fn batch(at_ms: u64, counts: std::ops::Range<u64>) -> Batch {
 
 /// The counts of all log-ins in a folder, in their order.
 pub(super) fn counts(folder: &Path) -> Vec<u64> {
-    texts(folder)
-        .concat()
-        .lines()
-        .filter(|line| line.contains("\"log_in\""))
-        .map(|line| number(line, "count"))
-        .collect()
+    let is_ours = |line: &&str| line.contains("\"log_in\"") && line.contains("\"count\":");
+    texts(folder).concat().lines().filter(is_ours).map(|line| number(line, "count")).collect()
 }
 
 pub(super) fn number(line: &str, key: &str) -> u64 {

@@ -78,31 +78,35 @@ impl Writer {
             return;
         }
         let before = self.book.link().sequence;
-        match self.book.write(&self.held, now_ms()) {
+        let written = self.book.write(&self.held, now_ms());
+        let outcome = match written {
             Ok(()) => {
                 self.held.clear();
                 self.losses = Losses::default();
-                waiting.into_values().for_each(|reply| drop(reply.send(Ok(()))));
                 self.set_fault(self.book.head_fault().map(str::to_owned));
+                Ok(())
             }
             Err(error) => {
                 self.shared.failures.fetch_add(1, Relaxed);
                 self.set_fault(Some(error.to_string()));
-                self.take_back(waiting, events, &error.to_string());
+                self.take_back(&waiting, events);
+                Err(AuditError::Unwritable(error.to_string()))
             }
-        }
+        };
         let link = self.book.link();
         self.shared.written.fetch_add(link.sequence - before, Relaxed);
         *self.shared.anchor.lock() = link;
         self.shared.hold(self.held.len());
+        // Whoever asks after the answer finds everything as it is said to be.
+        waiting.into_values().for_each(|reply| drop(reply.send(outcome.clone())));
     }
 
-    fn take_back(&mut self, waiting: Waiting, events: usize, fault: &str) {
+    /// Takes out of what is held what must not be written later: what somebody waits for, and the account of what was lost.
+    fn take_back(&mut self, waiting: &Waiting, events: usize) {
         let mut refused: Vec<usize> = waiting.keys().copied().chain(events..self.held.len()).collect();
         refused.sort_unstable();
         self.held = self.held.without(&refused);
         self.losses.add(Losses { dropped: waiting.len() as u64, suppressed: 0, from_ms: now_ms() });
-        waiting.into_values().for_each(|reply| drop(reply.send(Err(AuditError::Unwritable(fault.to_owned())))));
     }
 
     /// What could not be kept is kept as a number.

@@ -365,7 +365,7 @@ impl<G: Gate> Shard<G> {
             if self.conns.get(old.0 as usize).is_some_and(Connection::is_live) {
                 self.say_disconnect(old, ReasonCode::SessionTakenOver);
             }
-            self.detach(old, if goes_on { Leaving::TakenOver } else { Leaving::Abruptly }, now);
+            self.detach(old, if goes_on { Leaving::TakenOver } else { Leaving::Replaced }, now);
             self.end(old);
         }
         if goes_on {

@@ -47,6 +47,8 @@ pub(super) enum Leaving {
     /// The same client has connected again and goes on with the session: the will is deleted, since the new connection was
     /// opened before any delay was over [MQTT-3.1.2-8].
     TakenOver,
+    /// The same client has connected again, and its session doesn't go on: the will is published.
+    Replaced,
 }
 
 impl From<Leaving> for Departure {
@@ -54,7 +56,7 @@ impl From<Leaving> for Departure {
         match leaving {
             Leaving::Cleanly => Self::Cleanly,
             Leaving::Abruptly => Self::Abruptly,
-            Leaving::TakenOver => Self::TakenOver,
+            Leaving::TakenOver | Leaving::Replaced => Self::TakenOver,
         }
     }
 }
@@ -146,7 +148,7 @@ impl<G: Gate> Shard<G> {
         session.release_empty_queue();
         match leaving {
             Leaving::Cleanly | Leaving::TakenOver => session.will = None,
-            Leaving::Abruptly => {}
+            Leaving::Abruptly | Leaving::Replaced => {}
         }
         let ends = session.expiry_s == 0;
         // [MQTT-3.1.3-9] a delayed will waits for the delay or the end of the session, whichever is first.

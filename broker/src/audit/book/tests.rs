@@ -84,7 +84,8 @@ fn others_cannot_read_it() {
 
 #[test]
 fn a_write_that_fails_anywhere_changes_nothing() {
-    for bytes in (0..6000).step_by(61) {
+    let mut outcomes = [0; 2];
+    for bytes in (0..8000).step_by(97) {
         let folder = folder();
         let disk = Filling::new(BIG);
         let medium = Box::new(disk.clone());
@@ -109,10 +110,11 @@ fn a_write_that_fails_anywhere_changes_nothing() {
         assert_eq!(book.head_fault(), None);
         assert_eq!(counts(&audit(&folder)), (0..next + 3).collect::<Vec<_>>(), "{bytes} bytes");
         whole(&audit(&folder));
-        assert_eq!(failed, bytes < 5000, "{bytes} bytes");
+        outcomes[usize::from(failed)] += 1;
         drop(book);
         assert_eq!(open(folder.path()).1, [], "{bytes} bytes");
     }
+    assert!(outcomes.iter().all(|times| *times > 10), "{outcomes:?}");
 }
 
 #[test]
@@ -195,7 +197,9 @@ fn all_segments_or_the_head_gone_is_noticed() {
     assert_eq!(faults(&verified(&audit(&folder))), [Fault::Truncated { last: 0, head: last }]);
     assert!(matches!(open(folder.path()).1[..], [Note::Damage { sequence, .. }] if sequence == last));
     std::fs::write(&segment, &kept.0).expect("written");
-    for bad in [None, Some(vec![b' '; 1024]), Some([&kept.1[..30], b"0", &kept.1[31..]].concat())] {
+    let mut forged = kept.1.clone();
+    [0, 512].iter().for_each(|slot| forged[slot + 25] ^= 1);
+    for bad in [None, Some(vec![b' '; 1024]), Some(forged)] {
         drop(std::fs::remove_file(&head));
         bad.iter().for_each(|bytes| std::fs::write(&head, bytes).expect("written"));
         assert_eq!(faults(&verified(&audit(&folder))), [Fault::NoHead]);
@@ -237,7 +241,7 @@ fn what_is_old_goes_in_whole_segments_and_the_rest_can_be_followed() {
     whole(&audit(&folder));
     // The last one stays, however old.
     let index = book.index.read().len();
-    assert_eq!(book.remove_before(u64::MAX, now_ms).expect("done"), index);
+    assert_eq!(book.remove_before(u64::MAX, now_ms).expect("done"), index - 1);
     assert_eq!(book.index.read().len(), 1);
     let report = whole(&audit(&folder));
     assert!(report.summary.first > 40, "{report:?}");

@@ -9,7 +9,7 @@ use crate::audit::{Audit, AuditSink};
 
 const BIG: u64 = 1 << 30;
 
-fn event(count: &[(Key, Value<'static>)]) -> Event<'_> {
+fn event<'a>(count: &'a [(Key, Value<'static>)]) -> Event<'a> {
     Event::own(NOON_MS, Action::LogIn, count)
 }
 
@@ -202,6 +202,16 @@ fn the_queue_stays_bounded_while_the_disk_is_full() {
     bench.disk.set(BIG);
     bench.turn();
     assert_eq!((bench.log_ins().len(), bench.told("records_dropped")), (1000, vec![2500]));
+}
+
+#[test]
+fn two_do_not_write_one_chain() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let settings = AuditSettings::default();
+    let first = Audit::start(&settings, folder.path(), &key(1)).expect("started");
+    assert!(Audit::start(&settings, folder.path(), &key(1)).is_err());
+    assert!(first.finish(Duration::from_secs(20)));
+    assert!(Audit::start(&settings, folder.path(), &key(1)).is_ok());
 }
 
 #[test]
