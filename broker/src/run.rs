@@ -82,8 +82,10 @@ fn audit(config: &Config, key: &MasterKey) -> anyhow::Result<Audit> {
     let audit = Audit::start(&config.audit, &config.data, &ChainKey::new(key))
         .with_context(|| format!("the audit in {} can't be read", config.audit.folder(&config.data).display()))?;
     let anchor = audit.sink().status().anchor;
-    if audit.is_kept() {
-        tracing::info!(sequence = anchor.sequence, mac = %anchor.mac, "the audit goes on; its anchor");
+    match anchor.sequence {
+        _ if !audit.is_kept() => {}
+        0 => tracing::info!("an audit begins"),
+        sequence => tracing::info!(sequence, mac = %anchor.mac, "the audit goes on; its anchor"),
     }
     Ok(audit)
 }

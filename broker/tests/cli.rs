@@ -423,7 +423,11 @@ fn an_audit_that_was_tampered_with_exits_1_and_says_where() {
     let changed = lines[4].replace("127.0.0.1", "127.0.0.9");
     assert_ne!(changed, lines[4], "the log-in is the fifth");
     let line_5 = format!("{name}, line 5: ");
-    tampered("changed", &[&lines[..4], &[&changed], &lines[5..]].concat(), &format!("{line_5}record 5 has been changed"));
+    tampered(
+        "changed",
+        &[&lines[..4], &[&changed], &lines[5..]].concat(),
+        &format!("{line_5}record 5 has been changed"),
+    );
     tampered("removed", &[&lines[..4], &lines[5..]].concat(), &format!("{line_5}records 5 to 5 are missing"));
     let swapped = [&lines[..4], &[lines[5], lines[4]], &lines[6..]].concat();
     tampered("swapped", &swapped, "record 5 stands where record 7 should");
@@ -438,8 +442,9 @@ fn an_audit_that_was_tampered_with_exits_1_and_says_where() {
     let log = BufReader::new(child.stderr.take().expect("piped")).lines().map_while(Result::ok);
     let log: Vec<String> = log.take_while(|line| !line.contains(" serving ")).collect();
     assert!(log.iter().any(|line| line.contains("the audit is damaged")), "{log:?}");
-    child.kill().expect("killed");
-    child.wait().expect("reaped");
+    let command = format!("kill -TERM {}", child.id());
+    assert!(Command::new("sh").args(["-c", &command]).status().expect("a shell").success());
+    assert!(child.wait().expect("a child").success());
     let output = run(&["audit", "verify", "--data", &data]);
     assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
     assert!(stdout(&output).contains("records 6 to 7 are missing"), "{}", stdout(&output));
