@@ -21,10 +21,7 @@ fn main() {
         action: Action::LogIn,
         target: None,
         outcome: Outcome::Ok,
-        details: &[
-            (Key::Client, Value::Id(client("a1B2c3D4e5F.serial-00000001"))),
-            (Key::Tls, Value::Flag(true)),
-        ],
+        details: &[(Key::Client, Value::Id(client("a1B2c3D4e5F.serial-00000001"))), (Key::Tls, Value::Flag(true))],
     };
     let say = |what: &str, spent: Duration| println!("{what}: {:.0} ns", spent.as_secs_f64() * 1e9 / RECORDS as f64);
     let (mut body, mut start) = (Vec::new(), Instant::now());

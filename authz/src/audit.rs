@@ -28,6 +28,9 @@
 //! ```
 //!
 //! There is no file, clock or thread here: the shell owns these.
+//!
+//! **Figures**, of `cargo run --release -p turnpike-authz --example audit_cost` on the 2-core machine, two runs: a log-in is 272 bytes; encoding it costs
+//! the shard 0.34–0.35 µs, chaining it the writer 0.51–0.53 µs, verifying it 0.95 µs.
 
 pub mod chain;
 mod change;

@@ -439,12 +439,12 @@ fn an_audit_that_was_tampered_with_exits_1_and_says_where() {
     let mut child = turnpike();
     let child = child.args(["serve", "--anonymous", "--mqtt", "127.0.0.1:0", "--data", &data]);
     let mut child = child.stderr(Stdio::piped()).spawn().expect("it starts");
-    let log = BufReader::new(child.stderr.take().expect("piped")).lines().map_while(Result::ok);
-    let log: Vec<String> = log.take_while(|line| !line.contains(" serving ")).collect();
+    let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines().map_while(Result::ok);
+    let log: Vec<String> = lines.by_ref().take_while(|line| !line.contains(" serving ")).collect();
     assert!(log.iter().any(|line| line.contains("the audit is damaged")), "{log:?}");
     let command = format!("kill -TERM {}", child.id());
     assert!(Command::new("sh").args(["-c", &command]).status().expect("a shell").success());
-    assert!(child.wait().expect("a child").success());
+    assert!(child.wait().expect("a child").success(), "{:?}", lines.collect::<Vec<_>>());
     let output = run(&["audit", "verify", "--data", &data]);
     assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
     assert!(stdout(&output).contains("records 6 to 7 are missing"), "{}", stdout(&output));

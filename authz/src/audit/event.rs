@@ -1,5 +1,6 @@
 //! What is audited: the list of actions, and the fields of a record.
 
+use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 
 use turnpike_core::gate::{DeviceIdentity, Principal};
@@ -281,8 +282,8 @@ impl<'a> Subject<'a> {
         out.extend_from_slice(self.kind().as_bytes());
         match self {
             Self::Broker | Self::Unknown | Self::Anonymous | Self::Audit => {}
-            Self::Operator(token) => out.extend_from_slice(format!(":{token}").as_bytes()),
-            Self::Address(address) => out.extend_from_slice(format!(":{address}").as_bytes()),
+            Self::Operator(token) => print(format_args!(":{token}"), out),
+            Self::Address(address) => print(format_args!(":{address}"), out),
             Self::Device(first, second) | Self::User(first, second) => {
                 out.push(b':');
                 escape_id(*first, out);
@@ -383,7 +384,7 @@ impl<'a> Event<'a> {
         if let Some(source) = self.source {
             out.push(b',');
             member("source", out);
-            out.extend_from_slice(format!("\"{source}\"").as_bytes());
+            print(format_args!("\"{source}\""), out);
         }
         out.push(b',');
         member("action", out);
@@ -425,7 +426,7 @@ impl<'a> Event<'a> {
                 Value::Number(value) => number(*value, out),
                 Value::Flag(value) => out.extend_from_slice(if *value { b"true" } else { b"false" }),
                 Value::Word(text) => word(text, out),
-                Value::Address(address) => out.extend_from_slice(format!("\"{address}\"").as_bytes()),
+                Value::Address(address) => print(format_args!("\"{address}\""), out),
                 Value::Id(id) => {
                     out.push(b'"');
                     escape_id(*id, out);
@@ -437,16 +438,21 @@ impl<'a> Event<'a> {
     }
 }
 
-/// A member's name and colon. Names are the program's own and need no escapes.
+/// A member's name and colon.
 fn member(name: &str, out: &mut Vec<u8>) {
     word(name, out);
     out.push(b':');
 }
 
 pub(super) fn number(value: u64, out: &mut Vec<u8>) {
-    out.extend_from_slice(value.to_string().as_bytes());
+    print(format_args!("{value}"), out);
 }
 
+fn print(what: std::fmt::Arguments<'_>, out: &mut Vec<u8>) {
+    out.write_fmt(what).expect("a vector takes everything");
+}
+
+/// A word of the program's own. Quoted, and escaped nevertheless: causes come from wherever gates are written.
 fn word(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
     escape(text, out);
@@ -463,10 +469,14 @@ fn escape_id(id: Id<'_>, out: &mut Vec<u8>) {
 
 /// RFC 8259, section 7; DEL too, which terminals take.
 fn escape(text: &str, out: &mut Vec<u8>) {
+    let is_plain = |byte: u8| !matches!(byte, b'"' | b'\\' | 0..0x20 | 0x7f);
+    if text.bytes().all(is_plain) {
+        return out.extend_from_slice(text.as_bytes());
+    }
     for byte in text.bytes() {
         match byte {
             b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
-            0..0x20 | 0x7f => out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
+            0..0x20 | 0x7f => print(format_args!("\\u{byte:04x}"), out),
             _ => out.push(byte),
         }
     }
