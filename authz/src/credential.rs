@@ -1,5 +1,7 @@
 //! Credentials as a device makes them: for `turnpike credential`, for the load harness, for tests.
 
+use std::fmt;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 // Its trait: the caller brings the source.
@@ -16,8 +18,8 @@ use crate::signed::{
 /// How long the credentials of tencent and azure are good, which say it themselves, in seconds.
 pub const EXPIRY_S: u64 = 3600;
 
-/// What a device sends to log in.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// What a device sends to log in. `Debug` shows none of it.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
     /// Client id.
     pub client_id: String,
@@ -25,6 +27,12 @@ pub struct Credentials {
     pub user_name: String,
     /// Password.
     pub password: String,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credentials(…)")
+    }
 }
 
 /// Who wants credentials, and with what in them.

@@ -20,7 +20,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use turnpike_core::clock::Now;
-use turnpike_core::gate::{Admission, Attempt, ChallengeState, DeviceIdentity, Gate, Principal, Verdict};
+use turnpike_core::gate::{
+    Admission, Attempt, ChallengeState, DeviceIdentity, Gate, Passage, Principal, Verdict, Visit,
+};
 use turnpike_mqtt::{TopicFilter, TopicName};
 
 use crate::keys::{Method, Signed};
@@ -51,6 +53,14 @@ pub struct Gatekeeper {
     decoy: Sealed,
     /// In the order of [`Refusal::ALL`].
     refusals: [AtomicU64; Refusal::ALL.len()],
+    /// Hears of each log-in, if there is one.
+    witness: Option<Box<dyn Witness>>,
+}
+
+/// Who hears of log-ins: the audit. Called by the shards' threads: it must not wait.
+pub trait Witness: Send + Sync + std::fmt::Debug {
+    /// What became of a client.
+    fn passed(&self, visit: &Visit<'_>, passage: Passage, now: Now);
 }
 
 impl Gatekeeper {
@@ -68,7 +78,14 @@ impl Gatekeeper {
             anonymous: false,
             decoy,
             refusals: std::array::from_fn(|_| AtomicU64::new(0)),
+            witness: None,
         }
+    }
+
+    /// The same gate, and somebody who hears of each log-in.
+    #[must_use]
+    pub fn witnessed_by(self, witness: Box<dyn Witness>) -> Self {
+        Self { witness: Some(witness), ..self }
     }
 
     /// The same gate, open to everybody: for conformance suites and benchmarks on loopback.
@@ -110,7 +127,7 @@ impl Gatekeeper {
         if let Some(count) = self.refusals.get(refusal as usize) {
             count.fetch_add(1, Ordering::Relaxed);
         }
-        Verdict::Refused(refusal.reason())
+        Verdict::Refused(refusal.reason(), refusal.label())
     }
 
     /// Whether the master key opens what is in the registry, tried on one device.
@@ -334,6 +351,12 @@ impl Gate for Gatekeeper {
             Principal::Broker => true,
             Principal::Anonymous => self.anonymous,
             Principal::Device(identity) => self.registry.is_enabled(&identity.product, &identity.device),
+        }
+    }
+
+    fn passed(&self, visit: &Visit<'_>, passage: Passage, now: Now) {
+        if let Some(witness) = &self.witness {
+            witness.passed(visit, passage, now);
         }
     }
 }

@@ -46,7 +46,7 @@ pub use attestation::{Attestation, NotAttestation};
 pub use blocklist::{BLOCKED_NETWORKS_MAX, BlocklistFull};
 pub use event::{BanCause, SecurityEvent};
 pub use settings::{Settings, Sizes};
-pub use tally::{Terms, Threshold};
+pub use tally::{NotThreshold, Terms, Threshold};
 
 use crate::origin::Origin;
 use crate::table::Table;
@@ -93,6 +93,17 @@ impl Denied {
         match self {
             Self::Banned | Self::Suspected(_) => ConnectReason::Banned,
             Self::BackOff(_) | Self::Flapping(_) => ConnectReason::ConnectionRateExceeded,
+        }
+    }
+
+    /// As the cause of a refusal.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Banned => "banned",
+            Self::BackOff(_) => "back_off",
+            Self::Flapping(_) => "flapping",
+            Self::Suspected(_) => "clone_suspected",
         }
     }
 }

@@ -20,11 +20,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use turnpike_core::clock::Now;
-use turnpike_core::gate::{Admission, Attempt, ChallengeState, Entry, Gate, Principal, TakeOver, Verdict};
+use turnpike_core::gate::{
+    Admission, Attempt, ChallengeState, Entry, Gate, Passage, Principal, TakeOver, Verdict, Visit,
+};
 use turnpike_core::meter::Meter;
 use turnpike_mqtt::{ConnectReason, TopicFilter, TopicName};
 
-use crate::guard::{Guard, Judged, SecurityEvent, Who};
+use crate::guard::{Denied, Guard, Judged, SecurityEvent, Who};
 use crate::quota::{Quotas, Subject};
 
 /// Whom credentials claim to be of, before anybody has looked whether they are right.
@@ -75,6 +77,10 @@ fn subject(principal: &Principal) -> Option<Subject<'_>> {
     }
 }
 
+fn refused(denied: Denied) -> Verdict {
+    Verdict::Refused(denied.reason(), denied.label())
+}
+
 impl<G> Guarded<G> {
     /// Puts limits and a guard around a gate.
     #[must_use]
@@ -104,9 +110,9 @@ impl<G> Guarded<G> {
         self.latest_ms.fetch_max(now.mono_ms, Relaxed);
     }
 
-    fn heed(&self, judged: Judged) -> Result<(), ConnectReason> {
+    fn heed(&self, judged: Judged) -> Result<(), Denied> {
         judged.events.into_iter().for_each(&self.tell);
-        judged.verdict.map_err(crate::guard::Denied::reason)
+        judged.verdict
     }
 
     /// Has the guard hear of what the gate said.
@@ -115,15 +121,15 @@ impl<G> Guarded<G> {
         match &verdict {
             Verdict::Granted(Admission { principal, .. }) => {
                 let judged = who(principal).map_or(Ok(()), |who| self.heed(self.guard.logged_in(address, who, now)));
-                if let Err(reason) = judged {
-                    return Verdict::Refused(reason);
+                if let Err(denied) = judged {
+                    return refused(denied);
                 }
             }
-            Verdict::Refused(ConnectReason::BadUserNameOrPassword) => {
+            Verdict::Refused(ConnectReason::BadUserNameOrPassword, _) => {
                 self.guard.failed(address, (self.claimed)(attempt), now).into_iter().for_each(&self.tell);
             }
             // Right credentials that may not come in, or no credentials at all.
-            Verdict::Refused(_) | Verdict::Challenge { .. } => {}
+            Verdict::Refused(..) | Verdict::Challenge { .. } => {}
         }
         verdict
     }
@@ -156,7 +162,7 @@ impl<G: Gate> Gate for Guarded<G> {
 
     fn authenticate(&self, attempt: &Attempt<'_>, now: Now, random: [u8; 32]) -> Verdict {
         if let Err(denied) = self.guard.admits(attempt.peer.ip(), (self.claimed)(attempt), now) {
-            return Verdict::Refused(denied.reason());
+            return refused(denied);
         }
         self.after(self.gate.authenticate(attempt, now, random), attempt, now)
     }
@@ -192,7 +198,12 @@ impl<G: Gate> Gate for Guarded<G> {
     fn taken_over(&self, take_over: TakeOver<'_>, now: Now) -> Result<(), ConnectReason> {
         self.saw(now);
         let TakeOver { principal, from, to } = take_over;
-        who(principal).map_or(Ok(()), |who| self.heed(self.guard.taken_over(who, from, to, now)))
+        let judged = who(principal).map_or(Ok(()), |who| self.heed(self.guard.taken_over(who, from, to, now)));
+        judged.map_err(Denied::reason)
+    }
+
+    fn passed(&self, visit: &Visit<'_>, passage: Passage, now: Now) {
+        self.gate.passed(visit, passage, now);
     }
 }
 

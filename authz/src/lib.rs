@@ -40,6 +40,7 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing))]
 
 mod allowed;
+pub mod audit;
 pub mod credential;
 pub mod gate;
 pub mod guard;

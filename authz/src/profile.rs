@@ -30,6 +30,8 @@ mod set;
 mod tencent;
 mod tuya;
 
+use std::fmt;
+
 use turnpike_core::clock::Now;
 
 use crate::secret::Secret;
@@ -127,8 +129,8 @@ trait Login<'a> {
     }
 }
 
-/// What a CONNECT says of itself, taken apart and not yet believed.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// What a CONNECT says of itself, taken apart and not yet believed. `Debug` shows its format alone.
+#[derive(Clone, PartialEq, Eq)]
 pub enum Claim<'a> {
     /// `native`.
     Native(Native<'a>),
@@ -146,6 +148,12 @@ pub enum Claim<'a> {
     GizwitsLegacy(GizwitsLegacy<'a>),
     /// `gizwits`.
     Gizwits(Gizwits<'a>),
+}
+
+impl fmt::Debug for Claim<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Claim({}, …)", self.profile())
+    }
 }
 
 impl<'a> Claim<'a> {

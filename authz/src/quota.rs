@@ -51,6 +51,7 @@ use turnpike_core::gate::Entry;
 use turnpike_core::meter::{Allowance, Debt, FlowRate, Meter, Pool};
 
 pub use settings::{AppLimits, OriginLimits, ProductLimits, RequestLimits, Settings, Sizes};
+pub(crate) use text::count_and_period;
 pub use text::{TextError, parse_rate};
 pub use window::{WINDOWS_MAX, Windows};
 

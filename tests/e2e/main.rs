@@ -1,5 +1,7 @@
 //! End to end: the real broker process and real sockets.
 
+mod access;
+mod audit;
 mod bad_input;
 mod clients;
 mod durable;

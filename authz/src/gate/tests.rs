@@ -46,7 +46,7 @@ fn judge(gate: &Gatekeeper, made: &Credentials) -> Result<Principal, ConnectReas
     let attempt = attempt(&made.client_id, Some(&made.user_name), Some(made.password.as_bytes()));
     match gate.authenticate(&attempt, NOW, [9; 32]) {
         Verdict::Granted(admission) => Ok(admission.principal),
-        Verdict::Refused(reason) => Err(reason),
+        Verdict::Refused(reason, _) => Err(reason),
         Verdict::Challenge { .. } => panic!("no method was named"),
     }
 }
@@ -128,7 +128,7 @@ fn what_is_no_credentials_is_refused() {
     ] {
         let before = count(&gate, refusal);
         let verdict = gate.authenticate(&attempt("c", user_name, password), NOW, [0; 32]);
-        assert!(matches!(verdict, Verdict::Refused(ConnectReason::BadUserNameOrPassword)));
+        assert!(matches!(verdict, Verdict::Refused(ConnectReason::BadUserNameOrPassword, _)));
         assert_eq!(count(&gate, refusal), before + 1);
     }
 }
@@ -203,7 +203,7 @@ fn a_challenge_lets_in_who_knows_the_secret() {
         let (product, device) = user_name.split_once('/').unwrap_or_default();
         let answer = credential::answer(&secret(), "c", product, device, &data);
         let verdict = gate.proceed(&attempt, &state, answer.as_bytes(), NOW);
-        assert!(matches!(verdict, Verdict::Refused(reason) if reason == expected), "{user_name}");
+        assert!(matches!(verdict, Verdict::Refused(reason, _) if reason == expected), "{user_name}");
     }
     let attempt = Attempt { enhanced: Some((METHOD, b"")), ..attempt("c", Some("p/d"), None) };
     let Verdict::Challenge { data, state } = gate.authenticate(&attempt, NOW, [3; 32]) else { panic!("a challenge") };
@@ -212,12 +212,12 @@ fn a_challenge_lets_in_who_knows_the_secret() {
     for wrong in [&b""[..], b"x", &[0; 32], &[b'0'; 64]] {
         assert!(matches!(
             gate.proceed(&attempt, &state, wrong, NOW),
-            Verdict::Refused(ConnectReason::BadUserNameOrPassword)
+            Verdict::Refused(ConnectReason::BadUserNameOrPassword, _)
         ));
     }
     let attempt = Attempt { enhanced: Some(("SCRAM", b"")), ..attempt };
     let verdict = gate.authenticate(&attempt, NOW, [3; 32]);
-    assert!(matches!(verdict, Verdict::Refused(ConnectReason::BadAuthenticationMethod)));
+    assert!(matches!(verdict, Verdict::Refused(ConnectReason::BadAuthenticationMethod, _)));
 }
 
 /// Makes a product that takes a profile, with a device and a secret that it can have. The secret.
@@ -435,9 +435,9 @@ proptest! {
         let gate = gate();
         for password in [&password[..], native.as_bytes()] {
             let attempt = attempt(&client_id, Some(&user_name), Some(password));
-            prop_assert!(matches!(gate.authenticate(&attempt, NOW, [0; 32]), Verdict::Refused(_)));
+            prop_assert!(matches!(gate.authenticate(&attempt, NOW, [0; 32]), Verdict::Refused(..)));
             let state = ChallengeState { method: METHOD.into(), data: vec![3; 32], claim: user_name.as_str().into() };
-            prop_assert!(matches!(gate.proceed(&attempt, &state, password, NOW), Verdict::Refused(_)));
+            prop_assert!(matches!(gate.proceed(&attempt, &state, password, NOW), Verdict::Refused(..)));
         }
     }
 }

@@ -79,6 +79,15 @@ impl Settings {
         self.exempt.iter().any(|net| net.contains(&address))
     }
 
+    /// Nobody is banned or held back, and nothing is told, but for bans by hand.
+    pub fn switch_off(&mut self) {
+        let Self { origin_failures, back_off, identity_failures, product_failures, flapping, clones, .. } = self;
+        for threshold in [origin_failures, identity_failures, product_failures, flapping, clones] {
+            *threshold = None;
+        }
+        *back_off = None;
+    }
+
     /// Whether identities are held back at an address.
     pub(super) fn holds_back(&self, address: IpAddr) -> bool {
         self.loopback || !address.to_canonical().is_loopback()

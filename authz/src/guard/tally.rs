@@ -1,5 +1,7 @@
 //! Counting what fades, and terms that grow.
 
+use crate::quota::count_and_period;
+
 /// How many of something in a time. What was counted halves with each window, so a steady pace of more than half of it reaches it, too, in time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Threshold {
@@ -7,6 +9,22 @@ pub struct Threshold {
     pub count: u32,
     /// Milliseconds, from the first of them; 0 is taken for 1.
     pub window_ms: u64,
+}
+
+/// Why a text isn't a threshold.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("must be a count and a time, as in \"5/1m\", or \"off\"; times have ms, s, m, h or d")]
+pub struct NotThreshold;
+
+/// `{count}/{time}`.
+impl std::str::FromStr for Threshold {
+    type Err = NotThreshold;
+
+    fn from_str(text: &str) -> Result<Self, NotThreshold> {
+        let (count, window_ms) = count_and_period(text).ok_or(NotThreshold)?;
+        let count = u32::try_from(count).ok().filter(|count| *count > 0).ok_or(NotThreshold)?;
+        if window_ms == 0 { Err(NotThreshold) } else { Ok(Self { count, window_ms }) }
+    }
 }
 
 /// How long somebody is kept out: the first time, twice that the second, and so on.

@@ -13,15 +13,15 @@ struct Passwords;
 impl Gate for Passwords {
     fn authenticate(&self, attempt: &Attempt<'_>, _: Now, _: [u8; 32]) -> Verdict {
         let Some(Who { product, name }) = claimed_by_user_name(attempt) else {
-            return Verdict::Refused(ConnectReason::BadUserNameOrPassword);
+            return Verdict::Refused(ConnectReason::BadUserNameOrPassword, "refused");
         };
         match attempt.password {
             Some(b"right") => {
                 let identity = DeviceIdentity { product: product.into(), device: name.into() };
                 Verdict::Granted(Admission::new(Principal::Device(Arc::new(identity))))
             }
-            Some(b"disabled") => Verdict::Refused(ConnectReason::NotAuthorized),
-            _ => Verdict::Refused(ConnectReason::BadUserNameOrPassword),
+            Some(b"disabled") => Verdict::Refused(ConnectReason::NotAuthorized, "refused"),
+            _ => Verdict::Refused(ConnectReason::BadUserNameOrPassword, "refused"),
         }
     }
 
@@ -86,7 +86,7 @@ impl World {
     fn log_in(&self, from: u8, user_name: &str, password: &str, ms: u64) -> Option<ConnectReason> {
         match self.gate.authenticate(&attempt(from, user_name, password), at(ms), [0; 32]) {
             Verdict::Granted(_) => None,
-            Verdict::Refused(reason) => Some(reason),
+            Verdict::Refused(reason, _) => Some(reason),
             Verdict::Challenge { .. } => panic!("no challenge"),
         }
     }
@@ -127,7 +127,7 @@ fn wrong_answers_to_challenges_are_failures_and_disabled_devices_are_not() {
     assert!(world.gate.accepts(address(1), at(0)));
     for _ in 0..5 {
         let verdict = world.gate.proceed(&attempt(1, "lamp/one", ""), &state, b"wrong", at(0));
-        assert!(matches!(verdict, Verdict::Refused(ConnectReason::BadUserNameOrPassword)));
+        assert!(matches!(verdict, Verdict::Refused(ConnectReason::BadUserNameOrPassword, _)));
     }
     assert!(!world.gate.accepts(address(1), at(0)));
 }
@@ -138,7 +138,7 @@ fn an_identity_on_loopback_waits_and_others_do_not() {
     let local = |user_name, password, ms| {
         let attempt = Attempt { peer: ([127, 0, 0, 1], 40_000).into(), ..attempt(0, user_name, password) };
         match world.gate.authenticate(&attempt, at(ms), [0; 32]) {
-            Verdict::Refused(reason) => Some(reason),
+            Verdict::Refused(reason, _) => Some(reason),
             Verdict::Granted(_) | Verdict::Challenge { .. } => None,
         }
     };

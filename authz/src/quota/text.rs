@@ -39,7 +39,7 @@ pub fn parse_rate(text: &str) -> Result<Rate, TextError> {
 }
 
 /// `{count}/{time}`: the count, and the time in milliseconds.
-pub(super) fn count_and_period(text: &str) -> Option<(u64, u64)> {
+pub(crate) fn count_and_period(text: &str) -> Option<(u64, u64)> {
     let (count, time) = text.trim().split_once('/')?;
     let time = time.trim();
     let digits = time.bytes().take_while(u8::is_ascii_digit).count();

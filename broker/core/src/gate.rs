@@ -2,11 +2,13 @@
 //!
 //! A decision is a value: [`Permit`] can be made by [`Permit::judge`] alone, and the router takes nothing without one.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use turnpike_mqtt::{ConnectReason, ReasonCode, TopicFilter, TopicName};
 
 use crate::clock::Now;
+use crate::mask::fmt_masked;
 use crate::meter::Meter;
 
 /// Why a client is who it is. Small: every session keeps one.
@@ -20,8 +22,8 @@ pub enum Principal {
     Broker,
 }
 
-/// A device that has proved who it is.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+/// A device that has proved who it is. Its name is masked in `Debug`.
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct DeviceIdentity {
     /// The product key.
     pub product: Box<str>,
@@ -29,8 +31,15 @@ pub struct DeviceIdentity {
     pub device: Box<str>,
 }
 
-/// A CONNECT, as the gate sees it.
-#[derive(Clone, Copy, Debug)]
+impl fmt::Debug for DeviceIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/", self.product)?;
+        fmt_masked(&self.device, f)
+    }
+}
+
+/// A CONNECT, as the gate sees it. `Debug` says whence it came, and nothing of who or with what.
+#[derive(Clone, Copy)]
 pub struct Attempt<'a> {
     /// Client id as sent; empty if the client wants one assigned.
     pub client_id: &'a str,
@@ -48,6 +57,12 @@ pub struct Attempt<'a> {
     pub enhanced: Option<(&'a str, &'a [u8])>,
 }
 
+impl fmt::Debug for Attempt<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attempt").field("peer", &self.peer).field("tls", &self.tls).finish_non_exhaustive()
+    }
+}
+
 /// What the gate says to an [`Attempt`] or to an AUTH that continues one.
 #[derive(Debug)]
 #[must_use]
@@ -61,8 +76,9 @@ pub enum Verdict {
         /// Given back to [`Gate::proceed`].
         state: Box<ChallengeState>,
     },
-    /// Stay out. The reason goes on the wire (mapped to a return code for MQTT 3) and into the metrics, nothing else does.
-    Refused(ConnectReason),
+    /// Stay out. The reason goes on the wire (mapped to a return code for MQTT 3) and into the metrics. The cause, one word of the
+    /// gate's own, never goes on the wire: it comes back in [`Passage::Refused`].
+    Refused(ConnectReason, &'static str),
 }
 
 /// Who comes in, and on what terms.
@@ -93,8 +109,53 @@ impl Admission {
     }
 }
 
-/// An unfinished challenge-response exchange.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A client, as the gate hears of its coming and going.
+#[derive(Clone, Copy)]
+pub struct Visit<'a> {
+    /// Client id: of the session, or as sent where there is none.
+    pub client_id: &'a str,
+    /// Who it is; none for one that was kept out.
+    pub principal: Option<&'a Principal>,
+    /// User name as sent, where it was kept out: a claim, and nothing that was proved.
+    pub user_name: Option<&'a str>,
+    /// The peer's address (from the PROXY header where the listener has one).
+    pub peer: std::net::SocketAddr,
+    /// Whether the bytes came through TLS.
+    pub tls: bool,
+}
+
+impl fmt::Debug for Visit<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Visit").field("peer", &self.peer).field("tls", &self.tls).finish_non_exhaustive()
+    }
+}
+
+/// What became of a client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Passage {
+    /// It has a session, or will have one with the commit under way.
+    In,
+    /// The gate has refused it, for this cause.
+    Refused(&'static str),
+    /// The gate would have let it in, and the core could not.
+    TurnedAway(ConnectReason),
+    /// It has gone.
+    Out(Departure),
+}
+
+/// How a client has gone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Departure {
+    /// DISCONNECT 0x00.
+    Cleanly,
+    /// Any other way.
+    Abruptly,
+    /// The same client has connected again.
+    TakenOver,
+}
+
+/// An unfinished challenge-response exchange. `Debug` shows the method alone.
+#[derive(Clone, PartialEq, Eq)]
 pub struct ChallengeState {
     /// The method named in CONNECT; every AUTH must repeat it [MQTT-4.12.0-5].
     pub method: Box<str>,
@@ -102,6 +163,12 @@ pub struct ChallengeState {
     pub data: Vec<u8>,
     /// The identity claimed, e.g. the user name.
     pub claim: Box<str>,
+}
+
+impl fmt::Debug for ChallengeState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChallengeState").field("method", &self.method).finish_non_exhaustive()
+    }
 }
 
 /// What becomes of a connection before it has said anything.
@@ -181,6 +248,12 @@ pub trait Gate: Send + Sync {
     /// What the CONNACK says.
     fn taken_over(&self, _take_over: TakeOver<'_>, _now: Now) -> Result<(), ConnectReason> {
         Ok(())
+    }
+
+    /// Hears what became of a client: of each that was judged, whether it came in, and of each that came in, that it went. Called by
+    /// the shard's thread: it must not wait.
+    fn passed(&self, visit: &Visit<'_>, passage: Passage, now: Now) {
+        let _ = (visit, passage, now);
     }
 }
 

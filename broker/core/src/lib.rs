@@ -13,6 +13,7 @@ pub mod durable;
 pub mod gate;
 pub mod ids;
 pub mod limits;
+pub mod mask;
 pub mod message;
 pub mod meter;
 mod outgoing;

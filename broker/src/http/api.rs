@@ -114,7 +114,7 @@ fn body<T: serde::de::DeserializeOwned + Default>(bytes: &Bytes) -> Result<T, Pr
     if bytes.is_empty() { Ok(T::default()) } else { whole_body(bytes) }
 }
 
-fn whole_body<T: serde::de::DeserializeOwned>(bytes: &Bytes) -> Result<T, Problem> {
+pub(super) fn whole_body<T: serde::de::DeserializeOwned>(bytes: &Bytes) -> Result<T, Problem> {
     serde_json::from_slice(bytes).map_err(|error| {
         let what =
             if error.is_data() { "a field that isn't known, is missing or has the wrong type" } else { "no JSON" };
@@ -160,7 +160,7 @@ impl Api {
         Ok((product_key(key)?, product))
     }
 
-    fn existing_device(&self, product: &str, name: &str) -> Result<(DeviceName, Device), Problem> {
+    pub(super) fn existing_device(&self, product: &str, name: &str) -> Result<(DeviceName, Device), Problem> {
         self.existing_product(product)?;
         let device = self.gate.registry().device(product, name).ok_or(PlanError::NoSuchDevice)?;
         Ok((device_name(name)?, device))

@@ -13,7 +13,7 @@ use super::{Next, Shard, home};
 use crate::clock::Now;
 use crate::connection::{Challenged, Connection, Extras, State};
 use crate::durable::Op;
-use crate::gate::{Admission, Attempt, ChallengeState, Gate, Permit, Principal, TakeOver, Verdict};
+use crate::gate::{Admission, Attempt, ChallengeState, Gate, Passage, Permit, Principal, TakeOver, Verdict, Visit};
 use crate::ids::{ClientId, ConnId, Seq, SessionRef};
 use crate::message::{Message, MessageParts};
 use crate::router::Subscriber;
@@ -43,8 +43,12 @@ impl<G: Gate> Shard<G> {
         }
         let Some(connection) = self.conns.get_mut(conn.0 as usize) else { return Next::Ending };
         connection.version = connect.version;
-        let attempted = self.gate.attempted(connection.addr.ip(), now);
-        if let Some(reason) = attempted.err().or_else(|| self.unacceptable(&connect)) {
+        if let Err(reason) = self.gate.attempted(connection.addr.ip(), now) {
+            self.tell_kept_out(conn, &connect, Passage::TurnedAway(reason), now);
+            self.refuse(conn, reason);
+            return Next::Ending;
+        }
+        if let Some(reason) = self.unacceptable(&connect) {
             self.refuse(conn, reason);
             return Next::Ending;
         }
@@ -94,7 +98,7 @@ impl<G: Gate> Shard<G> {
             (self.entropy)(&mut random);
         }
         let Some(connection) = self.conns.get(conn.0 as usize) else {
-            return Verdict::Refused(ConnectReason::UnspecifiedError);
+            return Verdict::Refused(ConnectReason::UnspecifiedError, "no_connection");
         };
         let properties = &connect.properties;
         let attempt = Attempt {
@@ -111,7 +115,8 @@ impl<G: Gate> Shard<G> {
 
     fn act_on(&mut self, conn: ConnId, connect: &Connect<'_>, frame: Frame<'_>, verdict: Verdict, now: Now) -> Next {
         match verdict {
-            Verdict::Refused(reason) => {
+            Verdict::Refused(reason, cause) => {
+                self.tell_kept_out(conn, connect, Passage::Refused(cause), now);
                 self.refuse(conn, reason);
                 Next::Ending
             }
@@ -128,11 +133,25 @@ impl<G: Gate> Shard<G> {
             Verdict::Granted(admission) => match self.admit(conn, connect, admission, now) {
                 Ok(next) => next,
                 Err(reason) => {
+                    self.tell_kept_out(conn, connect, Passage::TurnedAway(reason), now);
                     self.refuse(conn, reason);
                     Next::Ending
                 }
             },
         }
+    }
+
+    /// Tells the gate of a client that didn't come in.
+    fn tell_kept_out(&self, conn: ConnId, connect: &Connect<'_>, passage: Passage, now: Now) {
+        let Some(connection) = self.conns.get(conn.0 as usize) else { return };
+        let visit = Visit {
+            client_id: connect.client_id,
+            principal: None,
+            user_name: connect.user_name,
+            peer: connection.addr,
+            tls: connection.tls,
+        };
+        self.gate.passed(&visit, passage, now);
     }
 
     fn send_auth(&mut self, conn: ConnId, reason: ReasonCode, method: &str, data: Option<&[u8]>) {
@@ -230,7 +249,7 @@ impl<G: Gate> Shard<G> {
                 Ok(())
             }
             // [MQTT-4.12.1-2]
-            Verdict::Granted(_) | Verdict::Refused(_) => Err(ReasonCode::NotAuthorized),
+            Verdict::Granted(_) | Verdict::Refused(..) => Err(ReasonCode::NotAuthorized),
         }
     }
 
@@ -287,6 +306,7 @@ impl<G: Gate> Shard<G> {
         };
         self.attach(conn, slot, connect, expiry_s, will, now);
         self.end_authentication_at(conn, until_ms, now);
+        self.tell_passage(conn, slot, Passage::In, now);
         bytes.clear();
         let ack = self.connack(connect, committed_before, assigned.as_deref(), expiry_s, data);
         encode(connect.version, &Packet::ConnAck(Box::new(ack)), &mut bytes);
@@ -378,7 +398,7 @@ impl<G: Gate> Shard<G> {
             if self.conns.get(old.0 as usize).is_some_and(Connection::is_live) {
                 self.say_disconnect(old, ReasonCode::SessionTakenOver);
             }
-            self.detach(old, if goes_on { Leaving::TakenOver } else { Leaving::Abruptly }, now);
+            self.detach(old, if goes_on { Leaving::TakenOver } else { Leaving::Replaced }, now);
             self.end(old);
         }
         if goes_on {

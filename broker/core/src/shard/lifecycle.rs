@@ -13,7 +13,7 @@ use crate::batch::Recipient;
 use crate::clock::Now;
 use crate::connection::State;
 use crate::durable::Op;
-use crate::gate::{Gate, Principal};
+use crate::gate::{Departure, Gate, Passage, Principal, Visit};
 use crate::ids::{ConnId, SessionRef};
 use crate::message::{Message, MessageParts};
 use crate::outgoing::{Entry, Phase};
@@ -49,6 +49,18 @@ pub(super) enum Leaving {
     /// The same client has connected again and goes on with the session: the will is deleted, since the new connection was
     /// opened before any delay was over [MQTT-3.1.2-8].
     TakenOver,
+    /// The same client has connected again, and its session doesn't go on: the will is published.
+    Replaced,
+}
+
+impl From<Leaving> for Departure {
+    fn from(leaving: Leaving) -> Self {
+        match leaving {
+            Leaving::Cleanly => Self::Cleanly,
+            Leaving::Abruptly => Self::Abruptly,
+            Leaving::TakenOver | Leaving::Replaced => Self::TakenOver,
+        }
+    }
 }
 
 impl<G: Gate> Shard<G> {
@@ -130,6 +142,8 @@ impl<G: Gate> Shard<G> {
         };
         session.conn = None;
         session.disconnected_at_ms = now.unix_ms;
+        self.tell_passage(conn, slot, Passage::Out(leaving.into()), now);
+        let Some(session) = self.sessions.get_mut(slot) else { return };
         if let Some(outgoing) = session.outgoing.as_mut() {
             self.counters.queued_messages -= outgoing.transient.len() as u64;
             outgoing.rewind();
@@ -137,7 +151,7 @@ impl<G: Gate> Shard<G> {
         session.release_empty_queue();
         match leaving {
             Leaving::Cleanly | Leaving::TakenOver => session.will = None,
-            Leaving::Abruptly => {}
+            Leaving::Abruptly | Leaving::Replaced => {}
         }
         let ends = session.expiry_s == 0;
         // [MQTT-3.1.3-9] a delayed will waits for the delay or the end of the session, whichever is first.
@@ -153,6 +167,21 @@ impl<G: Gate> Shard<G> {
             self.record_session(slot);
             self.arm_session(slot, now);
         }
+    }
+
+    /// Tells the gate of a client that came in or went.
+    pub(super) fn tell_passage(&self, conn: ConnId, slot: u32, passage: Passage, now: Now) {
+        let (Some(connection), Some(session)) = (self.conns.get(conn.0 as usize), self.sessions.get(slot)) else {
+            return;
+        };
+        let visit = Visit {
+            client_id: session.client.as_str(),
+            principal: Some(&session.principal),
+            user_name: None,
+            peer: connection.addr,
+            tls: connection.tls,
+        };
+        self.gate.passed(&visit, passage, now);
     }
 
     /// [MQTT-3.1.2-8] [MQTT-3.1.2-14] [MQTT-3.1.2-15] its publisher was judged at CONNECT.

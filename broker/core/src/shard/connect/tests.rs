@@ -22,7 +22,7 @@ impl Gate for Named {
     }
 
     fn proceed(&self, _: &Attempt<'_>, _: &ChallengeState, _: &[u8], _: Now) -> Verdict {
-        Verdict::Refused(ConnectReason::UnspecifiedError)
+        Verdict::Refused(ConnectReason::UnspecifiedError, "refused")
     }
 
     fn may_publish(&self, _: &Principal, _: TopicName<'_>) -> bool {

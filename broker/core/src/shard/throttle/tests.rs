@@ -48,7 +48,7 @@ impl Gate for Limiting {
     }
 
     fn proceed(&self, _: &Attempt<'_>, _: &ChallengeState, _: &[u8], _: Now) -> Verdict {
-        Verdict::Refused(ConnectReason::BadAuthenticationMethod)
+        Verdict::Refused(ConnectReason::BadAuthenticationMethod, "refused")
     }
 
     fn may_publish(&self, _: &Principal, topic: TopicName<'_>) -> bool {
