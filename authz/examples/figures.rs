@@ -13,7 +13,7 @@ use turnpike_authz::import::Import;
 use turnpike_authz::names::ProductKey;
 use turnpike_authz::nonce::{Nonces, Use, WINDOW_MS};
 use turnpike_authz::plan::Making;
-use turnpike_authz::profile::SignMethod;
+use turnpike_authz::profile::{Profile, ProfileSet, SignMethod};
 use turnpike_authz::registry::Registry;
 use turnpike_authz::secret::{MasterKey, Secret};
 use turnpike_authz::{Gatekeeper, policy};
@@ -51,8 +51,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     logins("native, unknown device", &gate, false, |n| native(n, &format!("{}x", name(n)), &secret));
     logins("aliyun, hmacsha256", &gate, true, aliyun);
     challenges(&gate, product.as_str(), &name, &secret);
-    topics();
-    nonces()
+    topics()?;
+    nonces()?;
+    searches()
 }
 
 fn fill(registry: &Registry, key: &MasterKey, product: &ProductKey, devices: u64) -> Result<(), Box<dyn Error>> {
@@ -106,21 +107,66 @@ fn challenges(gate: &Gatekeeper, product: &str, name: &impl Fn(u64) -> String, s
     println!("native, challenge: {:.2} µs a log-in", spent.as_secs_f64() * 1e6 / LOGINS as f64);
 }
 
-fn topics() {
+/// Devices of TuyaLink, which name no product: 256 products take the profile, with a thousand devices each.
+fn searches() -> Result<(), Box<dyn Error>> {
+    const PRODUCTS: u64 = 256;
+    let (registry, key) = (Arc::new(Registry::new()), MasterKey::new([7; 32]));
+    for n in 0..PRODUCTS {
+        let product = ProductKey::parse(&format!("product-{n}"))?;
+        registry.apply(registry.plan_put_product(&product, None, 1)?.0);
+        registry.apply(registry.plan_allow_profiles(&product, ProfileSet::from_iter([Profile::Tuya]))?);
+        let mut import = Import::new(&registry, product.clone())?;
+        for device in 0..1000 {
+            let making = Making { key: &key, random: [1; 28], now_s: 1 };
+            import.row(1, &format!("serial-{n}-{device}"), Some("0123456789abcdef0123456789abcdef"), &making)?;
+            if import.is_full() {
+                import.take().into_iter().for_each(|change| registry.apply(change));
+            }
+        }
+        import.take().into_iter().for_each(|change| registry.apply(change));
+    }
+    let gate = Gatekeeper::new(registry, key, 1000);
+    let secret = Secret::new(b"0123456789abcdef0123456789abcdef")?;
+    let name = |n: u64| format!("serial-{}-{}", n.wrapping_mul(7919) % PRODUCTS, n % 1000);
+    let tuya = |name: &str| credential::tuya(name, &secret, NOW.unix_ms / 1000);
+    logins("tuya, right", &gate, true, |n| tuya(&name(n)));
+    logins("tuya, unknown device", &gate, false, |n| tuya(&format!("{}x", name(n))));
+    Ok(())
+}
+
+/// A thousand products say which profiles they take.
+fn topics() -> Result<(), Box<dyn Error>> {
     const ROUNDS: u32 = 10_000_000;
-    let (product, device) = (black_box("a1B2c3D4e5F"), black_box("serial-00000001"));
+    let registry = Registry::new();
+    for n in 0..1000 {
+        let key = ProductKey::parse(&format!("a1B2c3D{n:03}"))?;
+        registry.apply(registry.plan_put_product(&key, None, 1)?.0);
+        let profiles = Profile::ALL.into_iter().filter(|profile| n < 200 || !profile.is_searched()).collect();
+        registry.apply(registry.plan_allow_profiles(&key, profiles)?);
+    }
+    let (product, device) = (black_box("a1B2c3D001"), black_box("serial-00000001"));
     for (may, topic) in [
-        (true, "dev/a1B2c3D4e5F/serial-00000001/up/temperature"),
-        (false, "dev/a1B2c3D4e5F/serial-00000002/up/temperature"),
-        (true, "/sys/a1B2c3D4e5F/serial-00000001/thing/event/property/post"),
-        (true, "/ext/rrpc/12345//a1B2c3D4e5F/serial-00000001/user/get"),
+        (true, "dev/a1B2c3D001/serial-00000001/up/temperature"),
+        (false, "dev/a1B2c3D001/serial-00000002/up/temperature"),
+        (true, "/sys/a1B2c3D001/serial-00000001/thing/event/property/post"),
+        (true, "/ext/rrpc/12345//a1B2c3D001/serial-00000001/user/get"),
+        (true, "a1B2c3D001/serial-00000001/data"),
+        (true, "$thing/up/property/a1B2c3D001/serial-00000001"),
+        (true, "$oc/devices/a1B2c3D001_serial-00000001/sys/properties/report"),
+        (true, "tylink/serial-00000001/thing/property/report"),
+        (true, "devices/serial-00000001/messages/events/"),
+        (true, "dev2app/serial-00000001"),
+        (false, "dev2app/serial-00000002"),
+        (false, "some/other/topic"),
     ] {
         let start = Instant::now();
         for _ in 0..ROUNDS {
-            assert_eq!(policy::may_publish(product, device, black_box(topic)), may);
+            let allowed = || registry.allowed(product);
+            assert_eq!(policy::may_publish(product, device, black_box(topic), allowed), may);
         }
         println!("may publish {topic}: {:.1} ns", start.elapsed().as_secs_f64() * 1e9 / f64::from(ROUNDS));
     }
+    Ok(())
 }
 
 /// Both generations full, just before one is dropped.
@@ -132,7 +178,8 @@ fn nonces() -> Result<(), Box<dyn Error>> {
         let made: Vec<String> = (0..COUNT).map(|n| format!("{generation}-{n}")).collect();
         let start = Instant::now();
         for nonce in &made {
-            assert_eq!(nonces.take("a1B2c3D4e5F", "serial-00000001", nonce, generation * 2 * WINDOW_MS), Use::First);
+            let used = nonces.take("a1B2c3D4e5F", "serial-00000001", nonce, 0, generation * 2 * WINDOW_MS);
+            assert!(matches!(used, Use::First { .. }));
         }
         spent += start.elapsed();
     }

@@ -2,29 +2,37 @@
 //!
 //! | what is wrong | MQTT 5 | MQTT 3 |
 //! |---|---|---|
-//! | no credentials, of no known format, unknown product or device, wrong signature, stale timestamp, nonce used before | 0x86 | 4 |
+//! | no credentials, of no known format, unknown product or device, wrong signature, stale timestamp, nonce used before, another's certificate | 0x86 | 4 |
 //! | right credentials of a disabled device or product, or of a profile that the product doesn't take | 0x87 | 5 |
-//! | an authentication method other than `HMAC-SHA256` (MQTT 5, 4.12) | 0x8C | – |
+//! | right credentials, and what the product demands besides isn't met: TLS, a certificate, a longer key; a certificate out of its time | 0x87 | 5 |
+//! | an authentication method other than those of [`crate::keys::Method`] (MQTT 5, 4.12) | 0x8C | – |
 //! | right credentials, and no room to remember their nonce | 0x97 | 3 |
 //! | the device's secret doesn't open: another master key, a damaged record | 0x88 | 3 |
 //!
 //! The client hears no more than that; [`Refusal`] says the rest to metrics. A stranger can't tell an unknown device from a wrong
-//! password: the code is the same, and an unknown device costs the same work, done on a decoy. The last line is the exception; a
+//! password: the code is the same, and an unknown device costs the same work, done on a decoy; so does what is malformed or stale. (Where a profile
+//! names no product, two devices of the name given cost twice.) The last line is the exception; a
 //! shell that asks [`Gatekeeper::check_key`] before it opens its listeners leaves damaged records as its only cause.
+
+mod login;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use turnpike_core::clock::Now;
 use turnpike_core::feed::Feed;
-use turnpike_core::gate::{Admission, Attempt, ChallengeState, DeviceIdentity, Gate, Principal, Verdict};
+use turnpike_core::gate::{
+    Admission, Attempt, ChallengeState, DeviceIdentity, Gate, Passage, Principal, Verdict, Visit,
+};
 use turnpike_mqtt::{TopicFilter, TopicName};
 
-use crate::nonce::{Nonces, Use, WINDOW_MS};
+use crate::keys::{Method, Signed};
+use crate::names::ProductKey;
+use crate::nonce::{NonceJournal, Nonces, RECORD_BYTES, Restored, Use};
 use crate::people::People;
 use crate::people::log_in as people;
 use crate::policy;
-use crate::profile::{self, Claim, Profile};
+use crate::profile::{self, Claim, Freshness, Holder, Profile};
 use crate::refusal::Refusal;
 use crate::registry::{Found, Registry, owner};
 use crate::secret::{MasterKey, SealError, Sealed, Secret};
@@ -42,17 +50,26 @@ pub struct Gatekeeper {
     key: MasterKey,
     nonces: Nonces,
     people: Arc<People>,
+    journal: Option<Box<dyn NonceJournal>>,
     /// Lets everybody in, and do everything.
     anonymous: bool,
     /// What an unknown device is checked against, so that it costs what a known one costs.
     decoy: Sealed,
     /// In the order of [`Refusal::ALL`].
     refusals: [AtomicU64; Refusal::ALL.len()],
+    /// Hears of each log-in, if there is one.
+    witness: Option<Box<dyn Witness>>,
+}
+
+/// Who hears of log-ins: the audit. Called by the shards' threads: it must not wait.
+pub trait Witness: Send + Sync + std::fmt::Debug {
+    /// What became of a client.
+    fn passed(&self, visit: &Visit<'_>, passage: Passage, now: Now);
 }
 
 impl Gatekeeper {
     /// A gate for the devices of a registry. `nonces_max`: how many used nonces are remembered in twenty minutes
-    /// ([`Nonces::new`]); with fewer than there are log-ins of the profile `native`, the rest are told to come back.
+    /// ([`Nonces::new`]); with fewer than there are log-ins of the profiles `native` and `gizwits`, the rest are told to come back.
     #[must_use]
     pub fn new(registry: Arc<Registry>, key: MasterKey, nonces_max: usize) -> Self {
         // This nonce isn't random, and needn't be: the decoy is no secret and never leaves.
@@ -62,16 +79,36 @@ impl Gatekeeper {
             key,
             nonces: Nonces::new(nonces_max),
             people: Arc::default(),
+            journal: None,
             anonymous: false,
             decoy,
             refusals: std::array::from_fn(|_| AtomicU64::new(0)),
+            witness: None,
         }
+    }
+
+    /// The same gate, and somebody who hears of each log-in.
+    #[must_use]
+    pub fn witnessed_by(self, witness: Box<dyn Witness>) -> Self {
+        Self { witness: Some(witness), ..self }
     }
 
     /// The same gate, open to everybody: for conformance suites and benchmarks on loopback.
     #[must_use]
     pub fn open_to_all(self) -> Self {
         Self { anonymous: true, ..self }
+    }
+
+    /// The same gate, which keeps the nonces that it takes. Before anybody comes in, it is to be given what earlier
+    /// processes have kept ([`Self::restore_nonces`]).
+    #[must_use]
+    pub fn keeping_nonces(self, journal: Box<dyn NonceJournal>) -> Self {
+        Self { journal: Some(journal), ..self }
+    }
+
+    /// Remembers nonces that earlier processes have taken.
+    pub fn restore_nonces(&self, records: impl IntoIterator<Item = [u8; RECORD_BYTES]>, now: Now) -> Restored {
+        self.nonces.restore(records, now)
     }
 
     /// The registry.
@@ -107,7 +144,7 @@ impl Gatekeeper {
         if let Some(count) = self.refusals.get(refusal as usize) {
             count.fetch_add(1, Ordering::Relaxed);
         }
-        Verdict::Refused(refusal.reason())
+        Verdict::Refused(refusal.reason(), refusal.label())
     }
 
     /// Whether the master key opens what is in the registry, tried on one device.
@@ -119,72 +156,158 @@ impl Gatekeeper {
         self.key.open(&owner(product.as_str(), name.as_str()), &device.secret).map(drop)
     }
 
-    /// Finds a device whose secret passes `proof`. An unknown device is put to the proof too, with the decoy.
-    fn prove(&self, product: &str, device: &str, proof: impl Fn(&Secret) -> bool) -> Result<Found, Refusal> {
-        let Some(found) = self.registry.find(product, device) else {
-            if let Ok(decoy) = self.key.open(DECOY, &self.decoy) {
-                std::hint::black_box(proof(&decoy));
+    /// The device among these whose secret passes `proof`. If there is none at all, the decoy is put to the proof.
+    fn prove(
+        &self,
+        candidates: Vec<Candidate<'_>>,
+        proof: impl Fn(&Holder<'_>) -> bool,
+    ) -> Result<Option<(DeviceIdentity, Found)>, Refusal> {
+        if candidates.is_empty() {
+            self.spend(proof);
+            return Ok(None);
+        }
+        let mut refusal = Refusal::WrongSignature;
+        for Candidate { product, device, found } in candidates {
+            if found.device.secret.is_none() {
+                // It has a key instead, which must show no more than that there is no such device.
+                self.spend(&proof);
+                continue;
             }
-            let known = self.registry.product(product).is_some();
-            return Err(if known { Refusal::UnknownDevice } else { Refusal::UnknownProduct });
-        };
-        let secret = self.key.open(&owner(product, device), &found.device.secret).map_err(|_| Refusal::SecretSealed)?;
-        if proof(&secret) { Ok(found) } else { Err(Refusal::WrongSignature) }
+            let Ok(secret) = self.key.open(&owner(&product, device), &found.device.secret) else {
+                refusal = Refusal::SecretSealed;
+                continue;
+            };
+            if proof(&Holder { product: &product, secret: &secret }) {
+                return Ok(Some((DeviceIdentity { product: product.into(), device: device.into() }, found)));
+            }
+        }
+        Err(refusal)
     }
 
-    fn log_in(&self, claim: &Claim<'_>, now: Now) -> Result<Principal, Refusal> {
-        if let Claim::Native { timestamp_ms, .. } = claim
-            && timestamp_ms.abs_diff(now.unix_ms) > WINDOW_MS
-        {
+    /// Does on the decoy what a wrong signature would cost.
+    fn spend(&self, proof: impl Fn(&Holder<'_>) -> bool) {
+        if let Ok(decoy) = self.key.open(DECOY, &self.decoy) {
+            std::hint::black_box(proof(&Holder { product: DECOY, secret: &decoy }));
+        }
+    }
+
+    /// Whom a claim may be of: those that take its profile before the one that it may also be read as.
+    fn candidates<'a>(&self, claim: &Claim<'a>) -> Vec<Candidate<'a>> {
+        let identity = claim.identity();
+        let searched = identity.searched.into_iter().flat_map(|device| {
+            let found = self.registry.find_by_device_name(claim.profile(), device);
+            found.into_iter().map(move |(product, found)| Candidate::new(&product, device, found))
+        });
+        let named = identity.named.and_then(|(product, device)| self.candidate(product, device));
+        searched.chain(named).collect()
+    }
+
+    fn candidate<'a>(&self, product: &str, device: &'a str) -> Option<Candidate<'a>> {
+        let found = self.registry.find(product, device)?;
+        Some(Candidate { product: product.to_owned(), device, found })
+    }
+
+    fn log_in(&self, claim: &Claim<'_>, attempt: &Attempt<'_>, now: Now) -> Result<Admission, Refusal> {
+        let freshness = claim.freshness(now);
+        if freshness == Freshness::Stale {
+            self.spend(|holder| claim.is_signed_by(holder));
             return Err(Refusal::StaleTimestamp);
         }
-        let (product, device) = claim.identity();
-        let found = self.prove(product, device, |secret| claim.is_signed_by(secret))?;
+        let proven = self.prove(self.candidates(claim), |holder| claim.is_signed_by(holder))?;
+        let Some((identity, found)) = proven else { return Err(self.unknown(claim.identity().named)) };
         // After the signature: a stranger must not use up a device's nonces, nor the room for them.
-        if let Claim::Native { nonce, .. } = claim {
-            match self.nonces.take(product, device, nonce, now.mono_ms) {
-                Use::First => {}
-                Use::Again => return Err(Refusal::NonceReused),
-                Use::Full => return Err(Refusal::NoncesFull),
-            }
+        if let Freshness::Once { nonce, until_ms } = freshness {
+            self.take_nonce((&identity.product, &identity.device), nonce, until_ms, now)?;
         }
-        admit(product, device, &found, claim.profile())
+        let admission = admit(identity, &found, claim.profile(), attempt, now)?;
+        let lasting = claim.lasting_client_id().filter(|id| *id != attempt.client_id);
+        Ok(Admission { client_id: lasting.map(Box::from), ..admission })
     }
 
     fn log_in_people(&self, claim: &people::Claim<'_>, attempt: &Attempt<'_>, now: Now) -> Result<Admission, Refusal> {
         let decoy = self.key.open(DECOY, &self.decoy).map_err(|_| Refusal::SecretSealed)?;
-        let tools = people::Tools { key: &self.key, decoy: &decoy, nonces: &self.nonces };
+        let take_nonce =
+            |key: &str, nonce: &str, until_ms| self.take_nonce((people::SERVICE_PRODUCT, key), nonce, until_ms, now);
+        let tools = people::Tools { key: &self.key, decoy: &decoy, take_nonce: &take_nonce };
         self.people.log_in(claim, attempt, &tools, now)
     }
 
-    fn answer(&self, client_id: &str, state: &ChallengeState, data: &[u8]) -> Result<Principal, Refusal> {
-        let (product, device) = state.claim.split_once('/').ok_or(Refusal::Malformed)?;
-        let proof = |secret: &Secret| profile::answers(secret, client_id, product, device, &state.data, data);
-        let found = self.prove(product, device, proof)?;
-        admit(product, device, &found, Profile::Native)
+    fn take_nonce(&self, (product, device): (&str, &str), nonce: &str, until_ms: u64, now: Now) -> Result<(), Refusal> {
+        match self.nonces.take(product, device, nonce, until_ms, now.mono_ms) {
+            Use::First { record } => {
+                self.journal.iter().for_each(|journal| journal.keep(record));
+                Ok(())
+            }
+            Use::Again => Err(Refusal::NonceReused),
+            Use::Full => Err(Refusal::NoncesFull),
+        }
     }
 
-    fn verdict(&self, result: Result<Principal, Refusal>) -> Verdict {
+    /// Why nobody was found.
+    fn unknown(&self, named: Option<(&str, &str)>) -> Refusal {
+        match named {
+            Some((product, _)) if self.registry.product(product).is_none() => Refusal::UnknownProduct,
+            _ => Refusal::UnknownDevice,
+        }
+    }
+
+    fn answer(
+        &self,
+        attempt: &Attempt<'_>,
+        state: &ChallengeState,
+        data: &[u8],
+        now: Now,
+    ) -> Result<Admission, Refusal> {
+        let (product, device) = state.claim.split_once('/').ok_or(Refusal::Malformed)?;
+        let method = Method::parse(&state.method).ok_or(Refusal::BadMethod)?;
+        if method != Method::Hmac {
+            return self.answer_signed((product, device), method, attempt, (&state.data, data), now);
+        }
+        let proof = |holder: &Holder<'_>| {
+            profile::answers(holder.secret, attempt.client_id, product, device, &state.data, data)
+        };
+        let proven = self.prove(self.candidate(product, device).into_iter().collect(), proof)?;
+        let Some((identity, found)) = proven else { return Err(self.unknown(Some((product, device)))) };
+        admit(identity, &found, Profile::Native, attempt, now)
+    }
+
+    fn verdict(&self, result: Result<Admission, Refusal>) -> Verdict {
         match result {
-            Ok(principal) => Verdict::Granted(Admission::new(principal)),
+            Ok(admission) => Verdict::Granted(admission),
             Err(refusal) => self.refuse(refusal),
         }
     }
 }
 
-/// Whether a device that has proved who it is comes in.
-fn admit(product_key: &str, name: &str, found: &Found, profile: Profile) -> Result<Principal, Refusal> {
+/// A device that a claim may be of.
+struct Candidate<'a> {
+    product: String,
+    device: &'a str,
+    found: Found,
+}
+
+impl<'a> Candidate<'a> {
+    fn new(product: &ProductKey, device: &'a str, found: Found) -> Self {
+        Self { product: product.to_string(), device, found }
+    }
+}
+
+/// Whether a device that has proved who it is comes in, and on what terms.
+fn admit(
+    identity: DeviceIdentity,
+    found: &Found,
+    profile: Profile,
+    attempt: &Attempt<'_>,
+    now: Now,
+) -> Result<Admission, Refusal> {
     if !found.product.enabled || !found.device.enabled {
         return Err(Refusal::Disabled);
     }
     if !found.profiles.contains(profile) {
         return Err(Refusal::ProfileNotAllowed);
     }
-    Ok(principal(product_key, name))
-}
-
-fn principal(product: &str, device: &str) -> Principal {
-    Principal::Device(Arc::new(DeviceIdentity { product: product.into(), device: device.into() }))
+    let until_ms = login::check_demands((&identity.product, &identity.device), found, attempt, now)?;
+    Ok(Admission { until_ms, ..Admission::new(Principal::Device(Arc::new(identity))) })
 }
 
 impl Gate for Gatekeeper {
@@ -196,37 +319,47 @@ impl Gate for Gatekeeper {
             };
         }
         if let Some((method, _)) = attempt.enhanced {
-            if method != METHOD {
+            if Method::parse(method).is_none() {
                 return self.refuse(Refusal::BadMethod);
             }
             let Some(user_name) = attempt.user_name else { return self.refuse(Refusal::NoCredentials) };
             let state = ChallengeState { method: method.into(), data: random.to_vec(), claim: user_name.into() };
             return Verdict::Challenge { data: random.to_vec(), state: Box::new(state) };
         }
+        // A client that must send a password, and has none, sends an empty one.
+        if attempt.certificate.is_some() && attempt.password.is_none_or(<[u8]>::is_empty) {
+            return self.verdict(self.log_in_by_certificate(attempt, now));
+        }
         let (Some(user_name), Some(password)) = (attempt.user_name, attempt.password) else {
             return self.refuse(Refusal::NoCredentials);
         };
         if let Some(claim) = people::Claim::parse(user_name, password) {
-            return match self.log_in_people(&claim, attempt, now) {
-                Ok(admission) => Verdict::Granted(admission),
-                Err(refusal) => self.refuse(refusal),
-            };
+            return self.verdict(self.log_in_people(&claim, attempt, now));
+        }
+        if let Some(signed) = Signed::parse(attempt.client_id, user_name, password) {
+            let signed = signed.ok_or(Refusal::Malformed);
+            return self.verdict(signed.and_then(|signed| self.log_in_signed(&signed, attempt, now)));
         }
         let Some(claim) = Claim::parse(attempt.client_id, user_name, password) else {
+            // What it would cost if it were a password of ours.
+            self.spend(|holder| profile::answers(holder.secret, attempt.client_id, user_name, "", &[], &[]));
             return self.refuse(Refusal::Malformed);
         };
-        self.verdict(self.log_in(&claim, now))
+        self.verdict(self.log_in(&claim, attempt, now))
     }
 
-    fn proceed(&self, attempt: &Attempt<'_>, state: &ChallengeState, data: &[u8], _now: Now) -> Verdict {
-        self.verdict(self.answer(attempt.client_id, state, data))
+    fn proceed(&self, attempt: &Attempt<'_>, state: &ChallengeState, data: &[u8], now: Now) -> Verdict {
+        self.verdict(self.answer(attempt, state, data, now))
     }
 
     fn may_publish(&self, principal: &Principal, topic: TopicName<'_>) -> bool {
         match principal {
             Principal::Broker => true,
             Principal::Anonymous => self.anonymous,
-            Principal::Device(identity) => policy::may_publish(&identity.product, &identity.device, topic.as_str()),
+            Principal::Device(identity) => {
+                let (product, device) = (&*identity.product, &*identity.device);
+                policy::may_publish(product, device, topic.as_str(), || self.registry.allowed(product))
+            }
             Principal::User(user) => self.people.user_may_publish(user, topic.as_str()),
             Principal::Service(service) => self.people.service_may_publish(service, topic.as_str()),
         }
@@ -236,7 +369,10 @@ impl Gate for Gatekeeper {
         match principal {
             Principal::Broker => true,
             Principal::Anonymous => self.anonymous,
-            Principal::Device(identity) => policy::may_subscribe(&identity.product, &identity.device, filter.as_str()),
+            Principal::Device(identity) => {
+                let (product, device) = (&*identity.product, &*identity.device);
+                policy::may_subscribe(product, device, filter.as_str(), || self.registry.allowed(product))
+            }
             Principal::User(user) => self.people.user_may_subscribe(user, filter.as_str()),
             Principal::Service(service) => self.people.service_may_subscribe(service, filter.as_str()),
         }
@@ -272,6 +408,12 @@ impl Gate for Gatekeeper {
         if let Principal::Device(identity) = principal {
             let add = |app: &str, user: &str| feed.add(format_args!("{app}:{user}"), topic);
             self.people.feed(&identity.product, &identity.device, topic.as_str(), add);
+        }
+    }
+
+    fn passed(&self, visit: &Visit<'_>, passage: Passage, now: Now) {
+        if let Some(witness) = &self.witness {
+            witness.passed(visit, passage, now);
         }
     }
 }

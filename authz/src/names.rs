@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use turnpike_core::mask::{Identifier, fmt_masked};
+
 /// Why a text is no name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum NameError {
@@ -47,6 +49,12 @@ macro_rules! name {
             }
         }
 
+        impl Identifier for $name {
+            fn identifier(&self) -> &str {
+                &self.0
+            }
+        }
+
         impl std::borrow::Borrow<str> for $name {
             fn borrow(&self) -> &str {
                 &self.0
@@ -74,8 +82,7 @@ name! {
 
 impl fmt::Debug for DeviceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let head: String = self.0.chars().take(4).collect();
-        write!(f, "{head}…({})", self.0.len())
+        fmt_masked(&self.0, f)
     }
 }
 
@@ -98,6 +105,6 @@ mod tests {
     #[test]
     fn a_device_name_is_masked_where_it_is_printed() {
         let name = DeviceName::parse("serial-0001").expect("a name");
-        assert_eq!(format!("{name:?}"), "seri…(11)");
+        assert_eq!(format!("{name:?}"), "se…01(11)");
     }
 }

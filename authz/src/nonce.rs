@@ -9,9 +9,9 @@
 //! in too (0x97, a device tries again later). Only right credentials use up room, so a stranger can't fill it; a device that
 //! logs in all day can, until there are rate limits.
 //!
-//! Nothing survives a restart: a password captured in the ten minutes before one can be used once more after it. Refusing timestamps
-//! from before the start would close that, and would shut out every device whose clock is slow, and all that reconnect with a password made
-//! while the broker was down.
+//! A restart: each nonce that is taken gives a record of [`RECORD_BYTES`], which the shell keeps before the device hears that it is in
+//! ([`NonceJournal`]), and gives back at the next start ([`Nonces::restore`]). A record says until when its nonce counts, on the clock of
+//! the world, since the other one begins anew; one whose time is over is left out.
 //!
 //! A look-up is a SHA-256 and one lock of sixteen, about 0.3 µs.
 
@@ -19,11 +19,25 @@ use std::collections::HashSet;
 
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
+use turnpike_core::clock::Now;
 
 /// How far a timestamp may be from the broker's clock, in milliseconds.
 pub const WINDOW_MS: u64 = 10 * 60 * 1000;
 
-const GENERATION_MS: u64 = 2 * WINDOW_MS;
+/// How long a nonce is remembered after its use at least, in milliseconds.
+pub const REMEMBERED_MS: u64 = 2 * WINDOW_MS;
+
+/// Bytes of a record: 16 of a hash, and until when it counts in milliseconds since 1970 UTC, big-endian.
+pub const RECORD_BYTES: usize = 24;
+
+/// Where records of used nonces go.
+pub trait NonceJournal: Send + Sync + std::fmt::Debug {
+    /// Keeps a record. When this returns it survives the end of the process; a journal that can't do it says so to its operator, and
+    /// the device is let in.
+    fn keep(&self, record: [u8; RECORD_BYTES]);
+}
+
+const GENERATION_MS: u64 = REMEMBERED_MS;
 const PARTS: usize = 16;
 
 /// Bytes of a hash that are kept: nobody finds a nonce that meets another device's.
@@ -49,11 +63,25 @@ struct Part {
 #[must_use]
 pub enum Use {
     /// It is used now for the first time.
-    First,
+    First {
+        /// For the journal.
+        record: [u8; RECORD_BYTES],
+    },
     /// It has been used.
     Again,
     /// There is no room to remember it.
     Full,
+}
+
+/// What became of records that were given back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Restored {
+    /// Remembered again.
+    pub kept: u64,
+    /// Their time is over.
+    pub expired: u64,
+    /// There was no room: each of these passwords could be used once more.
+    pub lost: u64,
 }
 
 impl Nonces {
@@ -64,22 +92,69 @@ impl Nonces {
         Self { parts: std::array::from_fn(|_| Mutex::default()), per_part_max: max.div_ceil(PARTS) }
     }
 
-    /// Uses a nonce of a device, at a moment of the clock that never goes back.
-    pub fn take(&self, product: &str, device: &str, nonce: &str, mono_ms: u64) -> Use {
+    /// Uses a nonce of a device. `until_ms`: until when a password with it could be acceptable, milliseconds since 1970 UTC, at most
+    /// [`REMEMBERED_MS`] from now; it goes into the record.
+    pub fn take(&self, product: &str, device: &str, nonce: &str, until_ms: u64, mono_ms: u64) -> Use {
         let key = key(product, device, nonce);
+        match self.remember(key, mono_ms) {
+            Remembered::Now => Use::First { record: record(key, until_ms) },
+            Remembered::Before => Use::Again,
+            Remembered::Not => Use::Full,
+        }
+    }
+
+    /// Remembers what an earlier process has used, in any order; the same record may come twice.
+    pub fn restore(&self, records: impl IntoIterator<Item = [u8; RECORD_BYTES]>, now: Now) -> Restored {
+        let mut restored = Restored::default();
+        for record in records {
+            // A time far ahead is remembered, too: the clock may have been set back.
+            if until_ms(&record) < now.unix_ms {
+                restored.expired += 1;
+                continue;
+            }
+            let key = *record.first_chunk().expect("16 of 24 bytes");
+            match self.remember(key, now.mono_ms) {
+                Remembered::Now | Remembered::Before => restored.kept += 1,
+                Remembered::Not => restored.lost += 1,
+            }
+        }
+        restored
+    }
+
+    fn remember(&self, key: Key, mono_ms: u64) -> Remembered {
         let index = key.first().map_or(0, |byte| usize::from(*byte) % PARTS);
-        let Some(part) = self.parts.get(index) else { return Use::Full };
+        let Some(part) = self.parts.get(index) else { return Remembered::Not };
         let mut part = part.lock();
         part.advance(mono_ms / GENERATION_MS);
         if part.current.contains(&key) || part.previous.contains(&key) {
-            return Use::Again;
+            return Remembered::Before;
         }
         if part.current.len() >= self.per_part_max {
-            return Use::Full;
+            return Remembered::Not;
         }
         part.current.insert(key);
-        Use::First
+        Remembered::Now
     }
+}
+
+enum Remembered {
+    Now,
+    Before,
+    Not,
+}
+
+fn record(key: Key, until_ms: u64) -> [u8; RECORD_BYTES] {
+    let mut record = [0; RECORD_BYTES];
+    let (hash, until) = record.split_at_mut(key.len());
+    hash.copy_from_slice(&key);
+    until.copy_from_slice(&until_ms.to_be_bytes());
+    record
+}
+
+/// Until when the nonce of a record counts, this moment included, milliseconds since 1970 UTC.
+#[must_use]
+pub fn until_ms(record: &[u8; RECORD_BYTES]) -> u64 {
+    u64::from_be_bytes(*record.last_chunk().expect("8 of 24 bytes"))
 }
 
 /// No part has a `\0`: names can't, and a nonce is visible characters.
@@ -105,31 +180,4 @@ impl Part {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_nonce_is_good_once_while_its_timestamp_could_be() {
-        for start in [0, 1, GENERATION_MS - 1, GENERATION_MS, 12_345_678] {
-            let nonces = Nonces::new(1000);
-            assert_eq!(nonces.take("p", "d", "n", start), Use::First);
-            for later in [0, 1, WINDOW_MS, GENERATION_MS - 1, GENERATION_MS] {
-                assert_eq!(nonces.take("p", "d", "n", start + later), Use::Again, "{start} + {later}");
-            }
-            assert_eq!(nonces.take("p", "e", "n", start), Use::First);
-            assert_eq!(nonces.take("p", "d", "m", start), Use::First);
-            assert_eq!(nonces.take("p", "d", "n", start + 5 * GENERATION_MS), Use::First);
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_remembered_is_not_let_in() {
-        let nonces = Nonces::new(PARTS);
-        let uses: Vec<Use> = (0..1000).map(|n| nonces.take("p", "d", &n.to_string(), 1)).collect();
-        assert_eq!(uses.iter().filter(|used| **used == Use::First).count(), PARTS);
-        assert!(uses.contains(&Use::Full));
-        let next: Vec<Use> = (0..1000).map(|n| nonces.take("p", "d", &n.to_string(), GENERATION_MS)).collect();
-        assert_eq!(next.iter().filter(|used| **used == Use::First).count(), PARTS, "room comes back with time");
-        assert_eq!(next.iter().filter(|used| **used == Use::Again).count(), PARTS, "what was used stays used");
-    }
-}
+mod tests;

@@ -1,12 +1,19 @@
 //! Changes of the registry: what the API asks for becomes a [`Change`], which is committed and then applied.
 
+use std::sync::Arc;
+
 use turnpike_core::durable::Op;
 
+use crate::keys::Proofs;
 use crate::names::{DeviceName, ProductKey};
+use crate::product::ProductPolicy;
 use crate::profile::ProfileSet;
 use crate::record;
 use crate::registry::{Device, Product, Registry, owner};
 use crate::secret::{MasterKey, Sealed, Secret};
+use crate::x509::Authorities;
+
+mod login;
 
 /// A change of the registry.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -15,12 +22,18 @@ pub enum Change {
     PutProduct(ProductKey, Product),
     /// Remove a product: none of its devices gets in from then on. Their records are removed by [`Registry::plan_sweep`].
     DeleteProduct(ProductKey),
-    /// Which log-in formats a product's devices may use: all, until this says otherwise. Independent of [`Self::PutProduct`].
+    /// Which log-in formats a product's devices may use: [`ProfileSet::DEFAULT`], until this says otherwise. Independent of [`Self::PutProduct`].
     AllowProfiles(ProductKey, ProfileSet),
     /// Create or replace. The product exists.
     PutDevice(ProductKey, DeviceName, Device),
-    /// Remove.
+    /// Remove. [`Self::SetProofs`] goes before it, in the same commit: a new device of the name must not have the old one's keys.
     DeleteDevice(ProductKey, DeviceName),
+    /// Which public keys and certificates a device has, beside its secret. Independent of [`Self::PutDevice`].
+    SetProofs(ProductKey, DeviceName, Option<Arc<Proofs>>),
+    /// What a product demands of log-ins: nothing, until this says otherwise. Independent of [`Self::PutProduct`].
+    SetPolicy(ProductKey, ProductPolicy),
+    /// Who issues the certificates of a product's devices. Independent of [`Self::PutProduct`].
+    SetAuthorities(ProductKey, Option<Arc<Authorities>>),
     /// Remember that something was done once, such as the demo's provisioning. Without `\0`.
     Mark(Box<str>),
 }
@@ -36,10 +49,14 @@ impl Change {
     #[must_use]
     pub fn concerns(&self) -> Option<(&ProductKey, Option<&DeviceName>)> {
         match self {
-            Self::PutProduct(product, _) | Self::DeleteProduct(product) | Self::AllowProfiles(product, _) => {
-                Some((product, None))
-            }
-            Self::PutDevice(product, name, _) | Self::DeleteDevice(product, name) => Some((product, Some(name))),
+            Self::PutProduct(product, _)
+            | Self::DeleteProduct(product)
+            | Self::AllowProfiles(product, _)
+            | Self::SetPolicy(product, _)
+            | Self::SetAuthorities(product, _) => Some((product, None)),
+            Self::PutDevice(product, name, _)
+            | Self::DeleteDevice(product, name)
+            | Self::SetProofs(product, name, _) => Some((product, Some(name))),
             Self::Mark(_) => None,
         }
     }
@@ -57,6 +74,12 @@ pub enum PlanError {
     /// The devices of a deleted product of that name are still being removed; a new product must not get them.
     #[error("a product of that key is still being deleted")]
     BeingDeleted,
+    /// [`ProductPolicy::allow_rsa_1024`] isn't set.
+    #[error("the product allows no RSA keys of 1024 bits")]
+    WeakKey,
+    /// A certificate without a user name must say whose it is.
+    #[error("another device has that certificate")]
+    CertificateTaken,
 }
 
 /// What is asked of a device.
@@ -142,11 +165,14 @@ impl Registry {
     /// Removes up to `limit` records of a deleted product; nothing is left of it when there is nothing to remove.
     #[must_use]
     pub fn plan_sweep(&self, key: &ProductKey, limit: usize) -> Vec<Change> {
-        let names = self.left_of(key.as_str(), limit);
-        let mut changes: Vec<Change> = names.into_iter().map(|name| Change::DeleteDevice(key.clone(), name)).collect();
+        let mut changes = self.left_proofs(key, limit);
+        let names = self.left_of(key.as_str(), limit.saturating_sub(changes.len()));
+        changes.extend(names.into_iter().map(|name| Change::DeleteDevice(key.clone(), name)));
         if changes.len() < limit && self.has_left_profiles(key.as_str()) {
-            changes.push(Change::AllowProfiles(key.clone(), ProfileSet::ALL));
+            changes.push(Change::AllowProfiles(key.clone(), ProfileSet::DEFAULT));
         }
+        let room = limit.saturating_sub(changes.len());
+        changes.extend(self.left_settings(key).into_iter().take(room));
         changes
     }
 
@@ -193,12 +219,14 @@ impl Registry {
         Ok(Change::PutProduct(key.clone(), Product { enabled, ..product }))
     }
 
-    /// Deletes a device.
+    /// Deletes a device, with its keys. All of the changes go into one commit.
     ///
     /// # Errors
     /// [`PlanError::NoSuchDevice`].
-    pub fn plan_delete_device(&self, product: &ProductKey, name: &DeviceName) -> Result<Change, PlanError> {
-        self.device(product.as_str(), name.as_str()).ok_or(PlanError::NoSuchDevice)?;
-        Ok(Change::DeleteDevice(product.clone(), name.clone()))
+    pub fn plan_delete_device(&self, product: &ProductKey, name: &DeviceName) -> Result<Vec<Change>, PlanError> {
+        let found = self.find(product.as_str(), name.as_str()).ok_or(PlanError::NoSuchDevice)?;
+        let proofs = found.proofs.map(|_| Change::SetProofs(product.clone(), name.clone(), None));
+        let device = Change::DeleteDevice(product.clone(), name.clone());
+        Ok(proofs.into_iter().chain([device]).collect())
     }
 }

@@ -1,17 +1,20 @@
 //! What a device may do: publish and read under its own topics. Pure functions of texts, without allocation; what they cost stands in the crate's header.
 //!
-//! | topics | publish | read |
-//! |---|---|---|
-//! | `dev/{product}/{device}/up/…` | yes | no |
-//! | `dev/{product}/{device}/down/…` | no | yes |
-//! | `dev/{product}/{device}/{ota,backfill,sys}/…` | yes | yes |
-//! | `/{pk}/{dn}/user/…`, `/sys/{pk}/{dn}/…` | yes | yes |
-//! | `/ota/device/{inform,progress,request}/{pk}/{dn}` | yes | no |
-//! | `/ota/device/{upgrade,reply}/{pk}/{dn}` | no | yes |
-//! | `/shadow/update/{pk}/{dn}` | yes | no |
-//! | `/shadow/get/{pk}/{dn}` | no | yes |
-//! | `/ext/{service}/{pk}/{dn}[/…]`, the service not `rrpc` | yes | yes |
-//! | `/ext/rrpc/{id}/{pk}/{dn}/…`, `/ext/rrpc/{id}//{pk}/{dn}/…` (`{id}` may be `+`) | yes | yes |
+//! | profile | topics | publish | read |
+//! |---|---|---|---|
+//! | any | `dev/{product}/{device}/up/…` | yes | no |
+//! | | `dev/{product}/{device}/down/…` | no | yes |
+//! | | `dev/{product}/{device}/{ota,backfill,sys}/…` | yes | yes |
+//! | `aliyun` | `/{pk}/{dn}/user/…`, `/sys/{pk}/{dn}/…` | yes | yes |
+//! | | `/ota/device/{inform,progress,request}/{pk}/{dn}` | yes | no |
+//! | | `/ota/device/{upgrade,reply}/{pk}/{dn}` | no | yes |
+//! | | `/shadow/update/{pk}/{dn}` | yes | no |
+//! | | `/shadow/get/{pk}/{dn}` | no | yes |
+//! | | `/ext/{service}/{pk}/{dn}[/…]`, the service not `rrpc` | yes | yes |
+//! | | `/ext/rrpc/{id}/{pk}/{dn}/…`, `/ext/rrpc/{id}//{pk}/{dn}/…` (`{id}` may be `+`) | yes | yes |
+//! | others | `policy/vendors.rs` says which | | |
+//!
+//! The topics of a profile are a device's only if its product takes the profile.
 //!
 //! `…` is at least one character where a device publishes. `x/#` matches its parent `x` too, so the parents of what may be read may be read.
 //!
@@ -20,6 +23,12 @@
 //!
 //! **Invariant:** a filter is allowed only if every topic that it matches may be read: its levels up to the one that decides are
 //! literal. Names have no wildcards, so comparing the levels as texts is enough.
+//!
+//! **Invariant:** the first level of a topic says whose form it is, so no topic is a device's by one form and another's by a second one.
+
+mod vendors;
+
+use crate::profile::{Profile, ProfileSet};
 
 /// What is asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,28 +37,39 @@ enum Access {
     Read,
 }
 
-/// Whether a device may publish on a topic name.
+/// Whether a device may publish on a topic name. `allowed`: the profiles that its product takes; asked only where it matters.
 #[must_use]
-pub fn may_publish(product: &str, device: &str, topic: &str) -> bool {
-    allowed(product, device, topic, Access::Publish)
+pub fn may_publish(product: &str, device: &str, topic: &str, allowed: impl FnOnce() -> ProfileSet) -> bool {
+    is_allowed(product, device, topic, Access::Publish, allowed)
 }
 
-/// Whether a device may subscribe to a filter (without its `$share/{name}/` prefix), or be given what is on a topic.
+/// Whether a device may subscribe to a filter (without its `$share/{name}/` prefix), or be given what is on a topic. `allowed` as for
+/// [`may_publish`].
 #[must_use]
-pub fn may_subscribe(product: &str, device: &str, filter: &str) -> bool {
-    allowed(product, device, filter, Access::Read)
+pub fn may_subscribe(product: &str, device: &str, filter: &str, allowed: impl FnOnce() -> ProfileSet) -> bool {
+    is_allowed(product, device, filter, Access::Read, allowed)
 }
 
-fn allowed(product: &str, device: &str, topic: &str, access: Access) -> bool {
-    match topic.strip_prefix('/') {
-        Some(rest) => aliyun(product, device, rest, access),
-        None => native(product, device, topic, access),
+#[inline]
+fn is_allowed(product: &str, device: &str, topic: &str, access: Access, allowed: impl FnOnce() -> ProfileSet) -> bool {
+    if let Some(rest) = topic.strip_prefix("dev/") {
+        return native(product, device, rest, access);
     }
+    if let Some(rest) = topic.strip_prefix('/') {
+        return aliyun(product, device, rest, access) && allowed().contains(Profile::Aliyun);
+    }
+    vendors::family(product, device, topic, access).is_some_and(|family| family.is_taken(allowed()))
 }
 
 /// What follows a level, with its separator; empty at the end of the topic. None if the topic doesn't begin with that level.
 fn past<'a>(topic: &'a str, level: &str) -> Option<&'a str> {
     topic.strip_prefix(level).filter(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// The first level and what follows its separator. Levels are short: looking at each byte beats a search made for long texts.
+fn cut(topic: &str) -> Option<(&str, &str)> {
+    let at = topic.bytes().position(|byte| byte == b'/')?;
+    Some((topic.get(..at)?, topic.get(at + 1..)?))
 }
 
 /// What follows `{product}/{device}`, with its separator.
@@ -63,7 +83,7 @@ fn is_below(rest: &str, access: Access) -> bool {
 }
 
 fn native(product: &str, device: &str, topic: &str, access: Access) -> bool {
-    let rest = topic.strip_prefix("dev/").and_then(|topic| own(product, device, topic));
+    let rest = own(product, device, topic);
     let Some(rest) = rest.and_then(|rest| rest.strip_prefix('/')) else { return false };
     let (direction, rest) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let may = match direction {
@@ -76,16 +96,16 @@ fn native(product: &str, device: &str, topic: &str, access: Access) -> bool {
 }
 
 fn aliyun(product: &str, device: &str, topic: &str, access: Access) -> bool {
-    let Some((first, rest)) = topic.split_once('/') else { return false };
+    let Some((first, rest)) = cut(topic) else { return false };
     let exactly = |topic| own(product, device, topic).is_some_and(str::is_empty);
     match first {
         "sys" => own(product, device, rest).is_some_and(|rest| is_below(rest, access)),
-        "ota" => match rest.strip_prefix("device/").and_then(|rest| rest.split_once('/')) {
+        "ota" => match rest.strip_prefix("device/").and_then(cut) {
             Some(("inform" | "progress" | "request", rest)) => access == Access::Publish && exactly(rest),
             Some(("upgrade" | "reply", rest)) => access == Access::Read && exactly(rest),
             _ => false,
         },
-        "shadow" => match rest.split_once('/') {
+        "shadow" => match cut(rest) {
             Some(("update", rest)) => access == Access::Publish && exactly(rest),
             Some(("get", rest)) => access == Access::Read && exactly(rest),
             _ => false,
@@ -99,9 +119,9 @@ fn aliyun(product: &str, device: &str, topic: &str, access: Access) -> bool {
 }
 
 fn ext(product: &str, device: &str, topic: &str, access: Access) -> bool {
-    match topic.split_once('/') {
+    match cut(topic) {
         // The id numbers a call, whoever is called; whose call it is stands behind it.
-        Some(("rrpc", call)) => call.split_once('/').is_some_and(|(id, rest)| {
+        Some(("rrpc", call)) => cut(call).is_some_and(|(id, rest)| {
             let rest = rest.strip_prefix('/').unwrap_or(rest);
             !id.is_empty() && id != "#" && own(product, device, rest).is_some_and(|rest| is_below(rest, access))
         }),

@@ -1,107 +1,53 @@
 //! The log-in formats that devices speak, as the broker reads them. [`crate::credential`] writes them.
 //!
-//! - `native`: any client id, user name `{product}/{device}`, password `v1;{timestamp_ms};{nonce};{hex}` with the HMAC-SHA256
-//!   under the device's secret of `"v1\n{client_id}\n{product}\n{device}\n{timestamp_ms}\n{nonce}"`. The timestamp is
-//!   within ten minutes of the broker's clock, and a nonce is good once ([`crate::nonce`]).
-//! - `native` by challenge (MQTT 5, authentication method `HMAC-SHA256`, no clock needed): the CONNECT has the same user name and no password; its
-//!   authentication data is ignored. The broker's AUTH (0x18) carries a challenge of 32 random bytes. The client's AUTH
-//!   (0x18) carries the HMAC-SHA256 under the device's secret of `"v1c\n{client_id}\n{product}\n{device}\n{challenge}"`, where `{challenge}` is
-//!   the 32 bytes as 64 lower-case hexadecimal digits; the answer is 32 raw bytes, or 64 hexadecimal digits of either case. `{client_id}` is
-//!   as sent in CONNECT, empty if the broker is to assign one; in a re-authentication (AUTH 0x19) it is the session's,
-//!   the assigned one then.
-//! - `aliyun`: client id `{id}|securemode=…,signmethod=…,timestamp=…|` (in any order, others ignored), user name `{device}&{product}`, password the hex HMAC,
-//!   of either case, of `clientId{id}deviceName{device}productKey{product}timestamp{timestamp}`; without `timestamp…` where the client
-//!   id has none. SDKs put constants and seconds there, so it proves nothing about freshness: a captured password opens
-//!   until the secret is changed. Products that must not have that allow `native` alone.
+//! A file for each says what it looks like. What is common to them, and how one is told from another ([`Claim::parse`]), is here.
+//!
+//! | profile | names the product | a captured password opens | MQTT topics |
+//! |---|---|---|---|
+//! | `native` | yes | nothing | `dev/…` |
+//! | `native` by challenge | yes | – | `dev/…` |
+//! | `aliyun` | yes | until the secret is changed | `/…` |
+//! | `tencent` | yes | until the expiry that the device chose | `{product}/{device}/…`, `$thing/…`, `$ota/…` |
+//! | `huawei` | perhaps | within its hour, or until the secret is changed | `$oc/…` |
+//! | `tuya` | no | for ten minutes | `tylink/…` |
+//! | `azure` | no | until the expiry that the device chose | `devices/…` |
+//! | `gizwits-legacy` | no | until the secret is changed | `dev2app/…`, `app2dev/…` |
+//! | `gizwits` | no | nothing, and after twenty minutes until the secret is changed | `dev2app/…`, `app2dev/…` |
+//!
+//! A product takes `native` and `aliyun` unless it says otherwise ([`ProfileSet::DEFAULT`]).
+//!
+//! Where no product is named, the device is looked for by its name in the products that take the profile
+//! ([`crate::registry::Registry::find_by_device_name`]); of several of that name it is the one whose secret verifies. The vendors' ids are unique in their
+//! clouds, and their topics rely on it: **in the products that take one of these profiles, a name must not come twice**, else the
+//! devices of that name can read each other's vendor topics.
+
+mod aliyun;
+mod azure;
+mod gizwits;
+mod huawei;
+mod native;
+mod set;
+mod tencent;
+mod tuya;
 
 use std::fmt;
 
+use turnpike_core::clock::Now;
+
 use crate::secret::Secret;
-use crate::signed::{aliyun_text, challenge_text, is_signature, is_signature_hex, native_text};
 
-/// A log-in format.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[repr(u8)]
-pub enum Profile {
-    /// Ours.
-    Native = 1,
-    /// Alibaba Cloud IoT's one-device-one-secret.
-    Aliyun = 2,
-}
+pub use aliyun::Aliyun;
+pub use azure::Azure;
+pub use gizwits::{Gizwits, GizwitsLegacy};
+pub use huawei::Huawei;
+pub use native::{Native, answers};
+pub use set::{Profile, ProfileSet};
+pub use tencent::Tencent;
+pub use tuya::Tuya;
 
-impl Profile {
-    /// All of them.
-    pub const ALL: [Self; 2] = [Self::Native, Self::Aliyun];
-
-    /// As it is called in configuration and in the API.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Native => "native",
-            Self::Aliyun => "aliyun",
-        }
-    }
-}
-
-impl fmt::Display for Profile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl std::str::FromStr for Profile {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let known = || Self::ALL.map(Self::as_str).join(" and ");
-        let found = Self::ALL.into_iter().find(|profile| profile.as_str() == text);
-        found.ok_or_else(|| format!("there is no profile {text:?}; there are {}", known()))
-    }
-}
-
-/// Which profiles a product takes.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ProfileSet(u8);
-
-impl ProfileSet {
-    /// Every profile that this version knows.
-    pub const ALL: Self = Self(Profile::Native as u8 | Profile::Aliyun as u8);
-
-    /// From the bits of a record; none if there is one that this version doesn't know.
-    #[must_use]
-    pub fn from_bits(bits: u8) -> Option<Self> {
-        (bits & !Self::ALL.0 == 0).then_some(Self(bits))
-    }
-
-    /// For a record. A profile's bit never changes.
-    #[must_use]
-    pub fn bits(self) -> u8 {
-        self.0
-    }
-
-    /// Whether it is in the set.
-    #[must_use]
-    pub fn contains(self, profile: Profile) -> bool {
-        self.0 & profile as u8 != 0
-    }
-
-    /// What is in the set.
-    pub fn iter(self) -> impl Iterator<Item = Profile> {
-        Profile::ALL.into_iter().filter(move |profile| self.contains(*profile))
-    }
-}
-
-impl FromIterator<Profile> for ProfileSet {
-    fn from_iter<I: IntoIterator<Item = Profile>>(profiles: I) -> Self {
-        Self(profiles.into_iter().fold(0, |bits, profile| bits | profile as u8))
-    }
-}
-
-impl fmt::Debug for ProfileSet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.iter()).finish()
-    }
-}
+pub(crate) use azure::escaped;
+pub(crate) use huawei::hour_of;
+pub(crate) use tencent::PRODUCT_CHARS;
 
 /// The hash of a signature.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -115,7 +61,7 @@ pub enum SignMethod {
 }
 
 impl SignMethod {
-    /// As it stands in an aliyun client id.
+    /// As it stands in an aliyun client id and in a tencent password.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -130,123 +76,181 @@ impl SignMethod {
     }
 }
 
-/// What a CONNECT says of itself, taken apart and not yet believed.
+/// Whom a claim names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Identity<'a> {
+    /// Product and device.
+    pub named: Option<(&'a str, &'a str)>,
+    /// A device's name, of whichever product takes the profile. Where both are there, either may be meant.
+    pub searched: Option<&'a str>,
+}
+
+/// Whose secret a claim is held against.
+#[derive(Clone, Copy, Debug)]
+pub struct Holder<'a> {
+    /// The product key.
+    pub product: &'a str,
+    /// The device's secret.
+    pub secret: &'a Secret,
+}
+
+/// What a claim says of its time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Freshness<'a> {
+    /// Its time is over, or hasn't come.
+    Stale,
+    /// Right, or the profile knows no time.
+    Enough,
+    /// Right, and good once.
+    Once {
+        /// Visible ASCII characters.
+        nonce: &'a str,
+        /// Until when it has to be remembered, milliseconds since 1970 UTC.
+        until_ms: u64,
+    },
+}
+
+/// What every format knows of its claims.
+trait Login<'a> {
+    fn profile(&self) -> Profile;
+
+    fn identity(&self) -> Identity<'a>;
+
+    fn freshness(&self, _now: Now) -> Freshness<'a> {
+        Freshness::Enough
+    }
+
+    /// Takes the same time wherever the difference is.
+    fn is_signed_by(&self, holder: &Holder<'_>) -> bool;
+
+    /// The client id without what changes from one log-in to the next.
+    fn lasting_client_id(&self) -> Option<&'a str> {
+        None
+    }
+}
+
+/// What a CONNECT says of itself, taken apart and not yet believed. `Debug` shows its format alone.
+#[derive(Clone, PartialEq, Eq)]
 pub enum Claim<'a> {
     /// `native`.
-    Native {
-        /// Product key.
-        product: &'a str,
-        /// Device name.
-        device: &'a str,
-        /// The client id, which is signed.
-        client_id: &'a str,
-        /// Milliseconds since 1970 UTC.
-        timestamp_ms: u64,
-        /// 1 to 64 visible ASCII characters.
-        nonce: &'a str,
-        /// Hexadecimal.
-        signature: &'a str,
-    },
+    Native(Native<'a>),
     /// `aliyun`.
-    Aliyun {
-        /// Product key.
-        product: &'a str,
-        /// Device name.
-        device: &'a str,
-        /// What stands before the first `|`.
-        id: &'a str,
-        /// Which hash.
-        method: SignMethod,
-        /// As sent, if it was.
-        timestamp: Option<&'a str>,
-        /// Hexadecimal.
-        signature: &'a str,
-    },
+    Aliyun(Aliyun<'a>),
+    /// `tencent`.
+    Tencent(Tencent<'a>),
+    /// `huawei`.
+    Huawei(Huawei<'a>),
+    /// `tuya`.
+    Tuya(Tuya<'a>),
+    /// `azure`.
+    Azure(Azure<'a>),
+    /// `gizwits-legacy`.
+    GizwitsLegacy(GizwitsLegacy<'a>),
+    /// `gizwits`.
+    Gizwits(Gizwits<'a>),
+}
+
+impl fmt::Debug for Claim<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Claim({}, …)", self.profile())
+    }
 }
 
 impl<'a> Claim<'a> {
     /// Takes credentials apart; `None` if they are of no known format.
+    ///
+    /// Each question below is asked of those alone to whom the ones above don't apply. A yes decides: what is then no such credential
+    /// is nothing else either.
+    ///
+    /// | the profile is | if |
+    /// |---|---|
+    /// | `native` | the password begins with `v1;` |
+    /// | `azure` | it begins with `SharedAccessSignature ` |
+    /// | `tencent` | it ends with `;hmacsha1` or `;hmacsha256` |
+    /// | `tuya` | the client id is `tuyalink_` and what the user name has before its first bar |
+    /// | `aliyun` | the client id has a bar, and the user name an ampersand |
+    /// | `gizwits` | one of client id and user name has a bar |
+    /// | `gizwits-legacy` | client id and user name are the same |
+    /// | `huawei` | the client id is the user name and `_0_…` |
     #[must_use]
     pub fn parse(client_id: &'a str, user_name: &'a str, password: &'a [u8]) -> Option<Self> {
         let password = std::str::from_utf8(password).ok()?;
-        match password.strip_prefix("v1;") {
-            Some(rest) => Self::parse_native(client_id, user_name, rest),
-            None => Self::parse_aliyun(client_id, user_name, password),
+        if let Some(rest) = password.strip_prefix(native::PREFIX) {
+            return Native::parse(client_id, user_name, rest).map(Self::Native);
         }
-    }
-
-    fn parse_native(client_id: &'a str, user_name: &'a str, rest: &'a str) -> Option<Self> {
-        let (product, device) = user_name.split_once('/')?;
-        let mut fields = rest.split(';');
-        let (timestamp, nonce, signature) = (fields.next()?, fields.next()?, fields.next()?);
-        let nonce_fits = (1..=64).contains(&nonce.len()) && nonce.bytes().all(|byte| byte.is_ascii_graphic());
-        if fields.next().is_some() || !nonce_fits {
-            return None;
+        if let Some(rest) = password.strip_prefix(azure::PREFIX) {
+            return Azure::parse(client_id, user_name, rest).map(Self::Azure);
         }
-        // `parse` would take a sign; the signed text has none.
-        let digits = timestamp.bytes().all(|byte| byte.is_ascii_digit());
-        let timestamp_ms = timestamp.parse().ok().filter(|_| digits)?;
-        Some(Self::Native { product, device, client_id, timestamp_ms, nonce, signature })
-    }
-
-    fn parse_aliyun(client_id: &'a str, user_name: &'a str, signature: &'a str) -> Option<Self> {
-        let (device, product) = user_name.split_once('&')?;
-        let (id, rest) = client_id.split_once('|')?;
-        let (mut method, mut timestamp) = (None, None);
-        for pair in rest.trim_end_matches('|').split(',') {
-            match pair.split_once('=') {
-                Some(("signmethod", value)) => method = Some(SignMethod::parse(value)?),
-                Some(("timestamp", value)) => timestamp = Some(value),
-                _ => {}
+        if let Some(signature) = tencent::signature(password) {
+            return Tencent::parse(user_name, signature).map(Self::Tencent);
+        }
+        let user = user_name.split_once('|').map(|(user, _)| user);
+        if let Some(device) = client_id.strip_prefix(tuya::PREFIX)
+            && user == Some(device)
+        {
+            return Tuya::parse(device, user_name, password).map(Self::Tuya);
+        }
+        match (client_id.contains('|'), user) {
+            (true, _) if user_name.contains('&') => Aliyun::parse(client_id, user_name, password).map(Self::Aliyun),
+            (true, _) => Gizwits::parse(user_name, client_id, password).map(Self::Gizwits),
+            (false, Some(_)) => Gizwits::parse(client_id, user_name, password).map(Self::Gizwits),
+            (false, None) if client_id == user_name => {
+                GizwitsLegacy::parse(client_id, password).map(Self::GizwitsLegacy)
+            }
+            (false, None) => {
+                let rest = client_id.strip_prefix(user_name)?.strip_prefix("_0_")?;
+                Huawei::parse(user_name, rest, password).map(Self::Huawei)
             }
         }
-        // The vendor's documents make hmacmd5 the default.
-        let method = method.unwrap_or(SignMethod::Md5);
-        Some(Self::Aliyun { product, device, id, method, timestamp, signature })
+    }
+
+    fn login(&self) -> &dyn Login<'a> {
+        match self {
+            Self::Native(login) => login,
+            Self::Aliyun(login) => login,
+            Self::Tencent(login) => login,
+            Self::Huawei(login) => login,
+            Self::Tuya(login) => login,
+            Self::Azure(login) => login,
+            Self::GizwitsLegacy(login) => login,
+            Self::Gizwits(login) => login,
+        }
     }
 
     /// The format.
     #[must_use]
     pub fn profile(&self) -> Profile {
-        match self {
-            Self::Native { .. } => Profile::Native,
-            Self::Aliyun { .. } => Profile::Aliyun,
-        }
+        self.login().profile()
     }
 
-    /// The identity claimed: product and device.
+    /// The identity claimed.
     #[must_use]
-    pub fn identity(&self) -> (&'a str, &'a str) {
-        match *self {
-            Self::Native { product, device, .. } | Self::Aliyun { product, device, .. } => (product, device),
-        }
+    pub fn identity(&self) -> Identity<'a> {
+        self.login().identity()
     }
 
-    /// Whether the signature was made with this secret. Takes the same time wherever the difference is.
+    /// Whether it is of now, and whether it is good once.
     #[must_use]
-    pub fn is_signed_by(&self, secret: &Secret) -> bool {
-        match *self {
-            Self::Native { product, device, client_id, timestamp_ms, nonce, signature } => {
-                let text = native_text(client_id, product, device, timestamp_ms, nonce);
-                is_signature_hex(SignMethod::Sha256, secret, &text, signature.as_bytes())
-            }
-            Self::Aliyun { product, device, id, method, timestamp, signature } => {
-                let text = aliyun_text(id, product, device, timestamp);
-                is_signature_hex(method, secret, &text, signature.as_bytes())
-            }
-        }
+    pub fn freshness(&self, now: Now) -> Freshness<'a> {
+        self.login().freshness(now)
+    }
+
+    /// Whether the signature was made by this holder. Takes the same time wherever the difference is.
+    #[must_use]
+    pub fn is_signed_by(&self, holder: &Holder<'_>) -> bool {
+        self.login().is_signed_by(holder)
+    }
+
+    /// The client id without what changes from one log-in to the next, where the format has such parts: whose session it is.
+    #[must_use]
+    pub fn lasting_client_id(&self) -> Option<&'a str> {
+        self.login().lasting_client_id().filter(|id| !id.is_empty())
     }
 }
 
-/// Whether `answer` answers a challenge.
-#[must_use]
-pub fn answers(secret: &Secret, client_id: &str, product: &str, device: &str, challenge: &[u8], answer: &[u8]) -> bool {
-    let text = challenge_text(client_id, product, device, challenge);
-    match answer.len() {
-        64 => is_signature_hex(SignMethod::Sha256, secret, &text, answer),
-        _ => is_signature(SignMethod::Sha256, secret, &text, answer),
-    }
+/// A number in decimal digits. `parse` would take a sign, which what is signed doesn't have.
+fn digits(text: &str) -> Option<u64> {
+    text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 #[cfg(test)]

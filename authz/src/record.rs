@@ -3,19 +3,27 @@
 //! | key | value |
 //! |---|---|
 //! | `p\0{product}` | layout, flags, created (seconds, 8 bytes) |
-//! | `a\0{product}` | layout, allowed profiles (bits); absent where all are |
-//! | `d\0{product}\0{device}` | layout, flags, created (seconds, 8 bytes), sealed secret |
+//! | `a\0{product}` | layout, allowed profiles (bits, one byte, or two if it takes two); absent where they are `native` and `aliyun` |
+//! | `d\0{product}\0{device}` | layout, flags, created (seconds, 8 bytes), sealed secret, if there is one |
+//! | `k\0{product}\0{device}` | layout, then for each public key and certificate: kind, length (2 bytes), the `SubjectPublicKeyInfo` or the SHA-256 |
+//! | `y\0{product}` | layout, flags (2 bytes) of what it demands of log-ins; absent where that is nothing |
+//! | `c\0{product}` | layout, then for each CA certificate: length (2 bytes), the certificate |
 //! | `m\0{mark}` | layout |
 //!
 //! Numbers are big-endian. A secret is sealed for the key of its record, so it opens in no other.
 
+use std::sync::Arc;
+
 use turnpike_core::durable::Op;
 
+use crate::keys::Proofs;
 use crate::names::{DeviceName, ProductKey};
 use crate::plan::Change;
+use crate::product::ProductPolicy;
 use crate::profile::ProfileSet;
 use crate::registry::{Device, Product};
 use crate::secret::Sealed;
+use crate::x509::Authorities;
 
 /// First byte of each value.
 const LAYOUT: u8 = 1;
@@ -44,16 +52,38 @@ pub(crate) fn encode(change: &Change) -> Op {
             Op::RegistryPut(product_key('p', key), value(product.enabled, product.created_at_s, &[]))
         }
         Change::DeleteProduct(key) => Op::RegistryDelete(product_key('p', key)),
-        Change::AllowProfiles(key, ProfileSet::ALL) => Op::RegistryDelete(product_key('a', key)),
+        Change::AllowProfiles(key, ProfileSet::DEFAULT) => Op::RegistryDelete(product_key('a', key)),
         Change::AllowProfiles(key, profiles) => {
-            Op::RegistryPut(product_key('a', key), Box::from([LAYOUT, profiles.bits()]))
+            let value = match profiles.bits().to_be_bytes() {
+                [0, low] => Box::from([LAYOUT, low]),
+                [high, low] => Box::from([LAYOUT, high, low]) as Box<[u8]>,
+            };
+            Op::RegistryPut(product_key('a', key), value)
         }
         Change::PutDevice(product, name, device) => {
             let value = value(device.enabled, device.created_at_s, device.secret.as_bytes());
             Op::RegistryPut(device_key(product, name), value)
         }
         Change::DeleteDevice(product, name) => Op::RegistryDelete(device_key(product, name)),
+        Change::SetProofs(product, name, proofs) => {
+            let key = format!("k\0{product}\0{name}").into_bytes().into();
+            put_or_delete(key, proofs.as_ref().map(|proofs| proofs.to_record()))
+        }
+        Change::SetPolicy(key, policy) => {
+            let record = (*policy != ProductPolicy::default()).then(|| policy.to_record().to_vec());
+            put_or_delete(product_key('y', key), record)
+        }
+        Change::SetAuthorities(key, authorities) => {
+            put_or_delete(product_key('c', key), authorities.as_ref().map(|authorities| authorities.to_record()))
+        }
         Change::Mark(mark) => Op::RegistryPut(format!("m\0{mark}").into_bytes().into(), Box::from([LAYOUT])),
+    }
+}
+
+fn put_or_delete(key: Box<[u8]>, rest: Option<Vec<u8>>) -> Op {
+    match rest {
+        Some(rest) => Op::RegistryPut(key, [&[LAYOUT][..], &rest].concat().into()),
+        None => Op::RegistryDelete(key),
     }
 }
 
@@ -94,8 +124,12 @@ pub(crate) fn decode(key: &[u8], value: &[u8]) -> Result<Change, RecordError> {
             Ok(Change::PutProduct(product()?, whole.ok_or_else(damaged)?))
         }
         (Some("a"), None) => {
-            let &[bits] = rest else { return Err(damaged()) };
-            let profiles = ProfileSet::from_bits(bits).filter(|profiles| *profiles != ProfileSet::ALL);
+            let bits = match *rest {
+                [low] => u16::from(low),
+                [high, low] if high > 0 => u16::from_be_bytes([high, low]),
+                _ => return Err(damaged()),
+            };
+            let profiles = ProfileSet::from_bits(bits).filter(|profiles| *profiles != ProfileSet::DEFAULT);
             Ok(Change::AllowProfiles(product()?, profiles.ok_or_else(damaged)?))
         }
         (Some("d"), Some(device)) => {
@@ -103,6 +137,19 @@ pub(crate) fn decode(key: &[u8], value: &[u8]) -> Result<Change, RecordError> {
             let name = DeviceName::parse(device).map_err(|_| damaged())?;
             let device = Device { enabled, created_at_s, secret: Sealed::from_bytes(rest) };
             Ok(Change::PutDevice(product()?, name, device))
+        }
+        (Some("k"), Some(device)) => {
+            let name = DeviceName::parse(device).map_err(|_| damaged())?;
+            let proofs = Proofs::from_record(rest).ok_or_else(damaged)?;
+            Ok(Change::SetProofs(product()?, name, Some(Arc::new(proofs))))
+        }
+        (Some("y"), None) => {
+            let policy = ProductPolicy::from_record(rest).filter(|policy| *policy != ProductPolicy::default());
+            Ok(Change::SetPolicy(product()?, policy.ok_or_else(damaged)?))
+        }
+        (Some("c"), None) => {
+            let authorities = Authorities::from_record(rest).ok_or_else(damaged)?;
+            Ok(Change::SetAuthorities(product()?, Some(Arc::new(authorities))))
         }
         _ => Err(damaged()),
     }
@@ -119,7 +166,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::keys::{Proof, testing};
     use crate::profile::Profile;
+    use crate::x509::Fingerprint;
+    use crate::x509::testing::Authority;
 
     fn put(change: &Change) -> (Box<[u8]>, Box<[u8]>) {
         match encode(change) {
@@ -128,11 +178,22 @@ mod tests {
         }
     }
 
-    fn changes() -> [Change; 4] {
-        let (product, name) = (ProductKey::parse("p").expect("a name"), DeviceName::parse("d").expect("a name"));
+    fn product() -> ProductKey {
+        ProductKey::parse("p").expect("a name")
+    }
+
+    fn changes() -> [Change; 8] {
+        let (product, name) = (product(), DeviceName::parse("d").expect("a name"));
         let secret = Sealed::from_bytes(&[9; 61]);
+        let key = Proof::Key(testing::private(&testing::ed25519_pem()).public().clone());
+        let proofs = Proofs::new(vec![key, Proof::Certificate(Fingerprint::of(b"x"))]).expect("a list");
+        let policy = ProductPolicy { allow_rsa_1024: true, require_tls: false, require_certificate: true };
         [
             Change::AllowProfiles(product.clone(), ProfileSet::from_iter([Profile::Aliyun])),
+            Change::AllowProfiles(product.clone(), ProfileSet::ALL),
+            Change::SetProofs(product.clone(), name.clone(), Some(Arc::new(proofs))),
+            Change::SetPolicy(product.clone(), policy),
+            Change::SetAuthorities(product.clone(), Some(Arc::new(Authority::new("ca").authorities()))),
             Change::PutProduct(product.clone(), Product { enabled: true, created_at_s: 7 }),
             Change::PutDevice(product, name, Device { enabled: false, created_at_s: u64::MAX, secret }),
             Change::Mark("demo".into()),
@@ -157,19 +218,32 @@ mod tests {
             assert!(matches!(decode(&key, &[]), Err(RecordError::Damaged(_))));
             assert!(matches!(decode(&[&key[..], b"\0x"].concat(), &value), Err(RecordError::Damaged(_))));
             assert!(matches!(decode(&[0xFF], &value), Err(RecordError::Damaged(_))));
+            if !matches!(change, Change::PutDevice(..)) {
+                assert!(matches!(decode(&key, &[&value[..], &[0]].concat()), Err(RecordError::Damaged(_))));
+            }
+        }
+        let policy = Change::SetPolicy(ProductKey::parse("p").expect("a name"), ProductPolicy::default());
+        assert!(matches!(encode(&policy), Op::RegistryDelete(_)), "no demands, no record");
+        for flags in [[0x80, 0], [0, 8], [0, 0]] {
+            assert!(matches!(decode(b"y\0p", &[LAYOUT, flags[0], flags[1]]), Err(RecordError::Damaged(_))));
         }
         let (key, value) = put(&changes()[0]);
         assert!(matches!(decode(&key, &[&value[..], &[0]].concat()), Err(RecordError::Damaged(_))));
-        let mut unknown_profile = value.to_vec();
-        unknown_profile[1] = 0x80;
-        assert!(matches!(decode(&key, &unknown_profile), Err(RecordError::Damaged(_))));
+        // Of a later version; not as it is written; absent instead.
+        for bad in [&[LAYOUT, 1, 0][..], &[LAYOUT, 0, 4], &[LAYOUT, 3]] {
+            assert!(matches!(decode(&key, bad), Err(RecordError::Damaged(_))), "{bad:?}");
+        }
+        for old in 0..3 {
+            let expected = Change::AllowProfiles(product(), ProfileSet::from_bits(old.into()).expect("known"));
+            assert_eq!(decode(&key, &[LAYOUT, old]), Ok(expected), "what earlier versions wrote");
+        }
     }
 
     proptest! {
         #[test]
         fn no_bytes_panic(
             key in proptest::collection::vec(any::<u8>(), 0..20),
-            text in "[padm]\0[a-z/\0]{0,10}",
+            text in "[padmkyc]\0[a-z/\0]{0,10}",
             value in proptest::collection::vec(0_u8..4, 0..20),
         ) {
             let _ = decode(&key, &value);

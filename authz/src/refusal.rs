@@ -66,6 +66,16 @@ refusals! {
     PlainSecret = "plain_secret" => BadUserNameOrPassword,
     /// The right secret, from outside the service's networks.
     WrongNetwork = "wrong_network" => NotAuthorized,
+    /// Right credentials, by an RSA key of 1024 bits that the product doesn't take.
+    WeakKey = "weak_key" => NotAuthorized,
+    /// Right credentials, without TLS, of a product that demands it.
+    TlsRequired = "tls_required" => NotAuthorized,
+    /// Right credentials, without a certificate, of a product that demands one.
+    CertificateRequired = "certificate_required" => NotAuthorized,
+    /// The certificate is another's, or of no known device.
+    WrongCertificate = "wrong_certificate" => BadUserNameOrPassword,
+    /// The device's certificate, before or after its time.
+    CertificateExpired = "certificate_expired" => NotAuthorized,
     /// An authentication method that isn't offered.
     BadMethod = "bad_method" => BadAuthenticationMethod,
     /// The sealed secret doesn't open: the master key is another, or the record is damaged.

@@ -17,19 +17,28 @@
 //! Devices of a product are in a B-tree: a page of the list is a range, and a log-in is a look-up under two read locks, which no
 //! writer holds for longer than one insertion. A hash map would need a million names sorted for each page.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 
+use crate::allowed::Allowed;
+use crate::keys::Proofs;
 use crate::names::{DeviceName, ProductKey};
 use crate::plan::Change;
-use crate::profile::ProfileSet;
+use crate::product::ProductPolicy;
+use crate::profile::{Profile, ProfileSet};
 use crate::record;
 use crate::secret::Sealed;
+use crate::x509::{Authorities, Fingerprint};
+
+mod proofs;
 
 pub use crate::record::{RecordError, owner};
+
+/// Devices of one name that are tried where a log-in names no product. Of any more, some don't get in that way.
+pub const NAMESAKES_MAX: usize = 4;
 
 /// A product.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,7 +56,7 @@ pub struct Device {
     pub enabled: bool,
     /// Seconds since 1970 UTC.
     pub created_at_s: u64,
-    /// Its secret, sealed for [`owner`].
+    /// Its secret, sealed for [`owner`]; [`Sealed::none`] if it has none.
     pub secret: Sealed,
 }
 
@@ -60,12 +69,21 @@ pub struct Found {
     pub profiles: ProfileSet,
     /// The device.
     pub device: Device,
+    /// Its public keys and certificates, if it has any.
+    pub proofs: Option<Arc<Proofs>>,
+    /// What the product demands of log-ins.
+    pub policy: ProductPolicy,
+    /// Who issues the certificates of the product's devices, if anybody.
+    pub authorities: Option<Arc<Authorities>>,
 }
 
 #[derive(Debug, Default)]
 struct Entry {
     head: RwLock<Head>,
     devices: RwLock<BTreeMap<DeviceName, Device>>,
+    /// Of the devices that have some: one that has a secret alone, as most do, costs nothing here.
+    proofs: RwLock<BTreeMap<DeviceName, Arc<Proofs>>>,
+    authorities: RwLock<Option<Arc<Authorities>>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -74,11 +92,13 @@ struct Head {
     product: Option<Product>,
     /// A record of its own: whoever replaces the product and knows nothing of profiles doesn't widen them.
     profiles: ProfileSet,
+    /// The same.
+    policy: ProductPolicy,
 }
 
 impl Default for Head {
     fn default() -> Self {
-        Self { product: None, profiles: ProfileSet::ALL }
+        Self { product: None, profiles: ProfileSet::DEFAULT, policy: ProductPolicy::default() }
     }
 }
 
@@ -87,6 +107,10 @@ impl Default for Head {
 pub struct Registry {
     products: RwLock<BTreeMap<ProductKey, Arc<Entry>>>,
     marks: RwLock<BTreeSet<Box<str>>>,
+    /// Whose a certificate is. A hint: the device's own proofs decide.
+    certificates: RwLock<HashMap<Fingerprint, (ProductKey, DeviceName), foldhash::fast::RandomState>>,
+    /// What the heads say of profiles, for those who must not wait.
+    allowed: Allowed,
 }
 
 impl Registry {
@@ -117,16 +141,30 @@ impl Registry {
             Change::AllowProfiles(key, profiles) => {
                 let entry = self.entry_or_new(key.clone());
                 entry.head.write().profiles = profiles;
+                self.allowed.set(&key, profiles, entry.devices.read().keys());
                 self.forget_if_empty(&key, &entry);
             }
             Change::PutDevice(product, name, device) => {
+                self.allowed.add(&product, &name);
                 self.entry_or_new(product).devices.write().insert(name, device);
             }
             Change::DeleteDevice(product, name) => {
+                self.allowed.remove(&product, &name);
                 if let Some(entry) = self.entry(product.as_str()) {
                     entry.devices.write().remove(&name);
                     self.forget_if_empty(&product, &entry);
                 }
+            }
+            Change::SetProofs(product, name, proofs) => self.set_proofs(product, name, proofs),
+            Change::SetPolicy(key, policy) => {
+                let entry = self.entry_or_new(key.clone());
+                entry.head.write().policy = policy;
+                self.forget_if_empty(&key, &entry);
+            }
+            Change::SetAuthorities(key, authorities) => {
+                let entry = self.entry_or_new(key.clone());
+                *entry.authorities.write() = authorities;
+                self.forget_if_empty(&key, &entry);
             }
             Change::Mark(mark) => {
                 self.marks.write().insert(mark);
@@ -136,7 +174,10 @@ impl Registry {
 
     fn forget_if_empty(&self, key: &ProductKey, entry: &Entry) {
         let head = *entry.head.read();
-        if head.product.is_none() && head.profiles == ProfileSet::ALL && entry.devices.read().is_empty() {
+        let is_bare =
+            head.product.is_none() && head.profiles == ProfileSet::DEFAULT && head.policy == ProductPolicy::default();
+        let is_empty = || entry.devices.read().is_empty() && entry.proofs.read().is_empty();
+        if is_bare && is_empty() && entry.authorities.read().is_none() {
             self.products.write().remove(key);
         }
     }
@@ -183,7 +224,30 @@ impl Registry {
         let entry = self.entry(product)?;
         let head = *entry.head.read();
         let device = entry.devices.read().get(name)?.clone();
-        Some(Found { product: head.product?, profiles: head.profiles, device })
+        let proofs = entry.proofs.read().get(name).cloned();
+        let authorities = entry.authorities.read().clone();
+        Some(Found {
+            product: head.product?,
+            profiles: head.profiles,
+            device,
+            proofs,
+            policy: head.policy,
+            authorities,
+        })
+    }
+
+    /// The devices of a name in the products that take a profile whose credentials may name none ([`Profile::is_searched`]): up to
+    /// [`NAMESAKES_MAX`], enabled or not.
+    #[must_use]
+    pub fn find_by_device_name(&self, profile: Profile, name: &str) -> Vec<(ProductKey, Found)> {
+        let find = |key: ProductKey| self.find(key.as_str(), name).map(|found| (key, found));
+        self.allowed.owners(profile, name).into_iter().filter_map(find).take(NAMESAKES_MAX).collect()
+    }
+
+    /// The log-in formats of a product that exists, without waiting for anybody.
+    #[must_use]
+    pub fn allowed(&self, product: &str) -> ProfileSet {
+        self.allowed.of(product)
     }
 
     /// The log-in formats that a product's devices may use.
@@ -229,13 +293,14 @@ impl Registry {
             .collect()
     }
 
-    /// Any device: what is tried with the master key at start.
+    /// Any device that has a secret: what is tried with the master key at start.
     #[must_use]
     pub fn any_device(&self) -> Option<(ProductKey, DeviceName, Device)> {
         let products = self.products.read();
         products.iter().find_map(|(key, entry)| {
             let devices = entry.devices.read();
-            devices.first_key_value().map(|(name, device)| (key.clone(), name.clone(), device.clone()))
+            let found = devices.iter().find(|(_, device)| !device.secret.is_none());
+            found.map(|(name, device)| (key.clone(), name.clone(), device.clone()))
         })
     }
 
@@ -254,7 +319,7 @@ impl Registry {
     /// Whether a deleted product has left behind which profiles it took.
     pub(crate) fn has_left_profiles(&self, product: &str) -> bool {
         let head = self.entry(product).map(|entry| *entry.head.read());
-        head.is_some_and(|head| head.product.is_none() && head.profiles != ProfileSet::ALL)
+        head.is_some_and(|head| head.product.is_none() && head.profiles != ProfileSet::DEFAULT)
     }
 
     /// Names of a deleted product's devices.

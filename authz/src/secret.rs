@@ -80,6 +80,8 @@ pub enum SealError {
 #[derive(Clone)]
 pub struct MasterKey {
     cipher: Aes256Gcm,
+    /// HMAC-SHA256 under it: what other keys are derived by.
+    root: Hmac<Sha256>,
     id: u8,
 }
 
@@ -88,10 +90,19 @@ impl MasterKey {
     #[must_use]
     pub fn new(bytes: [u8; 32]) -> Self {
         let bytes = Zeroizing::new(bytes);
-        let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(&*bytes).expect("HMAC takes a key of any length");
-        mac.update(b"turnpike master key id");
-        let id = mac.finalize().into_bytes().first().copied().expect("SHA-256 has 32 bytes");
-        Self { cipher: Aes256Gcm::new((&*bytes).into()), id }
+        let root = <Hmac<Sha256> as KeyInit>::new_from_slice(&*bytes).expect("HMAC takes a key of any length");
+        let mut key = Self { cipher: Aes256Gcm::new((&*bytes).into()), root, id: 0 };
+        key.id = key.derive("turnpike master key id").first().copied().expect("SHA-256 has 32 bytes");
+        key
+    }
+
+    /// A key for one purpose, named by `label`: HMAC-SHA256 of the label under this key, which is uniformly random. From it neither this
+    /// key nor that of another label can be told.
+    #[must_use]
+    pub fn derive(&self, label: &str) -> Zeroizing<[u8; 32]> {
+        let mut mac = self.root.clone();
+        mac.update(label.as_bytes());
+        Zeroizing::new(mac.finalize().into_bytes().into())
     }
 
     /// From 64 hexadecimal digits, white space around them allowed.
@@ -170,6 +181,18 @@ impl fmt::Debug for MasterKey {
 pub struct Sealed(Box<[u8]>);
 
 impl Sealed {
+    /// In the place of a secret that there is none of: nothing opens it. See [`Self::is_none`].
+    #[must_use]
+    pub fn none() -> Self {
+        Self(Box::default())
+    }
+
+    /// Whether there is no secret.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// From the bytes of a record; they are checked when they are opened.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Self {

@@ -1,202 +1,194 @@
-//! The same work side by side: this broker, the floor, and mosquitto where it is installed, taking turns.
+//! The same work side by side: this broker, the floor, and others where they are there, taking turns.
 //!
 //! A figure is the median of the rounds, and what counts is its ratio to the floor's in the same run: absolute times move with the
-//! machine.
+//! machine. In each round the brokers take turns, each started anew, and each round begins with another one.
 
 mod brokers;
-mod idle_tls;
+mod table;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
-use turnpike_mqtt::{QoS, Version};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use turnpike_mqtt::QoS;
 
-use crate::load::Load;
-use crate::spec::{Scenario, Spec};
-use brokers::{Broker, Kind};
+use crate::cli::conduct;
+use crate::identity::Identity;
+use crate::report::text;
+use crate::spec::{Pace, Scenario, Spec, Tls};
+use brokers::{Broker, Kind, Programs};
+use table::{Goal, Row, Table};
+
+/// Connections of the rows about idle ones: within the usual limit of 20,000 descriptors for both ends.
+const IDLE_CONNECTIONS: usize = 10_000;
 
 /// What to compare, and how long.
-#[derive(Clone, Debug)]
-pub struct Comparison {
-    /// The broker's program.
-    pub turnpike: PathBuf,
-    /// mosquitto's, if it is to take part.
+#[derive(Args, Clone, Debug)]
+pub struct Compare {
+    /// This broker's program [default: `turnpike` beside this program].
+    #[arg(long, value_name = "PATH")]
+    pub turnpike: Option<PathBuf>,
+    /// mosquitto's [default: where it is installed].
+    #[arg(long, value_name = "PATH")]
     pub mosquitto: Option<PathBuf>,
-    /// How often each row runs on each broker.
-    pub rounds: usize,
-    /// Time of each measurement.
-    pub duration: Duration,
-    /// Rows whose name contains this; all if it is empty.
+    /// `compare-rumqttd`, built from benches/compare.
+    #[arg(long, value_name = "PATH")]
+    pub rumqttd: Option<PathBuf>,
+    /// Who takes part, of floor, turnpike, mosquitto, rumqttd [default: all whose program is there].
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    pub brokers: Vec<Kind>,
+    /// How often each row runs on each broker; the median counts.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub rounds: u32,
+    /// Seconds of each measurement.
+    #[arg(long, default_value_t = 3.0)]
+    pub seconds: f64,
+    /// Write all figures as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Print the table in Markdown.
+    #[arg(long)]
+    pub markdown: bool,
+    /// Rows whose name contains this.
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "SUBSTRING")]
     pub only: String,
     /// Run turnpike without authentication.
+    #[arg(long)]
     pub anonymous: bool,
 }
 
-/// How a row is measured.
+/// Which of a run's results is the figure.
 #[derive(Clone, Copy, Debug)]
-enum Measure {
-    /// Broker's CPU of a delivery, microseconds.
-    Delivery { scenario: Scenario, publishers: usize, subscribers: usize, qos: QoS, window: u32 },
-    /// Private memory of an idle connection, bytes; and CPU of accepting it, microseconds.
-    Idle { connections: usize, figure: IdleFigure },
-    /// The same over TLS: memory.
-    IdleTls { connections: usize },
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum IdleFigure {
+enum Figure {
+    /// The broker's CPU of a delivery, microseconds.
+    DeliveryCpu,
+    /// The broker's private memory of a connection, bytes.
     Bytes,
+    /// The broker's CPU of accepting a connection, microseconds.
     AcceptCpu,
 }
 
-/// What is to be reached.
-#[derive(Clone, Copy, Debug)]
-enum Goal {
-    /// So many times the floor.
-    Floor(f64),
-    /// An absolute figure.
-    Most(f64),
+/// A run, and what is taken from it.
+struct Work {
+    spec: Spec,
+    tls: bool,
+    rows: Vec<(Row, Figure)>,
 }
 
-struct Row {
-    name: &'static str,
-    measure: Measure,
-    goal: Goal,
-}
-
-fn rows() -> Vec<Row> {
-    let delivery = |scenario, publishers, subscribers, qos, window| Measure::Delivery {
-        scenario,
-        publishers,
-        subscribers,
-        qos,
-        window,
-    };
-    let row = |name, measure, goal| Row { name, measure, goal };
-    let idle = |figure| Measure::Idle { connections: 10_000, figure };
-    vec![
-        row("20 pairs, QoS 0 (µs)", delivery(Scenario::Pair, 20, 20, QoS::AtMostOnce, 10), Goal::Floor(1.5)),
-        row("20 pairs, QoS 1 (µs)", delivery(Scenario::Pair, 20, 20, QoS::AtLeastOnce, 10), Goal::Floor(1.7)),
-        row("20 pairs, QoS 2 (µs)", delivery(Scenario::Pair, 20, 20, QoS::ExactlyOnce, 10), Goal::Most(3.0)),
-        row("20 → 1, QoS 1 (µs)", delivery(Scenario::FanIn, 20, 1, QoS::AtLeastOnce, 10), Goal::Floor(1.7)),
-        row("1 → 100, QoS 0 (µs)", delivery(Scenario::FanOut, 1, 100, QoS::AtMostOnce, 30), Goal::Floor(2.0)),
-        row(
-            "1,000 pairs, QoS 1, window 4 (µs)",
-            delivery(Scenario::Pair, 1000, 1000, QoS::AtLeastOnce, 4),
-            Goal::Floor(1.3),
-        ),
-        row("memory, idle connection (bytes)", idle(IdleFigure::Bytes), Goal::Most(1024.0)),
-        row("the same over TLS (bytes)", Measure::IdleTls { connections: 5_000 }, Goal::Most(8192.0)),
-        row("CPU to accept one (µs)", idle(IdleFigure::AcceptCpu), Goal::Most(30.0)),
-    ]
-}
-
-/// Runs everything and gives the table in Markdown. `progress` hears what is being run.
+/// Runs everything and prints the table.
 ///
 /// # Errors
-/// A broker that doesn't start or refuses its clients.
-pub fn run(comparison: &Comparison, mut progress: impl FnMut(&str)) -> anyhow::Result<String> {
-    let mut kinds = vec![Kind::Floor, Kind::Turnpike];
-    if comparison.mosquitto.is_some() {
-        kinds.push(Kind::Mosquitto);
-    }
-    let names: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
-    let mut table = format!("| work | {} | turnpike ÷ floor | to reach | reached |\n", names.join(" | "));
-    table += &format!("|---|{}---|---|---|\n", "---|".repeat(names.len()));
-    for row in rows().iter().filter(|row| row.name.contains(&comparison.only)) {
-        let mut figures: Vec<Vec<f64>> = kinds.iter().map(|_| Vec::new()).collect();
-        for round in 1..=comparison.rounds {
-            for (kind, figures) in kinds.iter().zip(&mut figures) {
-                progress(&format!("{}, round {round}, {}", row.name, kind.name()));
-                let figure = measure(comparison, *kind, row.measure)
-                    .with_context(|| format!("{} on {}", row.name, kind.name()))?;
-                figures.extend(figure);
+/// A broker that doesn't start or refuses its clients, or a file that can't be written.
+pub fn run(compare: &Compare) -> anyhow::Result<()> {
+    let duration = Duration::try_from_secs_f64(compare.seconds).context("--seconds")?;
+    let programs = Programs::find(compare)?;
+    let kinds = programs.kinds(&compare.brokers)?;
+    let works = works(duration, &compare.only);
+    anyhow::ensure!(!works.is_empty(), "no row's name contains {:?}", compare.only);
+    let bar = ProgressBar::new((works.len() * kinds.len()) as u64 * u64::from(compare.rounds));
+    bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed_precise}  {msg}")?);
+    let mut table = Table::new(kinds.clone(), compare.rounds);
+    for work in works {
+        let mut figures = vec![vec![Vec::new(); kinds.len()]; work.rows.len()];
+        for round in 0..compare.rounds as usize {
+            for turn in 0..kinds.len() {
+                let at = (turn + round) % kinds.len();
+                bar.set_message(format!("{}, {}", work.rows[0].0.name, kinds[at]));
+                let measured = work.measure(&programs, kinds[at]);
+                let measured = measured.with_context(|| format!("{} on {}", work.rows[0].0.name, kinds[at]))?;
+                for (row, figure) in measured.into_iter().enumerate() {
+                    figures[row][at].extend(figure);
+                }
+                bar.inc(1);
             }
         }
-        let medians: Vec<Option<f64>> = figures.iter_mut().map(|figures| median(figures)).collect();
-        table += &line(row, &medians);
+        for ((row, _), figures) in work.rows.into_iter().zip(figures) {
+            table.add(row, figures);
+        }
     }
-    Ok(table + &machine())
-}
-
-fn line(row: &Row, medians: &[Option<f64>]) -> String {
-    let say = |figure: &Option<f64>| figure.map_or("–".to_owned(), number);
-    let (floor, own) = (medians.first().copied().flatten(), medians.get(1).copied().flatten());
-    let ratio = own.zip(floor).map(|(own, floor)| own / floor);
-    let (goal, reached) = match row.goal {
-        Goal::Floor(times) => (format!("≤ {times} × floor"), ratio.map(|ratio| ratio <= times)),
-        Goal::Most(most) => (format!("≤ {}", number(most)), own.map(|own| own <= most)),
-    };
-    let reached = reached.map_or("–", |reached| if reached { "yes" } else { "no" });
-    let cells: Vec<String> = medians.iter().map(say).collect();
-    let ratio = ratio.map_or("–".to_owned(), |ratio| format!("{ratio:.2}"));
-    format!("| {} | {} | {ratio} | {goal} | {reached} |\n", row.name, cells.join(" | "))
-}
-
-fn number(figure: f64) -> String {
-    if figure >= 100.0 { format!("{figure:.0}") } else { format!("{figure:.2}") }
-}
-
-fn median(figures: &mut [f64]) -> Option<f64> {
-    figures.sort_by(f64::total_cmp);
-    figures.get(figures.len() / 2).copied()
-}
-
-/// One figure; `None` where a broker can't do the work (the floor has no TLS and no QoS 2).
-fn measure(comparison: &Comparison, kind: Kind, measure: Measure) -> anyhow::Result<Option<f64>> {
-    let beyond_floor = matches!(measure, Measure::IdleTls { .. } | Measure::Delivery { qos: QoS::ExactlyOnce, .. });
-    if kind == Kind::Floor && beyond_floor {
-        return Ok(None);
+    bar.finish_and_clear();
+    println!("{}", if compare.markdown { table.markdown() } else { table.text() });
+    if let Some(path) = &compare.json {
+        let json = serde_json::to_string_pretty(&table.json())? + "\n";
+        std::fs::write(path, json).with_context(|| format!("{} can't be written", path.display()))?;
     }
-    let broker = Broker::start(comparison, kind, matches!(measure, Measure::IdleTls { .. }))?;
-    if broker.tls.is_none() && matches!(measure, Measure::IdleTls { .. }) {
-        return Ok(None);
-    }
-    let mut spec = Spec {
-        scenario: Scenario::Idle,
-        address: broker.address,
-        publishers: 0,
-        subscribers: 0,
-        qos: QoS::AtMostOnce,
-        version: Version::V311,
-        window: 1,
+    Ok(())
+}
+
+/// The rows of DESIGN's "Numbers to reach", those that are asked for.
+fn works(duration: Duration, only: &str) -> Vec<Work> {
+    use Scenario::{FanIn, FanOut, Idle, Pair};
+    let base = |scenario| Spec {
         payload: 64,
         warmup: Duration::from_millis(700),
-        duration: comparison.duration,
-        keep_alive_s: 300,
-        connecting_max: 64,
-        broker_pid: Some(broker.pid()),
-        device: broker.device.clone(),
+        duration,
+        ..Spec::new(scenario, ([127, 0, 0, 1], 0).into())
     };
-    let figure = match measure {
-        Measure::Delivery { scenario, publishers, subscribers, qos, window } => {
-            spec = Spec { scenario, publishers, subscribers, qos, window, ..spec };
-            let outcome = Load::new(&spec)?.run()?;
-            anyhow::ensure!(outcome.lost == 0 && outcome.repeated == 0, "messages were lost or repeated");
-            outcome.broker_cpu.map(|cpu| cpu.as_secs_f64() * 1e6 / outcome.deliveries.max(1) as f64)
-        }
-        Measure::Idle { connections, figure } => {
-            spec = Spec { publishers: connections, ..spec };
-            let outcome = Load::new(&spec)?.run()?;
-            let count = outcome.connections as f64;
-            match figure {
-                IdleFigure::Bytes => outcome.broker_bytes.map(|(before, after)| (after as f64 - before as f64) / count),
-                IdleFigure::AcceptCpu => outcome.connecting.1.map(|cpu| cpu.as_secs_f64() * 1e6 / count),
-            }
-        }
-        Measure::IdleTls { connections } => Some(idle_tls::bytes(&spec, &broker, connections)?),
+    let deliver = |number, name, (scenario, publishers, subscribers), qos, window, goal| Work {
+        spec: Spec { publishers, subscribers, qos, pace: Pace::Window(window), ..base(scenario) },
+        tls: false,
+        rows: vec![(Row { number, name, unit: "µs", goal }, Figure::DeliveryCpu)],
     };
-    Ok(figure)
+    let idle = || Spec { publishers: IDLE_CONNECTIONS, subscribers: 0, ..base(Idle) };
+    let bytes = |number, name, most| (Row { number, name, unit: "bytes", goal: Goal::Most(most) }, Figure::Bytes);
+    let accept = Row { number: 8, name: "CPU to accept one", unit: "µs", goal: Goal::Most(30.0) };
+    let pairs = (Pair, 20, 20);
+    let mut works = vec![
+        deliver(0, "20 pairs, QoS 0", pairs, QoS::AtMostOnce, 10, Goal::Floor(1.5)),
+        deliver(1, "20 pairs, QoS 1", pairs, QoS::AtLeastOnce, 10, Goal::Floor(1.7)),
+        // The floor has no QoS 2; FlashMQ needed 3.0 µs where the floor needed 0.7 µs for QoS 0.
+        deliver(2, "20 pairs, QoS 2", pairs, QoS::ExactlyOnce, 10, Goal::FloorOfQos0(3.0 / 0.7)),
+        deliver(3, "20 → 1, QoS 1", (FanIn, 20, 1), QoS::AtLeastOnce, 10, Goal::Floor(1.7)),
+        deliver(4, "1 → 100, QoS 0", (FanOut, 1, 100), QoS::AtMostOnce, 30, Goal::Floor(2.0)),
+        deliver(5, "1,000 pairs, QoS 1, window 4", (Pair, 1000, 1000), QoS::AtLeastOnce, 4, Goal::Floor(1.3)),
+        Work {
+            spec: idle(),
+            tls: false,
+            rows: vec![bytes(6, "user memory, idle connection", 1024.0), (accept, Figure::AcceptCpu)],
+        },
+        Work { spec: idle(), tls: true, rows: vec![bytes(7, "user memory, idle connection over TLS", 8192.0)] },
+    ];
+    works.iter_mut().for_each(|work| work.rows.retain(|(row, _)| row.name.contains(only)));
+    works.retain(|work| !work.rows.is_empty());
+    works
 }
 
-/// Where it was measured.
-fn machine() -> String {
-    let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
-    let cpu = read("/proc/cpuinfo");
-    let model =
-        cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim()));
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
-    let kernel = read("/proc/sys/kernel/osrelease");
-    format!("\n{cores} cores, {}, Linux {}\n", model.unwrap_or("unknown processor"), kernel.trim())
+impl Work {
+    /// A figure of each row; none where a broker can't do the work.
+    fn measure(&self, programs: &Programs, kind: Kind) -> anyhow::Result<Vec<Option<f64>>> {
+        let none = || vec![None; self.rows.len()];
+        if self.tls && !kind.has_tls() {
+            return Ok(none());
+        }
+        let broker = Broker::start(programs, kind, self.tls)?;
+        let mut spec = Spec { address: broker.address, ..self.spec.clone() };
+        if kind == Kind::Floor && spec.qos == QoS::ExactlyOnce {
+            spec.qos = QoS::AtMostOnce;
+        }
+        if let Some(tls) = &broker.tls {
+            spec.address = tls.address;
+            let (ca, server_name) = (Some(tls.ca.clone()), Some("localhost".to_owned()));
+            spec.tls = Some(Tls { ca, insecure: false, server_name });
+        }
+        spec.identity = broker.device.clone().map_or(Identity::Anonymous, |device| Identity::Family {
+            profile: "native".to_owned(),
+            device,
+            count: 1,
+        });
+        let report = conduct(&spec.check()?, Some(broker.pid()), false)?;
+        let outcome = &report.outcome;
+        let failures: Vec<String> = outcome.failures.iter().map(|(why, n)| format!("{why} ({n})")).collect();
+        anyhow::ensure!(failures.is_empty(), "{}", failures.join("; "));
+        let lost = outcome.lost(report.spec.copies());
+        let faults = (lost, outcome.repeated, outcome.stalls);
+        anyhow::ensure!(faults == (0, 0, 0), "lost, repeated, stalled: {faults:?}");
+        let figure = |figure: &Figure| match figure {
+            Figure::DeliveryCpu => Some(text::cpu_us(&report)).filter(|us| us.is_finite()),
+            Figure::Bytes => text::bytes_per_connection(&report),
+            Figure::AcceptCpu => report.connecting.cpu_us_per(outcome.connecting.count()),
+        };
+        Ok(self.rows.iter().map(|(_, kind)| figure(kind)).collect())
+    }
 }

@@ -1,283 +1,475 @@
-//! One process's clients: a single epoll loop that publishes, receives, acknowledges, and measures.
+//! A worker: a single epoll loop that connects its clients, publishes, receives, acknowledges, and measures.
+//!
+//! ```text
+//! turn:  commands ─▶ connect, publish what is due ─▶ write each touched connection once ─▶ poll ─▶ read what is readable
+//! ```
 //!
 //! Far cheaper than any broker, or it would be what is measured: frames are encoded once and patched in place, reads go through
-//! one buffer, and each touched connection is written once a turn.
+//! one buffer, a client that is idle is a file descriptor and an entry of a table.
 
 mod client;
+mod pacer;
+mod publisher;
+mod shared;
+mod subscriber;
+#[cfg(test)]
+mod tests;
+mod timer;
+mod tls;
+mod transport;
+mod websocket;
 
-use std::collections::VecDeque;
 use std::io;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::Duration;
 
-use hdrhistogram::Histogram;
-use mio::{Events, Poll};
+use mio::{Events, Poll, Token, Waker};
+use rustix::time::{ClockId, clock_gettime};
+use turnpike_mqtt::QoS;
 
-use crate::cpu;
-use crate::spec::{Scenario, Spec};
-use client::{Client, Heard, Role};
+use crate::clock::{TICK_NS, nanos, now_ns};
+use crate::outcome::{Counts, Outcome};
+use crate::plan::Plan;
+use crate::protocol::{Command, Event};
+use crate::spec::{Credit, Pace, Scenario, Spec};
+use client::Client;
+use pacer::Pacer;
+use shared::Shared;
+use timer::Timer;
+use transport::{Connector, Scratch};
 
-/// Bytes at the front of each payload: publisher, sequence number, time.
-pub const STAMP_BYTES: usize = 16;
+const WAKER: Token = Token(usize::MAX);
+const TIMER: Token = Token(usize::MAX - 1);
+/// A publisher without a limit of its own on the way (retained, QoS 0) fills its buffer up to here.
+const OUT_BYTES_HIGH: usize = 64 << 10;
+/// A window that nothing has opened for so long is opened by force: what was in it is lost.
+const STALL_NS: u64 = 3_000_000_000;
+/// A drain ends when nothing has come for so long.
+const QUIET_NS: u64 = 500_000_000;
 
-/// What was measured.
-#[derive(Debug)]
-pub struct Outcome {
-    /// Messages that reached a subscriber in the measured time.
-    pub deliveries: u64,
-    /// Messages that publishers sent in it.
-    pub published: u64,
-    /// Its length.
-    pub elapsed: Duration,
-    /// From publication to delivery, in microseconds.
-    pub latency_us: Histogram<u64>,
-    /// Deliveries with a sequence number that was skipped, in the whole run.
-    pub lost: u64,
-    /// Deliveries with a sequence number at or below the last.
-    pub repeated: u64,
-    /// CPU that the broker used in the measured time, if its pid was given.
-    pub broker_cpu: Option<Duration>,
-    /// CPU that this process used.
-    pub own_cpu: Duration,
-    /// Private memory of the broker: before connecting, and at the end of the hold.
-    pub broker_bytes: Option<(u64, u64)>,
-    /// Time and broker's CPU from the first connect to the last CONNACK.
-    pub connecting: (Duration, Option<Duration>),
-    /// Connections.
-    pub connections: usize,
-}
+/// What to tell the parent with.
+pub type Emit = Box<dyn FnMut(Event) + Send>;
 
-/// The clients and what they share.
-pub struct Load<'a> {
-    spec: &'a Spec,
+/// One worker.
+pub struct Load {
+    spec: Arc<Spec>,
+    worker: usize,
     poll: Poll,
+    waker: Arc<Waker>,
+    timer: Timer,
+    connector: Connector,
+    plans: Vec<Plan>,
     clients: Vec<Client>,
-    touched: Vec<usize>,
-    refill: VecDeque<usize>,
-    ready: usize,
-    started: Instant,
-    measuring: bool,
-    stopped: bool,
-    deliveries: u64,
-    published: u64,
-    latency_us: Histogram<u64>,
-    /// Per publisher: deliveries so far.
-    delivered: Vec<u64>,
+    shared: Shared,
+    commands: Receiver<Command>,
+    emit: Emit,
+    phase: Phase,
+    pacers: Vec<Pacer>,
+    own_cpu_ns: [u64; 2],
+    next_tick_ns: u64,
+    next_second_ns: u64,
+    seconds: u64,
 }
 
-impl<'a> Load<'a> {
+/// ```text
+/// Waiting ─▶ Connecting ─▶ Waiting ─▶ … ─▶ Publishing ─▶ Draining ─▶ end
+/// ```
+enum Phase {
+    Waiting,
+    Connecting(Ramp),
+    Publishing,
+    Draining { since_ns: u64 },
+}
+
+/// Connecting the clients of a stage.
+struct Ramp {
+    stage: u8,
+    /// Of the stage's clients, in the table of plans.
+    waiting: std::vec::IntoIter<usize>,
+    begun: u64,
+    started_ns: u64,
+}
+
+impl Load {
     /// Nobody is connected yet.
     ///
     /// # Errors
-    /// What epoll says.
-    pub fn new(spec: &'a Spec) -> io::Result<Self> {
+    /// What epoll says, or what TLS says about its files.
+    pub fn new(spec: Spec, worker: usize, commands: Receiver<Command>, emit: Emit) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        let timer = Timer::new(poll.registry(), TIMER)?;
+        let spec = Arc::new(spec);
+        let plans = Plan::of_worker(&spec, worker);
         Ok(Self {
+            connector: Connector::new(&spec)?,
+            shared: Shared::new(Arc::clone(&spec), &plans),
+            clients: Vec::with_capacity(plans.len()),
+            plans,
+            worker,
+            poll,
+            waker,
+            timer,
+            commands,
+            emit,
+            phase: Phase::Waiting,
+            pacers: Vec::new(),
+            own_cpu_ns: [0; 2],
+            next_tick_ns: 0,
+            next_second_ns: 0,
+            seconds: 0,
             spec,
-            poll: Poll::new()?,
-            clients: Vec::with_capacity(spec.publishers + spec.subscribers),
-            touched: Vec::new(),
-            refill: VecDeque::new(),
-            ready: 0,
-            started: Instant::now(),
-            measuring: false,
-            stopped: false,
-            deliveries: 0,
-            published: 0,
-            latency_us: Histogram::new_with_bounds(1, 60_000_000, 3).map_err(io::Error::other)?,
-            delivered: vec![0; spec.publishers],
         })
     }
 
-    /// Connects everybody, runs the warm-up and the measured time, and drains.
-    ///
-    /// # Errors
-    /// A connection that is refused or ends, with the client's number.
-    pub fn run(mut self) -> io::Result<Outcome> {
-        let mut events = Events::with_capacity(1024);
-        let mut buffer = vec![0; 256 << 10];
-        let bytes_before = self.spec.broker_pid.and_then(cpu::private_bytes);
-        let connecting = self.connect_all(&mut events, &mut buffer)?;
-        if self.spec.scenario == Scenario::Idle {
-            self.turns(&mut events, &mut buffer, self.spec.duration)?;
-            let bytes_after = self.spec.broker_pid.and_then(cpu::private_bytes);
-            return Ok(self.outcome(Duration::ZERO, None, Duration::ZERO, bytes_before.zip(bytes_after), connecting));
-        }
-        for index in 0..self.clients.len() {
-            self.refill.push_back(index);
-        }
-        self.fill();
-        self.turns(&mut events, &mut buffer, self.spec.warmup)?;
-        self.measuring = true;
-        let (begun, cpu_before) = (Instant::now(), self.spec.broker_pid.and_then(cpu::cpu_time));
-        let own_before = cpu::cpu_time(std::process::id()).unwrap_or_default();
-        self.turns(&mut events, &mut buffer, self.spec.duration)?;
-        self.measuring = false;
-        let elapsed = begun.elapsed();
-        let cpu_after = self.spec.broker_pid.and_then(cpu::cpu_time);
-        let own_cpu = cpu::cpu_time(std::process::id()).unwrap_or_default() - own_before;
-        self.stopped = true;
-        self.turns(&mut events, &mut buffer, Duration::from_millis(200))?;
-        let broker_cpu = cpu_before.zip(cpu_after).map(|(before, after)| after.saturating_sub(before));
-        Ok(self.outcome(elapsed, broker_cpu, own_cpu, None, connecting))
+    /// What wakes the loop when a command has been sent.
+    #[must_use]
+    pub fn waker(&self) -> Arc<Waker> {
+        Arc::clone(&self.waker)
     }
 
-    fn outcome(
-        self,
-        elapsed: Duration,
-        broker_cpu: Option<Duration>,
-        own_cpu: Duration,
-        broker_bytes: Option<(u64, u64)>,
-        connecting: (Duration, Option<Duration>),
-    ) -> Outcome {
-        let (lost, repeated) = self.clients.iter().fold((0, 0), |(lost, repeated), client| match &client.role {
-            Role::Subscriber(subscriber) => (lost + subscriber.lost, repeated + subscriber.repeated),
-            Role::Publisher(_) | Role::Idle => (lost, repeated),
-        });
-        Outcome {
-            deliveries: self.deliveries,
-            published: self.published,
-            elapsed,
-            latency_us: self.latency_us,
-            lost,
-            repeated,
-            broker_cpu,
-            own_cpu,
-            broker_bytes,
-            connecting,
-            connections: self.clients.len(),
-        }
+    /// Obeys until the end, and tells it.
+    pub fn run(mut self) {
+        let result = self.obey();
+        let last = match result {
+            Ok(()) => Event::Outcome(Box::new(self.outcome())),
+            Err(error) => Event::Failed(error.to_string()),
+        };
+        (self.emit)(last);
     }
 
-    /// Subscribers first. At most `connecting_max` are under way at once.
-    fn connect_all(&mut self, events: &mut Events, buffer: &mut [u8]) -> io::Result<(Duration, Option<Duration>)> {
-        let total = self.spec.publishers + self.spec.subscribers;
-        let (begun, cpu_before) = (Instant::now(), self.spec.broker_pid.and_then(cpu::cpu_time));
-        let deadline = begun + Duration::from_secs(60);
-        while self.ready < total {
-            // Publishers wait until everybody who subscribes has subscribed.
-            let subscribed = self.ready >= self.spec.subscribers;
-            let limit = if subscribed { total } else { self.spec.subscribers };
-            while self.clients.len() < limit && self.clients.len() - self.ready < self.spec.connecting_max {
-                let index = self.clients.len();
-                let client = Client::connect(self.spec, index, self.poll.registry())?;
-                self.clients.push(client);
-            }
-            self.turn(events, buffer, Duration::from_millis(100))?;
-            if Instant::now() > deadline {
-                return Err(io::Error::other(format!(
-                    "{} of {total} clients are connected after a minute",
-                    self.ready
-                )));
-            }
-        }
-        let cpu = cpu_before.zip(self.spec.broker_pid.and_then(cpu::cpu_time)).map(|(before, after)| after - before);
-        Ok((begun.elapsed(), cpu))
-    }
-
-    fn turns(&mut self, events: &mut Events, buffer: &mut [u8], duration: Duration) -> io::Result<()> {
-        let end = Instant::now() + duration;
+    fn obey(&mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(4096);
+        let mut scratch = Scratch::new();
         loop {
-            let now = Instant::now();
-            if now >= end {
+            loop {
+                match self.commands.try_recv() {
+                    Ok(command) => self.command(command),
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => return Err(io::Error::other("the parent has gone")),
+                }
+            }
+            if self.step() {
+                self.say_goodbye();
                 return Ok(());
             }
-            self.turn(events, buffer, end - now)?;
-        }
-    }
-
-    fn turn(&mut self, events: &mut Events, buffer: &mut [u8], timeout: Duration) -> io::Result<()> {
-        self.flush()?;
-        match self.poll.poll(events, Some(timeout)) {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
-            _ => {}
-        }
-        for event in events.iter() {
-            let index = event.token().0;
-            if event.is_writable() {
-                self.touch(index);
+            self.flush();
+            // Somebody who filled its buffer goes on as soon as the sockets have had their turn.
+            let wait_ns =
+                if self.shared.refill.is_empty() { self.next_tick_ns.saturating_sub(self.shared.now_ns) } else { 0 };
+            match self.poll.poll(&mut events, Some(Duration::from_nanos(wait_ns.min(100_000_000)))) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                _ => {}
             }
-            if event.is_readable() {
-                self.read(index, buffer)?;
-            }
-        }
-        if !self.stopped {
-            self.fill();
-        }
-        self.flush()
-    }
-
-    fn read(&mut self, index: usize, buffer: &mut [u8]) -> io::Result<()> {
-        loop {
-            let now_ns = nanos(self.started);
-            let spec = self.spec;
-            let client = &mut self.clients[index];
-            let (measuring, latency_us) = (self.measuring, &mut self.latency_us);
-            let (deliveries, refill, delivered) = (&mut self.deliveries, &mut self.refill, &mut self.delivered);
-            let mut became_ready = false;
-            let more = client.read(spec, buffer, |heard| match heard {
-                Heard::Ready => became_ready = true,
-                Heard::Delivery { publisher, at_ns } => {
-                    if measuring {
-                        *deliveries += 1;
-                        latency_us.saturating_record(now_ns.saturating_sub(at_ns) / 1000);
-                    }
-                    if let Some(count) = delivered.get_mut(publisher) {
-                        *count += 1;
-                        refill.push_back(spec.subscribers + publisher);
+            self.clock();
+            for event in &events {
+                match event.token() {
+                    WAKER => {}
+                    TIMER => self.timer.clear(),
+                    Token(slot) => {
+                        if event.is_readable() || event.is_error() {
+                            self.read(slot, &mut scratch, event.is_read_closed());
+                        }
+                        if event.is_writable() {
+                            self.shared.touch(slot);
+                        }
                     }
                 }
-            })?;
-            self.ready += usize::from(became_ready);
-            self.touch(index);
-            if !more {
-                return Ok(());
             }
         }
     }
 
-    /// Lets publishers with room in their windows publish.
-    fn fill(&mut self) {
-        let copies = match self.spec.scenario {
-            Scenario::FanOut => self.spec.subscribers as u64,
-            Scenario::Pair | Scenario::FanIn | Scenario::Idle => 1,
-        };
-        while let Some(index) = self.refill.pop_front() {
-            let now_ns = nanos(self.started);
-            let Some(Client { role: Role::Publisher(publisher), out, .. }) = self.clients.get_mut(index) else {
-                continue;
+    fn command(&mut self, command: Command) {
+        self.clock();
+        match command {
+            Command::Connect { stage } => {
+                let of_stage: Vec<usize> =
+                    self.plans.iter().enumerate().filter(|(_, plan)| plan.stage == stage).map(|(at, _)| at).collect();
+                let started_ns = self.shared.now_ns;
+                self.phase = Phase::Connecting(Ramp { stage, waiting: of_stage.into_iter(), begun: 0, started_ns });
+            }
+            Command::Subscribe => {
+                self.shared.subscribed_ns = self.shared.now_ns;
+                for (slot, client) in self.clients.iter_mut().enumerate() {
+                    client.subscribe(&self.spec, &self.plans[client.plan]);
+                    self.shared.touch(slot);
+                }
+            }
+            Command::Publish { begin_ns, end_ns } => {
+                (self.shared.begin_ns, self.shared.end_ns) = (begin_ns, end_ns);
+                self.phase = Phase::Publishing;
+                self.begin_publishing();
+            }
+            Command::Leave => {
+                for client in &mut self.clients {
+                    if client.subscriber.is_some() {
+                        client.leave(&self.spec, self.poll.registry(), false);
+                    }
+                }
+            }
+            Command::Finish => {
+                self.phase = Phase::Draining { since_ns: self.shared.now_ns };
+                self.shared.end_ns = self.shared.end_ns.min(self.shared.now_ns);
+            }
+        }
+    }
+
+    fn begin_publishing(&mut self) {
+        let slots = || self.shared.publishers().collect::<Vec<usize>>();
+        if let Pace::Rate(rate) = self.spec.pace {
+            // Back ends publish on many topics in turn, and at a rate of their own.
+            let is_back_end = |slot: &usize| {
+                let publication = self.plans[self.clients[*slot].plan].publication.as_ref();
+                publication.is_some_and(|publication| publication.topics > 1)
             };
-            let done = self.delivered[publisher.index] / copies;
-            let room = u64::from(self.spec.window).saturating_sub(publisher.sent.saturating_sub(done));
-            if room == 0 {
-                continue;
+            let (up, down) = slots().into_iter().partition::<Vec<usize>, _>(|slot| !is_back_end(slot));
+            let now_ns = self.shared.now_ns;
+            for (slots, rate, all) in
+                [(up, rate, self.spec.publishers), (down, self.spec.down_rate, self.spec.subscribers)]
+            {
+                self.pacers.extend(Pacer::new(slots, rate, all, now_ns, &mut self.clients));
             }
-            for _ in 0..room {
-                publisher.publish(out, now_ns);
-            }
-            if self.measuring {
-                self.published += room;
-            }
-            self.touch(index);
+        } else {
+            self.shared.refill = slots();
         }
     }
 
-    fn touch(&mut self, index: usize) {
-        let client = &mut self.clients[index];
-        if !client.touched {
-            client.touched = true;
-            self.touched.push(index);
+    /// What the clock and the phase ask for. True at the end.
+    fn step(&mut self) -> bool {
+        match &mut self.phase {
+            Phase::Waiting => {}
+            Phase::Connecting(_) => self.connect(),
+            Phase::Publishing => self.publish(),
+            Phase::Draining { since_ns } => {
+                let (now_ns, last) = (self.shared.now_ns, self.shared.last_ns);
+                let quiet_since = last.acked.max(last.delivered).max(*since_ns);
+                let waited = now_ns.saturating_sub(*since_ns);
+                let done =
+                    self.shared.is_all_there(self.spec.processes == 1) || now_ns - quiet_since.min(now_ns) > QUIET_NS;
+                if done || waited > nanos(self.spec.drain) {
+                    return true;
+                }
+            }
+        }
+        self.tick();
+        false
+    }
+
+    fn tick(&mut self) {
+        let now_ns = self.shared.now_ns;
+        if now_ns >= self.next_tick_ns {
+            self.next_tick_ns = (now_ns / TICK_NS + 1) * TICK_NS;
+            (self.emit)(Event::Tick(self.shared.total));
+        }
+        if now_ns >= self.next_second_ns {
+            self.next_second_ns = now_ns + 1_000_000_000;
+            self.seconds += 1;
+            self.ping();
+            self.open_stalled_windows();
         }
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        for index in std::mem::take(&mut self.touched) {
-            let client = &mut self.clients[index];
-            client.touched = false;
-            client.flush()?;
+    fn ping(&mut self) {
+        // At three quarters of the keep alive, each client in its own second.
+        let every = u64::from(self.spec.keep_alive_s) * 3 / 4;
+        if every == 0 {
+            return;
         }
-        Ok(())
+        for (slot, client) in self.clients.iter_mut().enumerate() {
+            if (slot as u64 + self.seconds).is_multiple_of(every) && client.ping() {
+                self.shared.touch(slot);
+            }
+        }
     }
-}
 
-fn nanos(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    fn open_stalled_windows(&mut self) {
+        if !matches!(self.phase, Phase::Publishing) || matches!(self.shared.credit, Credit::None) {
+            return;
+        }
+        let last = self.shared.last_ns;
+        if self.shared.now_ns.saturating_sub(last.acked.max(last.delivered).max(self.shared.begin_ns)) < STALL_NS {
+            return;
+        }
+        for slot in self.shared.publishers().collect::<Vec<_>>() {
+            if let Some(publisher) = &mut self.clients[slot].publisher {
+                self.shared.forgive(publisher);
+                self.shared.refill.push(slot);
+            }
+        }
+    }
+
+    /// Begins as many connections as the ramp and the bound allow.
+    fn connect(&mut self) {
+        let Phase::Connecting(ramp) = &mut self.phase else { return };
+        let processes = self.spec.processes as u64;
+        let outstanding_max = (self.spec.connecting.outstanding_max as u64 / processes).max(1);
+        loop {
+            if self.shared.connecting >= outstanding_max {
+                return;
+            }
+            let mut due_ns = self.shared.now_ns;
+            if let Some(rate) = self.spec.connecting.rate {
+                due_ns = ramp.started_ns + (ramp.begun as f64 * 1e9 * processes as f64 / rate) as u64;
+                if due_ns > self.shared.now_ns {
+                    self.timer.set(due_ns);
+                    return;
+                }
+            }
+            let Some(at) = ramp.waiting.next() else { break };
+            ramp.begun += 1;
+            let slot = self.clients.len();
+            let (plan, registry) = (&self.plans[at], self.poll.registry());
+            match Client::connect(&self.connector, &self.spec, (at, plan), due_ns, registry, Token(slot)) {
+                Ok(client) => {
+                    if let Some(publisher) = &client.publisher {
+                        self.shared.slots[publisher.number as usize] = slot as u32;
+                    }
+                    self.clients.push(client);
+                    self.shared.connecting += 1;
+                }
+                Err(error) => self.shared.fail(&error),
+            }
+        }
+        if self.shared.connecting == 0 {
+            let stage = ramp.stage;
+            self.phase = Phase::Waiting;
+            (self.emit)(Event::Connected { stage, failed: self.shared.failed });
+            (self.emit)(Event::Tick(self.shared.total));
+        }
+    }
+
+    fn publish(&mut self) {
+        if self.shared.now_ns >= self.shared.end_ns {
+            self.shared.refill.clear();
+            return;
+        }
+        if !self.pacers.is_empty() {
+            let next_ns = self.pacers.iter_mut().map(|pacer| pacer.publish(&mut self.clients, &mut self.shared)).min();
+            self.timer.set(next_ns.unwrap_or(u64::MAX).min(self.shared.end_ns));
+            return;
+        }
+        let mut refill = std::mem::take(&mut self.shared.refill);
+        for slot in refill.drain(..) {
+            let client = &mut self.clients[slot];
+            let is_closed = client.is_closed();
+            let Some(publisher) = client.publisher.as_mut().filter(|_| !is_closed) else { continue };
+            let mut room = self.shared.room(publisher);
+            let bounded = self.spec.scenario == Scenario::Retained && self.spec.qos == QoS::AtMostOnce;
+            while room > 0 && !(bounded && client.out.len() > OUT_BYTES_HIGH) {
+                publisher.publish(&self.spec, &mut client.out, self.shared.now_ns);
+                self.shared.count_published();
+                room -= 1;
+            }
+            if bounded && room > 0 {
+                self.shared.later.push(slot);
+            }
+            self.shared.touch(slot);
+        }
+        // The one buffer goes back, with its capacity.
+        refill.append(&mut self.shared.later);
+        self.shared.refill = refill;
+    }
+
+    fn read(&mut self, slot: usize, scratch: &mut Scratch, closing: bool) {
+        loop {
+            let client = &mut self.clients[slot];
+            let Some(transport) = &mut client.transport else { return };
+            let result = match transport.read(scratch) {
+                Ok(input) if input.closed => Err(io::Error::other("the broker closed the connection")),
+                Ok(input) => {
+                    let plan = &self.plans[client.plan];
+                    client
+                        .receive(input.bytes, plan, &mut self.shared)
+                        .map(|()| (input.more || closing) && !input.bytes.is_empty())
+                }
+                Err(error) => Err(error),
+            };
+            match result {
+                Ok(more) => {
+                    self.shared.touch(slot);
+                    if !more {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    self.end(slot, &error);
+                    return;
+                }
+            }
+        }
+        let client = &mut self.clients[slot];
+        if client.wants_close(&self.spec) {
+            client.leave(&self.spec, self.poll.registry(), false);
+        } else if client.is_deaf() && client.is_ready() {
+            client.forget(self.poll.registry());
+        }
+    }
+
+    fn end(&mut self, slot: usize, error: &io::Error) {
+        let client = &mut self.clients[slot];
+        self.shared.fail(error);
+        if client.is_ready() {
+            self.shared.total.ready -= 1;
+        } else {
+            self.shared.connecting -= 1;
+        }
+        client.close(self.poll.registry());
+    }
+
+    fn flush(&mut self) {
+        let mut touched = std::mem::take(&mut self.shared.touched);
+        for slot in touched.drain(..) {
+            self.shared.is_touched[slot] = false;
+            let Some(client) = self.clients.get_mut(slot) else { continue };
+            if let Err(error) = client.flush() {
+                self.end(slot, &error);
+            }
+        }
+        self.shared.touched = touched;
+    }
+
+    /// Reads the clock once a turn, and notes the borders of the measured time.
+    fn clock(&mut self) {
+        let shared = &mut self.shared;
+        shared.now_ns = now_ns();
+        let measuring = (shared.begin_ns..shared.end_ns).contains(&shared.now_ns);
+        if measuring != shared.measuring {
+            shared.measuring = measuring;
+            let cpu = clock_gettime(ClockId::ThreadCPUTime);
+            self.own_cpu_ns[usize::from(!measuring)] =
+                cpu.tv_sec.unsigned_abs() * 1_000_000_000 + cpu.tv_nsec.unsigned_abs();
+        }
+    }
+
+    /// What was retained is taken away, and sessions that would outlive the run end with it.
+    fn say_goodbye(&mut self) {
+        self.flush();
+        for client in &mut self.clients {
+            if let (Scenario::Retained, Some(publisher)) = (self.spec.scenario, &mut client.publisher) {
+                publisher.clear_retained(&self.spec, &mut client.out);
+            }
+            client.leave(&self.spec, self.poll.registry(), true);
+        }
+    }
+
+    fn outcome(&mut self) -> Outcome {
+        let unsent = self.pacers.iter().map(|pacer| pacer.unsent(&self.clients, self.shared.end_ns)).sum();
+        let own_cpu_ns = self.own_cpu_ns[1].saturating_sub(self.own_cpu_ns[0]);
+        let mut outcome = self.shared.take_outcome();
+        (outcome.unsent, outcome.own_cpu_ns) = (unsent, own_cpu_ns);
+        outcome
+    }
+
+    /// Which worker this is.
+    #[must_use]
+    pub fn worker(&self) -> usize {
+        self.worker
+    }
+
+    /// What was counted so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.shared.total
+    }
 }

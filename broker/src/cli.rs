@@ -1,5 +1,6 @@
 //! The command line.
 
+mod audit;
 mod credential;
 
 use std::net::SocketAddr;
@@ -7,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use audit::Audit;
 pub use credential::Credential;
 
 use crate::config::{Config, Faults, Kind, Listener};
@@ -36,6 +38,8 @@ pub enum Command {
     },
     /// Print the client id, user name and password of a device.
     Credential(Credential),
+    /// Check or write out the audit.
+    Audit(Audit),
 }
 
 /// Options of `serve`. Where a listener flag is given, only the listeners named by flags open; port 0 takes a free one.

@@ -1,5 +1,7 @@
 //! The configuration: one TOML file in which every key has a default and an unknown key is a fault. All faults are found at once.
 
+mod access;
+mod audit;
 mod listeners;
 mod read;
 #[cfg(test)]
@@ -9,8 +11,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use turnpike_authz::{guard, quota};
 use turnpike_core::limits::Limits;
 
+use crate::audit::AuditSettings;
 use crate::listener::{ListenerSettings, WebSocketSettings};
 use crate::tls::{CertificateSettings, ClientAuth, TlsSettings, TlsVersion};
 use crate::transport::TransportLimits;
@@ -184,6 +188,12 @@ pub struct Config {
     pub sys_interval: Duration,
     /// How long clients may take to leave.
     pub drain_timeout: Duration,
+    /// Rate limits of everybody.
+    pub rates: quota::Settings,
+    /// What becomes of those who fail to log in.
+    pub guard: guard::Settings,
+    /// How the audit is kept.
+    pub audit: AuditSettings,
 }
 
 impl Default for Config {
@@ -208,6 +218,9 @@ impl Default for Config {
             nonces_max: 1_000_000,
             sys_interval: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(10),
+            rates: quota::Settings::default(),
+            guard: guard::Settings::default(),
+            audit: AuditSettings::default(),
         }
     }
 }
@@ -274,8 +287,13 @@ impl Config {
             store.integer("group_bytes_max", &mut config.commit.group_bytes_max, 1024..=1 << 30);
             store.integer("free_bytes_min", &mut config.free_bytes_min, 0..=u64::MAX);
         });
+        root.section("audit", |section| audit::read(section, &mut config.audit));
         root.section("transport", |section| transport(section, &mut config.transport));
-        root.section("limits", |section| limits(section, &mut config.limits));
+        root.section("limits", |section| {
+            limits(section, &mut config.limits);
+            access::rates(section, &mut config.rates);
+        });
+        root.section("guard", |section| access::guard(section, &mut config.guard));
         root.sections("listeners", |sections| {
             config.listeners = sections.iter_mut().map(listeners::listener).collect();
         });
@@ -286,10 +304,12 @@ impl Config {
 }
 
 impl Config {
-    /// What works and is unwise: private keys that others on the machine can read.
+    /// What works and is unwise: private keys that others on the machine can read, an audit that is kept for too short a time.
     #[must_use]
     pub fn warnings(&self) -> Vec<Fault> {
-        listeners::warnings(self)
+        let mut warnings = listeners::warnings(self);
+        warnings.extend(audit::warning(&self.audit));
+        warnings
     }
 
     /// Keys, other than those of listeners, in which this one differs from `running` and which only a restart takes over.
@@ -304,6 +324,7 @@ impl Config {
             ("master_key_file", self.master_key_file != running.master_key_file),
             ("nonces_max", self.nonces_max != running.nonces_max),
             ("http", self.http != running.http),
+            ("audit", self.audit != running.audit),
             ("log", (self.log_format, &self.log_level) != (running.log_format, &running.log_level)),
             (
                 "store",

@@ -3,7 +3,10 @@
 //! Its own thread with a single-threaded runtime: it may wait, shards may not. A change is decided against the registry, committed, applied,
 //! and only then answered; sessions that it concerns are judged again.
 
+mod access;
 mod api;
+mod audit;
+mod bans;
 mod import;
 mod openapi;
 
@@ -12,16 +15,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use turnpike_authz::Gatekeeper;
+use turnpike_authz::audit::describe;
+use turnpike_authz::guard::Guard;
+use turnpike_authz::guarded::Guarded;
 use turnpike_authz::names::DeviceName;
 use turnpike_authz::plan::Change;
+use turnpike_authz::quota::{Caller, Quotas};
+
+pub use audit::Auditing;
 
 use crate::metrics;
 use crate::server::{Control, StoreHealth};
@@ -38,23 +47,29 @@ const COMMIT_TIME_MAX: Duration = Duration::from_secs(10);
 pub struct Api {
     control: Control,
     gate: Arc<Gatekeeper>,
+    quotas: Arc<Quotas>,
+    guard: Arc<Guard>,
     /// Hash of the bearer token: comparing hashes takes the same time wherever the texts differ.
     token: [u8; 32],
     /// One change at a time: what is decided must still hold when it is applied.
     changing: Arc<tokio::sync::Mutex<()>>,
     busy: Arc<tokio::sync::Semaphore>,
+    audit: audit::Desk,
 }
 
 impl Api {
     /// Serves these.
     #[must_use]
-    pub fn new(control: Control, gate: Arc<Gatekeeper>, token: &str) -> Self {
+    pub fn new(control: Control, guarded: Arc<Guarded<Gatekeeper>>, token: &str, auditing: Auditing) -> Self {
         Self {
             control,
-            gate,
+            gate: Arc::clone(guarded.gate()),
+            quotas: Arc::clone(guarded.quotas()),
+            guard: Arc::clone(guarded.guard()),
             token: Sha256::digest(token).into(),
             changing: Arc::default(),
             busy: Arc::new(tokio::sync::Semaphore::new(REQUESTS_MAX)),
+            audit: audit::Desk::new(auditing, token),
         }
     }
 
@@ -71,6 +86,15 @@ impl Api {
             .route("/products/{product}/devices/{device}", device)
             .route("/products/{product}/devices/{device}/enable", post(api::enable_device))
             .route("/products/{product}/devices/{device}/disable", post(api::disable_device))
+            .route("/audit", get(audit::search_audit))
+            .route("/products/{product}/profiles", get(access::show_profiles).put(access::put_profiles))
+            .route("/products/{product}/policy", get(access::show_policy).put(access::put_policy))
+            .route("/products/{product}/authorities", put(access::put_authorities))
+            .route(
+                "/products/{product}/devices/{device}/keys",
+                get(access::show_keys).put(access::put_keys).delete(access::delete_keys),
+            )
+            .route("/bans", get(bans::list_bans).post(bans::put_ban).delete(bans::delete_ban))
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
             .route(
                 "/products/{product}/devices/import",
@@ -88,12 +112,23 @@ impl Api {
             .with_state(self)
     }
 
-    /// Commits changes, applies them, and has the sessions that they concern judged again. The caller holds `changing`.
+    /// Puts changes on record, commits them, applies them, and has the sessions that they concern judged again. The caller holds
+    /// `changing`. Whoever asked is known by the request that this is called in.
     async fn commit(&self, changes: Vec<Change>) -> Result<(), Problem> {
         if let StoreHealth::Failing(fault) = self.control.health().store {
             tracing::warn!(%fault, "a change of the registry was refused");
             return Err(Problem::store());
         }
+        let described = describe(self.gate.registry(), &changes);
+        self.audit.accept(&described).await?;
+        let committed = self.commit_accepted(changes).await;
+        if committed.is_err() {
+            self.audit.fail(&described, "store_unavailable");
+        }
+        committed
+    }
+
+    async fn commit_accepted(&self, changes: Vec<Change>) -> Result<(), Problem> {
         let mut committed = self.control.commit_registry(changes.iter().map(Change::op).collect());
         let Ok(outcome) = tokio::time::timeout(COMMIT_TIME_MAX, &mut committed).await else {
             // Nothing is confirmed; but if it does reach the disk, memory has to follow.
@@ -108,6 +143,15 @@ impl Api {
         outcome.map_err(|_| Problem::store())?;
         self.apply(changes);
         Ok(())
+    }
+
+    /// What an address hears that asks too often.
+    fn over_limit(&self, source: SocketAddr) -> Option<Response> {
+        let wait = self.quotas.request(&[Caller::Address(source.ip())], self.control.now()).err()?;
+        let after_s = wait.after_ms.div_ceil(1000).to_string();
+        let message = format!("this address asks too often; try again in {after_s} s");
+        let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message);
+        Some(([(header::RETRY_AFTER, after_s)], problem).into_response())
     }
 
     fn apply(&self, changes: Vec<Change>) {
@@ -132,7 +176,8 @@ pub fn serve(address: SocketAddr, api: Api) -> std::io::Result<SocketAddr> {
     std::thread::Builder::new().name("http".to_owned()).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let served = runtime.and_then(|runtime| {
-            runtime.block_on(async { axum::serve(TcpListener::from_std(listener)?, api.router()).await })
+            let service = api.router().into_make_service_with_connect_info::<SocketAddr>();
+            runtime.block_on(async { axum::serve(TcpListener::from_std(listener)?, service).await })
         });
         if let Err(error) = served {
             tracing::error!(%error, "the HTTP API has ended");
@@ -180,10 +225,16 @@ async fn authorize(State(api): State<Api>, request: Request, next: Next) -> Resp
     let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let token = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
     let hash: [u8; 32] = Sha256::digest(token.trim()).into();
+    let source = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
+    // Guesses at the token count, too.
+    if let Some(problem) = source.and_then(|source| api.over_limit(source)) {
+        return problem;
+    }
     let same = hash.iter().zip(&api.token).fold(0, |different, (a, b)| different | (a ^ b)) == 0;
     if same {
-        next.run(request).await
+        api.audit.called_from(source, next.run(request)).await
     } else {
+        api.audit.refused(source);
         let problem = Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "a bearer token is needed");
         ([(header::WWW_AUTHENTICATE, "Bearer")], problem).into_response()
     }
@@ -217,13 +268,17 @@ async fn readyz(State(api): State<Api>) -> Response {
     if health.draining {
         reasons.push("draining".to_owned());
     }
-    let status = if health.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, axum::Json(serde_json::json!({ "ready": health.is_ready(), "reasons": reasons }))).into_response()
+    let audit = api.audit.sink().fault();
+    let ready = health.is_ready() && audit.is_none();
+    reasons.extend(audit.map(|fault| format!("audit: {fault}")));
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, axum::Json(serde_json::json!({ "ready": ready, "reasons": reasons }))).into_response()
 }
 
 async fn metrics_text(State(api): State<Api>) -> Response {
     let stats = api.control.stats().await;
-    match metrics::text(&stats, api.control.commit_stats(), &api.control.totals(), &api.gate) {
+    let audit = api.audit.sink().is_kept().then(|| api.audit.sink().status());
+    match metrics::text(&stats, api.control.commit_stats(), &api.control.totals(), &api.gate, audit.as_ref()) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => {
             tracing::error!(%error, "metrics can't be encoded");

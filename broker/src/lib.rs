@@ -1,5 +1,6 @@
 //! MQTT device-access broker: the shards, the listeners, the control plane and the binary.
 
+pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod http;
@@ -7,6 +8,7 @@ mod inbox;
 pub mod listener;
 pub mod logging;
 pub mod metrics;
+pub mod nonces;
 pub mod pki;
 pub mod provision;
 pub mod run;

@@ -8,6 +8,7 @@ use turnpike_authz::Gatekeeper;
 use turnpike_core::counters::{Dropped, Flow};
 use turnpike_store::stats::{CommitStats, LATENCY_BOUNDS_US};
 
+use crate::audit::AuditStatus;
 use crate::server::Totals;
 use crate::shard::ShardStats;
 
@@ -97,11 +98,13 @@ pub fn text(
     commits: &CommitStats,
     totals: &Totals,
     gate: &Gatekeeper,
+    audit: Option<&AuditStatus>,
 ) -> Result<Vec<u8>, prometheus::Error> {
     let mut families = Families::default();
     clients(&mut families, shards, gate);
     messages(&mut families, shards);
     store(&mut families, commits, totals);
+    audit.into_iter().for_each(|status| audited(&mut families, status));
     per_shard(&mut families, shards);
     process(&mut families);
     let mut text = Vec::new();
@@ -123,6 +126,16 @@ fn clients(families: &mut Families, shards: &[ShardStats], gate: &Gatekeeper) {
         sum(shards, |shard| shard.handshakes),
     );
     families.counter("connections_accepted_total", "Sockets accepted.", sum(shards, |shard| shard.net.accepted));
+    families.counter(
+        "connections_turned_away_total",
+        "Connections closed without a word, their address being banned or having too many.",
+        sum(shards, |s| s.core.turned_away),
+    );
+    families.counter(
+        "connections_throttled_total",
+        "Pauses in which a client was not read, being too fast.",
+        sum(shards, |s| s.core.throttled),
+    );
     families.counter("connections_shed_total", "Sockets dropped at once, being too many.", sum(shards, |s| s.net.shed));
     let handshakes: [(&str, Figure); 3] = [
         ("done", |shard| shard.net.handshakes_done),
@@ -177,13 +190,14 @@ fn messages(families: &mut Families, shards: &[ShardStats]) {
     families.family("bytes_total", "MQTT bytes, without TLS and WebSocket.", MetricType::COUNTER, bytes.to_vec());
     families.counter("packets_received_total", "MQTT packets.", sum(shards, |shard| shard.core.packets_received));
     type Drops = fn(&Dropped) -> u64;
-    let dropped: [(&str, Drops); 6] = [
+    let dropped: [(&str, Drops); 7] = [
         ("queue_full", |dropped| dropped.queue_full),
         ("expired", |dropped| dropped.expired),
         ("too_large", |dropped| dropped.too_large),
         ("not_authorized", |dropped| dropped.not_authorized),
         ("retained_full", |dropped| dropped.retained_full),
         ("store_unavailable", |dropped| dropped.store_unavailable),
+        ("rate_limited", |dropped| dropped.rate_limited),
     ];
     let samples = dropped
         .map(|(reason, figure)| counter(&[("reason", reason)], sum(shards, |shard| figure(&shard.core.dropped))));
@@ -218,6 +232,22 @@ fn store(families: &mut Families, commits: &CommitStats, totals: &Totals) {
     let (counts, sum_us) = commits.latency();
     let sample = histogram(&[], &counts, LATENCY_BOUNDS_US.iter().copied(), sum_us);
     families.family("commit_seconds", "How long commits took.", MetricType::HISTOGRAM, vec![sample]);
+}
+
+fn audited(families: &mut Families, status: &AuditStatus) {
+    families.gauge("audit_healthy", "1 while the audit can be written.", u64::from(status.fault.is_none()));
+    families.gauge(
+        "audit_sequence",
+        "Number of the audit's last record: never less than before.",
+        status.anchor.sequence,
+    );
+    families.counter("audit_records_total", "Records of the audit written.", status.written);
+    families.counter("audit_dropped_total", "Events that could not be kept.", status.dropped);
+    families.counter("audit_suppressed_total", "Refused log-ins that were counted and not kept.", status.suppressed);
+    families.counter("audit_failures_total", "Writes of the audit that failed.", status.failures);
+    families.gauge("audit_queued", "Records that wait to be written.", status.queued);
+    families.gauge("audit_segments", "Segments of the audit.", status.segments);
+    families.gauge("audit_bytes", "Bytes of the audit.", status.bytes);
 }
 
 fn per_shard(families: &mut Families, shards: &[ShardStats]) {

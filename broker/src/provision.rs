@@ -10,7 +10,7 @@ use turnpike_authz::names::{DeviceName, ProductKey};
 use turnpike_authz::plan::Change;
 use turnpike_authz::profile::SignMethod;
 use turnpike_authz::registry::{Device, Product, Registry, owner};
-use turnpike_authz::secret::{MasterKey, Secret};
+use turnpike_authz::secret::{MasterKey, SealError, Secret};
 
 use crate::pki::write_secret;
 
@@ -87,6 +87,16 @@ pub fn master_key(data: &Path, file: Option<&Path>) -> Result<MasterKey, Provisi
         }
     };
     MasterKey::from_text(&text).map_err(|error| ProvisionError::Content { place, message: error.to_string() })
+}
+
+/// A master key that is in a file.
+///
+/// # Errors
+/// [`ProvisionError`].
+pub fn existing_key(file: &Path) -> Result<MasterKey, ProvisionError> {
+    let place = file.display().to_string();
+    let content = |error: SealError| ProvisionError::Content { place, message: error.to_string() };
+    MasterKey::from_text(&read_private(file)?).map_err(content)
 }
 
 /// A secret of 64 hexadecimal digits in a file of its own, made if it isn't there.

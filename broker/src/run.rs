@@ -8,17 +8,33 @@ use anyhow::Context;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 use turnpike_authz::Gatekeeper;
+use turnpike_authz::audit::chain::ChainKey;
+use turnpike_authz::audit::{Action, Event, Key, Outcome, Subject, Value, describe};
+use turnpike_authz::guard::{self, Guard, SecurityEvent};
+use turnpike_authz::guarded::{Guarded, claimed_by_user_name};
 use turnpike_authz::plan::Change;
+use turnpike_authz::quota::{self, Quotas};
 use turnpike_authz::registry::{RecordError, Registry};
+use turnpike_authz::secret::MasterKey;
+use turnpike_core::clock::Now;
 use turnpike_store::Store;
 use turnpike_store::embedded::{EmbeddedStore, Options};
 use turnpike_store::memory::MemoryStore;
 
+use crate::audit::{Audit, AuditSink, LogInWitness, now_ms};
 use crate::cli::Serve;
 use crate::config::{Config, Engine, Fault, Faults, Kind};
-use crate::http::{self, Api};
+use crate::http::{self, Api, Auditing};
+use crate::nonces::NonceFiles;
 use crate::server::{Control, Server, ServerParts};
 use crate::{pki, provision, sys};
+
+/// How long the audit's last records may take to reach the disk.
+const AUDIT_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(5);
+/// Between two rounds in which what is over is forgotten.
+const SWEEP_INTERVAL: std::time::Duration = std::time::Duration::from_secs(60);
+/// Mark in the registry: there is an audit.
+const AUDIT_MARK: &str = "audit";
 
 /// Serves until SIGTERM or SIGINT; reloads on SIGHUP. Says whether everything ended in good order.
 ///
@@ -38,49 +54,121 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
     signal_hook::flag::register(SIGXFSZ, Arc::default()).context("signals can't be handled")?;
     let store = open_store(config)?;
     let key = provision::master_key(&config.data, config.master_key_file.as_deref())?;
+    let audit = audit(config, &key)?;
+    let sink = audit.sink();
     let registry = Arc::new(Registry::new());
     let gate = Gatekeeper::new(Arc::clone(&registry), key, config.nonces_max);
-    let gate = Arc::new(if config.anonymous { gate.open_to_all() } else { gate });
+    let gate = if audit.is_kept() { gate.witnessed_by(Box::new(LogInWitness(sink.clone()))) } else { gate };
+    let gate = Arc::new(if config.anonymous { gate.open_to_all() } else { keep_nonces(gate, config)? });
     let development = development(config)?;
-    let (server, damaged) = start(config, development.as_ref(), &gate, store)?;
+    let guarded = Arc::new(guarded(config, &gate, &sink));
+    let (server, damaged) = start(config, development.as_ref(), &guarded, store)?;
     // From here on there is something to put down in good order, whatever goes wrong.
-    if let Err(error) = open(config, &server, &gate, damaged) {
+    if let Err(error) = open(config, &server, &guarded, damaged, &audit) {
         server.drain(config.drain_timeout);
+        audit.finish(AUDIT_TIME_MAX);
         return Err(error);
     }
     tell_demo(config, &server, development.as_ref(), &gate);
     tracing::info!(data = %config.data.display(), shards = config.shards, anonymous = config.anonymous, "serving");
     for signal in &mut signals {
         match signal {
-            SIGHUP => reload(options, config, &server.control()),
+            SIGHUP => reload(options, config, &server.control(), &guarded, &sink),
             _ => break,
         }
     }
     tracing::info!("draining");
     let whole = server.drain(config.drain_timeout);
-    tracing::info!(whole, "ended");
+    sink.record(&Event::own(now_ms(), Action::BrokerStop, &[]));
+    let audited = audit.finish(AUDIT_TIME_MAX);
+    tracing::info!(whole, audited, "ended");
     Ok(whole)
 }
 
+/// The audit of the data folder.
+fn audit(config: &Config, key: &MasterKey) -> anyhow::Result<Audit> {
+    let audit = Audit::start(&config.audit, &config.data, &ChainKey::new(key))
+        .with_context(|| format!("the audit in {} can't be read", config.audit.folder(&config.data).display()))?;
+    let anchor = audit.sink().status().anchor;
+    match anchor.sequence {
+        _ if !audit.is_kept() => {}
+        0 => tracing::info!("an audit begins"),
+        sequence => tracing::info!(sequence, mac = %anchor.mac, "the audit goes on; its anchor"),
+    }
+    Ok(audit)
+}
+
+/// Begins this run's part of the audit, and tells from the registry whether there should have been one before.
+fn begin_audit(control: &Control, gate: &Gatekeeper, audit: &Audit) {
+    let sink = audit.sink();
+    if !audit.is_kept() {
+        return;
+    }
+    sink.record(&Event::own(now_ms(), Action::BrokerStart, &[]));
+    let registry = gate.registry();
+    if registry.is_marked(AUDIT_MARK) {
+        if audit.is_new() {
+            tracing::error!("this broker had an audit before, and it is gone; a new one begins");
+            sink.record(&Event::own(now_ms(), Action::ChainLost, &[]));
+        }
+        return;
+    }
+    let change = Change::Mark(AUDIT_MARK.into());
+    match control.commit_registry(vec![change.op()]).blocking_recv() {
+        Ok(()) => registry.apply(change),
+        Err(_) => tracing::warn!("that there is an audit could not be noted in the store"),
+    }
+}
+
 /// What comes after the data plane: the registry's own affairs, the addresses, the HTTP API, `$SYS`.
-fn open(config: &Config, server: &Server, gate: &Arc<Gatekeeper>, damaged: Option<RecordError>) -> anyhow::Result<()> {
-    let control = server.control();
+fn open(
+    config: &Config,
+    server: &Server,
+    guarded: &Arc<Guarded<Gatekeeper>>,
+    damaged: Option<RecordError>,
+    audit: &Audit,
+) -> anyhow::Result<()> {
+    let (control, gate) = (server.control(), guarded.gate());
     if let Some(error) = damaged {
         return Err(error).context("the registry can't be read");
     }
     gate.check_key().context("the registry was sealed under another master key")?;
+    begin_audit(&control, gate, audit);
     sweep(&control, gate);
-    provision_demo(&control, gate);
+    provision_demo(&control, gate, &audit.sink());
     for (listener, (name, address)) in config.listeners.iter().zip(server.addresses()) {
         tracing::info!(%name, kind = %listener.kind.as_str(), %address, "listening");
     }
     if let Some(address) = config.http {
         let token = provision::admin_token(&config.data)?;
-        let bound = http::serve(address, Api::new(control.clone(), Arc::clone(gate), &token))
-            .with_context(|| format!("the HTTP API can't listen on {address}"))?;
+        let bound =
+            http::serve(address, Api::new(control.clone(), Arc::clone(guarded), &token, auditing(config, gate, audit)))
+                .with_context(|| format!("the HTTP API can't listen on {address}"))?;
         tracing::info!(name = %"http", kind = %"http", address = %bound, "listening");
     }
+    forget(control.clone(), Arc::clone(guarded)).context("a thread can't be started")?;
     sys::start(control, config.sys_interval).context("a thread can't be started")
+}
+
+/// The gate with limits and a guard around it, whose events go into the log and into the audit.
+fn guarded(config: &Config, gate: &Arc<Gatekeeper>, audit: &AuditSink) -> Guarded<Gatekeeper> {
+    let quotas = Arc::new(Quotas::new(config.rates.clone(), quota::Sizes::default()));
+    let guard = Arc::new(Guard::new(config.guard.clone(), guard::Sizes::default()));
+    let audit = audit.clone();
+    let tell = Box::new(move |event: SecurityEvent| audit.record_security(&event));
+    Guarded::new(Arc::clone(gate), quotas, guard, claimed_by_user_name, tell)
+}
+
+/// Has limits and guard forget what is over, on a thread of its own, until the process ends.
+fn forget(control: Control, guarded: Arc<Guarded<Gatekeeper>>) -> std::io::Result<()> {
+    let sweep = move || {
+        loop {
+            std::thread::sleep(SWEEP_INTERVAL);
+            guarded.quotas().sweep(control.now());
+            guarded.guard().sweep(control.now());
+        }
+    };
+    std::thread::Builder::new().name("sweep".to_owned()).spawn(sweep).map(drop)
 }
 
 fn open_store(config: &Config) -> anyhow::Result<Box<dyn Store>> {
@@ -91,6 +179,21 @@ fn open_store(config: &Config) -> anyhow::Result<Box<dyn Store>> {
             Box::new(EmbeddedStore::open(config.data.join("store"), options)?)
         }
     })
+}
+
+/// The gate with the nonces that were used before this start, and a place for those to come.
+fn keep_nonces(gate: Gatekeeper, config: &Config) -> anyhow::Result<Gatekeeper> {
+    // Nobody has come in, so on the clock that never goes back it is the beginning.
+    let unix_ms = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_millis() as u64);
+    let now = Now { mono_ms: 0, unix_ms };
+    let (files, records) = NonceFiles::open(&config.data, unix_ms)
+        .with_context(|| format!("used nonces can't be kept in {}", config.data.display()))?;
+    let restored = gate.restore_nonces(records, now);
+    if restored.lost > 0 {
+        let lost = restored.lost;
+        tracing::warn!(lost, "nonces_max is too low for what was used before; these passwords could be used once more");
+    }
+    Ok(gate.keeping_nonces(Box::new(files)))
 }
 
 /// The development certificate, if a TLS listener names none of its own.
@@ -104,10 +207,10 @@ fn development(config: &Config) -> anyhow::Result<Option<pki::Development>> {
 fn start(
     config: &Config,
     development: Option<&pki::Development>,
-    gate: &Arc<Gatekeeper>,
+    gate: &Arc<Guarded<Gatekeeper>>,
     store: Box<dyn Store>,
 ) -> anyhow::Result<(Server, Option<RecordError>)> {
-    let registry = Arc::clone(gate.registry());
+    let registry = Arc::clone(gate.gate().registry());
     let damaged = Arc::new(std::sync::OnceLock::new());
     let found = Arc::clone(&damaged);
     let certificate = development.map(|development| &development.server);
@@ -144,11 +247,14 @@ fn sweep(control: &Control, gate: &Gatekeeper) {
 }
 
 /// The demo device, once in the life of a store.
-fn provision_demo(control: &Control, gate: &Gatekeeper) {
+fn provision_demo(control: &Control, gate: &Gatekeeper, audit: &AuditSink) {
     let registry = gate.registry();
     let changes = provision::demo(registry, gate.master_key(), now_s());
     if changes.is_empty() {
         return;
+    }
+    for described in describe(registry, &changes) {
+        described.tell(now_ms(), (Subject::Broker, None), Outcome::Accepted, |event| audit.record(event));
     }
     let committed = control.commit_registry(changes.iter().map(Change::op).collect());
     match committed.blocking_recv() {
@@ -189,33 +295,59 @@ fn warn(config: &Config) {
     }
 }
 
-/// Reads configuration and certificates again. If anything is wrong, everything stays as it is.
-fn reload(options: &Serve, running: &Config, control: &Control) {
+/// What the API needs of the audit.
+fn auditing(config: &Config, gate: &Gatekeeper, audit: &Audit) -> Auditing {
+    Auditing { sink: audit.sink(), key: ChainKey::new(gate.master_key()), required: config.audit.required }
+}
+
+/// Reads configuration and certificates again, and puts on record that it was asked to.
+fn reload(options: &Serve, running: &Config, control: &Control, guarded: &Guarded<Gatekeeper>, audit: &AuditSink) {
+    let (outcome, restart) = match reload_all(options, running, control, guarded) {
+        Some(restart_needed) => (Outcome::Ok, restart_needed),
+        None => (Outcome::Failed("faults"), false),
+    };
+    let details = [(Key::RestartNeeded, Value::Flag(restart))];
+    audit.record(&Event { outcome, ..Event::own(now_ms(), Action::ConfigReload, &details) });
+}
+
+/// If anything is wrong, everything stays as it is, and nothing is said. Else whether some of what has changed needs a restart.
+fn reload_all(options: &Serve, running: &Config, control: &Control, guarded: &Guarded<Gatekeeper>) -> Option<bool> {
     let config = match options.configure() {
         Ok(config) => config,
         Err(Faults { file, faults }) => {
             for Fault { key, message } in faults {
                 tracing::error!(file = %file.display(), key, "not reloaded: {message}");
             }
-            return;
+            return None;
         }
     };
     warn(&config);
     let development = match development(&config) {
         Ok(development) => development,
-        Err(error) => return tracing::error!("not reloaded: {error:#}"),
+        Err(error) => {
+            tracing::error!("not reloaded: {error:#}");
+            return None;
+        }
     };
     let certificate = development.as_ref().map(|development| &development.server);
     let listeners: Vec<_> = config.listeners.iter().map(|listener| listener.settings(certificate)).collect();
     match control.reload(&listeners, config.limits.clone(), config.transport) {
         Ok(listeners) => {
+            guarded.quotas().set(config.rates.clone());
+            guarded.guard().set(config.guard.clone());
+            control.remeter();
             let keys = config.restart_needed(running);
             if listeners.is_empty() && keys.is_empty() {
-                return tracing::info!("reloaded");
+                tracing::info!("reloaded");
+                return Some(false);
             }
             let (listeners, keys) = (listeners.join(", "), keys.join(", "));
             tracing::warn!(listeners, keys, "reloaded; some of what has changed needs a restart");
+            Some(true)
         }
-        Err(faults) => faults.iter().for_each(|fault| tracing::error!("not reloaded: {fault}")),
+        Err(faults) => {
+            faults.iter().for_each(|fault| tracing::error!("not reloaded: {fault}"));
+            None
+        }
     }
 }

@@ -142,7 +142,7 @@ impl Server {
             let plane = Arc::clone(&plane);
             threads.push(std::thread::Builder::new().name(format!("shard-{id}")).spawn(move || run(thread, &plane))?);
         }
-        let control = Control::new(plane, committer.clone(), shared);
+        let control = Control::new(plane, committer.clone(), shared, clock);
         Ok(Self { control, addresses, threads, committer })
     }
 

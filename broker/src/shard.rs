@@ -28,7 +28,6 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mio::{Events, Poll, Token};
-use slab::Slab;
 use tokio::sync::oneshot;
 use turnpike_core::clock::Now;
 use turnpike_core::durable::Part;
@@ -36,6 +35,7 @@ use turnpike_core::gate::Gate;
 use turnpike_core::ids::ShardId;
 use turnpike_core::limits::Limits;
 use turnpike_core::shard::Shard;
+use turnpike_core::table::Table;
 use turnpike_mqtt::TopicName;
 use turnpike_store::CommitterHandle;
 
@@ -73,6 +73,8 @@ pub(crate) enum Command {
     Limits(Arc<Limits>, TransportLimits),
     /// The registry has changed for a product, or for one of its devices.
     Rejudge(Arc<str>, Option<Arc<str>>),
+    /// Rate limits have changed for everybody.
+    Remeter,
     /// Publish as the broker.
     System(Vec<SystemMessage>),
     /// Take no connections any more, part with those there are, and answer when they are gone.
@@ -143,7 +145,7 @@ pub(crate) struct ShardThread<G> {
     now: Now,
     heartbeat: Arc<AtomicU64>,
 
-    links: Slab<Link>,
+    links: Table<Link>,
     next_serial: u32,
     /// Index in `links` by the core's name of a connection.
     by_conn: Vec<u32>,
@@ -194,7 +196,7 @@ impl<G: Gate> ShardThread<G> {
             now: setup.clock.at(Instant::now()),
             clock: setup.clock,
             heartbeat: setup.heartbeat,
-            links: Slab::new(),
+            links: Table::new(),
             next_serial: 0,
             by_conn: Vec::new(),
             ready: VecDeque::new(),
@@ -354,6 +356,7 @@ impl<G: Gate> ShardThread<G> {
                 self.transport = transport;
             }
             Command::Rejudge(product, device) => self.core.rejudge(&product, device.as_deref(), self.now),
+            Command::Remeter => self.core.remeter(self.now),
             Command::System(messages) => self.publish_system(&messages),
             Command::Drain(reply) => {
                 self.drain();

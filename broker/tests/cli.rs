@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -52,7 +52,7 @@ struct Broker {
     lines: Receiver<String>,
     /// What it has said so far.
     said: Vec<String>,
-    _data: TempDir,
+    data: TempDir,
 }
 
 impl Broker {
@@ -69,7 +69,7 @@ impl Broker {
         let log = BufReader::new(child.stderr.take().expect("piped"));
         let (send, lines) = channel();
         std::thread::spawn(move || log.lines().map_while(Result::ok).try_for_each(|line| send.send(line)));
-        Self { child, lines, said: Vec::new(), _data: data }
+        Self { child, lines, said: Vec::new(), data }
     }
 
     /// Reads the log up to a line with this in it, and gives the lines that came on the way, that one included.
@@ -83,6 +83,10 @@ impl Broker {
             }
         }
         panic!("it never said {part:?}:\n{}", self.said.join("\n"));
+    }
+
+    fn data(&self) -> PathBuf {
+        self.data.path().join("data")
     }
 
     fn signal(&self, name: &str) {
@@ -335,6 +339,47 @@ fn native_credentials_are_as_documented() {
 }
 
 #[test]
+fn credentials_are_made_for_every_vendor() {
+    let hour_key = |made: &serde_json::Value| {
+        made["client_id"].as_str().expect("text")[DEVICE.len() + PRODUCT.len() + 6..].to_owned()
+    };
+    let huawei = credential("huawei", &[]);
+    assert_eq!(huawei["user_name"], format!("{PRODUCT}_{DEVICE}"));
+    // The key is the hour, the message the secret.
+    assert_eq!(huawei["password"], hmac::<sha2::Sha256>(&hour_key(&huawei), SECRET));
+    let tuya = credential("tuya", &[]);
+    assert_eq!(tuya["client_id"], format!("tuyalink_{DEVICE}"));
+    let user_name = tuya["user_name"].as_str().expect("text");
+    let (device, parameters) = user_name.split_once("|signMethod=hmacSha256,").expect("parameters");
+    assert_eq!(tuya["password"], hmac::<sha2::Sha256>(SECRET, &format!("deviceId={device},{parameters}")));
+    let legacy = credential("gizwits-legacy", &[]);
+    assert_eq!(
+        legacy,
+        serde_json::json!({
+            "client_id": DEVICE, "user_name": DEVICE, "password": SECRET, "mosquitto_pub": legacy["mosquitto_pub"],
+        })
+    );
+    for (profile, secret, password) in [
+        ("azure", "acyv3QDJrRa0fW5UE58KnQ==", "SharedAccessSignature sr="),
+        ("gizwits", "8caaaa8b11e0,b1223028af054bb1804d65f82dff26e7", ""),
+    ] {
+        let made = credential(profile, &["--secret", secret]);
+        assert!(made["password"].as_str().expect("text").starts_with(password), "{made}");
+        assert_eq!(made["client_id"], DEVICE);
+    }
+    for (args, part) in [
+        (&["--profile", "tencent", "--secret", "acyv3QDJrRa0fW5UE58KnQ=="][..], "10 characters"),
+        (&["--profile", "azure", "--secret", "no base64!"], "base64"),
+        (&["--profile", "gizwits", "--secret", "without a MAC"], "MAC"),
+        (&["--profile", "tuya", "--secret", SECRET, "--client-id", "x"], "client id"),
+    ] {
+        let output = run(&[&["credential", "--product", PRODUCT, "--device", DEVICE][..], args].concat());
+        assert_eq!(output.status.code(), USAGE, "{args:?}");
+        assert!(stderr(&output).contains(part), "{}", stderr(&output));
+    }
+}
+
+#[test]
 fn a_secret_may_come_on_standard_input() {
     let args = ["credential", "--profile", "aliyun", "--product", PRODUCT, "--device", DEVICE];
     let mut child = turnpike().args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
@@ -360,4 +405,125 @@ fn all_that_is_wrong_with_a_credential_is_told_at_once() {
         assert!(stderr(&output).contains(part), "{part}: {}", stderr(&output));
     }
     assert!(!stderr(&output).contains("short"));
+}
+
+/// A broker that somebody was on, ended; and the path of its data folder.
+fn audited() -> (Broker, String) {
+    let mut broker = Broker::start(&["serve", "--anonymous", "--mqtt", "127.0.0.1:0"]);
+    let open = listeners(&broker.until(" serving "));
+    let (client, code) = connect(open[0].2);
+    assert_eq!(code, 0);
+    drop(client);
+    broker.signal("TERM");
+    assert_eq!(broker.wait().code(), Some(0), "{}", broker.said.join("\n"));
+    let data = broker.data().to_str().expect("UTF-8").to_owned();
+    (broker, data)
+}
+
+fn segment(data: &str) -> PathBuf {
+    let folder = std::fs::read_dir(Path::new(data).join("audit")).expect("an audit");
+    let mut files = folder.map(|entry| entry.expect("an entry").path());
+    files.find(|path| path.extension().is_some_and(|extension| extension == "jsonl")).expect("a segment")
+}
+
+#[test]
+fn an_audit_that_is_whole_is_told_with_its_range_and_its_anchor() {
+    let (_broker, data) = audited();
+    let output = run(&["audit", "verify", "--data", &data]);
+    assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
+    let said = stdout(&output);
+    assert!(said.contains("in 1 segments, 1 to ") && said.contains("nothing is changed or missing"), "{said}");
+    let anchor = said.lines().find_map(|line| line.strip_prefix("anchor ")).expect("an anchor");
+    let again = run(&["audit", "verify", "--data", &data, "--anchor", anchor]);
+    assert_eq!(again.status.code(), Some(0), "{}", stdout(&again));
+    // Who was here, without a word of JSON.
+    let table = run(&["audit", "export", "--data", &data, "--format", "csv", "--from", "2020-01-01"]);
+    assert_eq!(table.status.code(), Some(0));
+    let actions: Vec<String> =
+        stdout(&table).lines().skip(1).filter_map(|line| line.split(',').nth(4).map(str::to_owned)).collect();
+    let expected =
+        ["segment_start", "broker_start", "product_create", "device_create", "log_in", "log_out", "broker_stop"];
+    assert_eq!(actions, expected, "the demo's product and device are made at the first start");
+    let none = run(&["audit", "export", "--data", &data, "--to", "2020-01-01"]);
+    assert_eq!((none.status.code(), stdout(&none)), (Some(0), String::new()));
+}
+
+#[test]
+fn an_audit_that_was_tampered_with_exits_1_and_says_where() {
+    let (_broker, data) = audited();
+    let segment = segment(&data);
+    let name = segment.file_name().expect("a name").to_string_lossy().into_owned();
+    let text = std::fs::read_to_string(&segment).expect("text");
+    let lines: Vec<&str> = text.lines().collect();
+    let tampered = |what: &str, lines: &[&str], expected: &str| {
+        std::fs::write(&segment, lines.join("\n") + "\n").expect("written");
+        let output = run(&["audit", "verify", "--data", &data]);
+        assert_eq!(output.status.code(), Some(1), "{what}: {}", stdout(&output));
+        assert!(stdout(&output).contains(expected), "{what}: {}", stdout(&output));
+    };
+    let changed = lines[4].replace("127.0.0.1", "127.0.0.9");
+    assert_ne!(changed, lines[4], "the log-in is the fifth");
+    let line_5 = format!("{name}, line 5: ");
+    tampered(
+        "changed",
+        &[&lines[..4], &[&changed], &lines[5..]].concat(),
+        &format!("{line_5}record 5 has been changed"),
+    );
+    tampered("removed", &[&lines[..4], &lines[5..]].concat(), &format!("{line_5}records 5 to 5 are missing"));
+    let swapped = [&lines[..4], &[lines[5], lines[4]], &lines[6..]].concat();
+    tampered("swapped", &swapped, "record 5 stands where record 7 should");
+    tampered("cut off", &lines[..5], "the last records are missing: it ends with 5, and the head knows of 7");
+    std::fs::write(&segment, &text).expect("written");
+    assert_eq!(run(&["audit", "verify", "--data", &data]).status.code(), Some(0));
+    // The broker goes on, says so, and doesn't cover it up.
+    std::fs::write(&segment, lines[..5].join("\n") + "\n").expect("written");
+    let mut child = turnpike();
+    let child = child.args(["serve", "--anonymous", "--mqtt", "127.0.0.1:0", "--data", &data]);
+    let mut child = child.stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines().map_while(Result::ok);
+    let log: Vec<String> = lines.by_ref().take_while(|line| !line.contains(" serving ")).collect();
+    assert!(log.iter().any(|line| line.contains("the audit is damaged")), "{log:?}");
+    let command = format!("kill -TERM {}", child.id());
+    assert!(Command::new("sh").args(["-c", &command]).status().expect("a shell").success());
+    assert!(child.wait().expect("a child").success(), "{:?}", lines.collect::<Vec<_>>());
+    let output = run(&["audit", "verify", "--data", &data]);
+    assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
+    assert!(stdout(&output).contains("records 6 to 7 are missing"), "{}", stdout(&output));
+}
+
+#[test]
+fn an_audit_that_cannot_be_read_exits_64() {
+    let (_broker, data) = audited();
+    let empty = folder();
+    let nowhere = empty.path().to_str().expect("UTF-8");
+    let key = Path::new(&data).join("master-key");
+    let text = std::fs::read(&key).expect("a key");
+    std::fs::remove_file(&key).expect("removed");
+    for args in [
+        &["audit", "verify", "--data", nowhere][..],
+        &["audit", "export", "--data", nowhere],
+        &["audit", "verify", "--data", &data],
+        &["audit", "verify", "--data", &data, "--anchor", "5"],
+        &["audit", "export", "--data", &data, "--from", "yesterday"],
+        &["audit"],
+    ] {
+        let output = run(args);
+        assert_eq!(output.status.code(), USAGE, "{args:?}: {}{}", stdout(&output), stderr(&output));
+        assert!(!stderr(&output).is_empty());
+    }
+    assert!(!key.exists(), "looking makes no key");
+    // Another key tells apart from a chain that was tampered with, in words.
+    std::fs::write(&key, "ab".repeat(32)).expect("written");
+    let chmod = Command::new("chmod").arg("600").arg(&key).status();
+    assert!(chmod.expect("chmod").success());
+    let output = run(&["audit", "verify", "--data", &data]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stdout(&output).contains("another master key"), "{}", stdout(&output));
+    let former = empty.path().join("former-key");
+    std::fs::write(&former, text).expect("written");
+    let chmod = Command::new("chmod").arg("600").arg(&former).status();
+    assert!(chmod.expect("chmod").success());
+    let former = former.to_str().expect("UTF-8");
+    let output = run(&["audit", "verify", "--data", &data, "--former-key-file", former]);
+    assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
 }

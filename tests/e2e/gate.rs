@@ -96,6 +96,36 @@ fn a_nonce_is_good_once() {
 }
 
 #[test]
+fn a_nonce_is_good_once_across_kill_9() {
+    let mut broker = registered();
+    let captured = native("c", "one", SECRET);
+    assert_eq!(code(&broker, Version::V5, &captured), 0);
+    for _ in 0..2 {
+        broker.kill();
+        broker.restart();
+        assert_eq!(code(&broker, Version::V5, &captured), 0x86);
+        assert_eq!(code(&broker, Version::V5, &native("c", "one", SECRET)), 0);
+    }
+}
+
+#[test]
+fn a_client_id_with_the_time_in_it_is_one_session() {
+    let broker = registered();
+    // The Node SDK of aliyun: clean session 0, and the time of the log-in in the client id.
+    let at = |timestamp: u64| {
+        let id = format!("{PRODUCT}&one");
+        let text = format!("clientId{id}deviceNameoneproductKey{PRODUCT}timestamp{timestamp}");
+        let client_id = format!("{id}|securemode=3,signmethod=hmacsha1,timestamp={timestamp},lan=NodeJS,_v=1.2.8|");
+        let password = credential::hmac_sha1(SECRET, &text);
+        Connect::new(Version::V311, &client_id).login(&format!("one&{PRODUCT}"), &password).clean(false)
+    };
+    let mut first = broker.client(&at(1_795_231_053_661));
+    let (_second, ack) = Client::open(broker.mqtt(), &at(1_795_231_053_662));
+    assert_eq!((ack.code, ack.session_present), (0, true));
+    assert_eq!(first.end(), End::Closed, "its connection gives way");
+}
+
+#[test]
 fn a_disabled_device_is_closed_and_stays_out() {
     let broker = registered();
     let mut five = broker.client(&connect(Version::V5, &native("five", "one", SECRET)));

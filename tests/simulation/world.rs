@@ -32,7 +32,7 @@ impl Gate for Open {
         Verdict::Granted(Admission::new(Principal::Anonymous))
     }
     fn proceed(&self, _: &Attempt<'_>, _: &ChallengeState, _: &[u8], _: Now) -> Verdict {
-        Verdict::Refused(ConnectReason::BadAuthenticationMethod)
+        Verdict::Refused(ConnectReason::BadAuthenticationMethod, "bad_method")
     }
     fn may_publish(&self, _: &Principal, _: TopicName<'_>) -> bool {
         true

@@ -2,8 +2,10 @@ use proptest::prelude::*;
 use turnpike_mqtt::ConnectReason;
 
 use super::*;
+use crate::credential::Request;
 use crate::credential::{self, Credentials};
 use crate::names::{DeviceName, ProductKey};
+use crate::nonce::WINDOW_MS;
 use crate::plan::{Change, DeviceRequest, Making};
 use crate::profile::{ProfileSet, SignMethod};
 
@@ -19,9 +21,9 @@ fn gate() -> Gatekeeper {
     let registry = Arc::new(Registry::new());
     let aliyun = ProfileSet::from_iter([Profile::Aliyun]);
     for (product, name, closed, off, profiles) in [
-        ("p", "d", false, false, ProfileSet::ALL),
-        ("p", "off", false, true, ProfileSet::ALL),
-        ("closed", "d", true, false, ProfileSet::ALL),
+        ("p", "d", false, false, ProfileSet::DEFAULT),
+        ("p", "off", false, true, ProfileSet::DEFAULT),
+        ("closed", "d", true, false, ProfileSet::DEFAULT),
         ("aliyun", "d", false, false, aliyun),
     ] {
         let product = ProductKey::parse(product).expect("a name");
@@ -44,7 +46,7 @@ fn judge(gate: &Gatekeeper, made: &Credentials) -> Result<Principal, ConnectReas
     let attempt = attempt(&made.client_id, Some(&made.user_name), Some(made.password.as_bytes()));
     match gate.authenticate(&attempt, NOW, [9; 32]) {
         Verdict::Granted(admission) => Ok(admission.principal),
-        Verdict::Refused(reason) => Err(reason),
+        Verdict::Refused(reason, _) => Err(reason),
         Verdict::Challenge { .. } => panic!("no method was named"),
     }
 }
@@ -100,6 +102,8 @@ fn a_refusal_has_the_code_that_the_table_says() {
     for refusal in Refusal::ALL.iter().copied() {
         let expected = match refusal {
             Refusal::Disabled | Refusal::ProfileNotAllowed | Refusal::TokenExpired | Refusal::WrongNetwork => (0x87, 5),
+            Refusal::WeakKey | Refusal::TlsRequired | Refusal::CertificateRequired => (0x87, 5),
+            Refusal::CertificateExpired => (0x87, 5),
             Refusal::BadMethod => (0x8C, 4),
             Refusal::NoncesFull => (0x97, 3),
             Refusal::SecretSealed => (0x88, 3),
@@ -125,7 +129,7 @@ fn what_is_no_credentials_is_refused() {
     ] {
         let before = count(&gate, refusal);
         let verdict = gate.authenticate(&attempt("c", user_name, password), NOW, [0; 32]);
-        assert!(matches!(verdict, Verdict::Refused(ConnectReason::BadUserNameOrPassword)));
+        assert!(matches!(verdict, Verdict::Refused(ConnectReason::BadUserNameOrPassword, _)));
         assert_eq!(count(&gate, refusal), before + 1);
     }
 }
@@ -200,7 +204,7 @@ fn a_challenge_lets_in_who_knows_the_secret() {
         let (product, device) = user_name.split_once('/').unwrap_or_default();
         let answer = credential::answer(&secret(), "c", product, device, &data);
         let verdict = gate.proceed(&attempt, &state, answer.as_bytes(), NOW);
-        assert!(matches!(verdict, Verdict::Refused(reason) if reason == expected), "{user_name}");
+        assert!(matches!(verdict, Verdict::Refused(reason, _) if reason == expected), "{user_name}");
     }
     let attempt = Attempt { enhanced: Some((METHOD, b"")), ..attempt("c", Some("p/d"), None) };
     let Verdict::Challenge { data, state } = gate.authenticate(&attempt, NOW, [3; 32]) else { panic!("a challenge") };
@@ -209,12 +213,205 @@ fn a_challenge_lets_in_who_knows_the_secret() {
     for wrong in [&b""[..], b"x", &[0; 32], &[b'0'; 64]] {
         assert!(matches!(
             gate.proceed(&attempt, &state, wrong, NOW),
-            Verdict::Refused(ConnectReason::BadUserNameOrPassword)
+            Verdict::Refused(ConnectReason::BadUserNameOrPassword, _)
         ));
     }
     let attempt = Attempt { enhanced: Some(("SCRAM", b"")), ..attempt };
     let verdict = gate.authenticate(&attempt, NOW, [3; 32]);
-    assert!(matches!(verdict, Verdict::Refused(ConnectReason::BadAuthenticationMethod)));
+    assert!(matches!(verdict, Verdict::Refused(ConnectReason::BadAuthenticationMethod, _)));
+}
+
+/// Makes a product that takes a profile, with a device and a secret that it can have. The secret.
+fn add(gate: &Gatekeeper, profile: Profile, product: &str, device: &str, n: u8) -> Secret {
+    let secret = match profile {
+        Profile::Tencent | Profile::Azure => format!("c2VjcmV0IG51bWJlciAx{n:04}"),
+        Profile::Gizwits => format!("8caaaa8b11e0,auth key number {n}"),
+        _ => format!("secret number {n}"),
+    };
+    let secret = Secret::new(secret.as_bytes()).expect("long enough");
+    let (registry, key) = (gate.registry(), ProductKey::parse(product).expect("a name"));
+    registry.apply(registry.plan_put_product(&key, None, 1).expect("new").0);
+    registry.apply(registry.plan_allow_profiles(&key, ProfileSet::from_iter([profile])).expect("a product"));
+    let request = DeviceRequest { secret: Some(secret.clone()), enabled: None };
+    let making = Making { key: gate.master_key(), random: [n; 28], now_s: 1 };
+    let name = DeviceName::parse(device).expect("a name");
+    registry.apply(registry.plan_put_device(&key, &name, request, &making).expect("a product").change);
+    secret
+}
+
+fn credentials(profile: Profile, product: &str, device: &str, secret: &Secret, unix_ms: u64) -> Credentials {
+    let nonce = unix_ms.to_string();
+    let request = Request {
+        product,
+        device,
+        secret,
+        client_id: None,
+        timestamp_ms: unix_ms,
+        nonce: &nonce,
+        method: SignMethod::Sha256,
+    };
+    Credentials::make(profile, &request).expect("all that it takes")
+}
+
+fn device(product: &str, device: &str) -> Principal {
+    Principal::Device(Arc::new(DeviceIdentity { product: product.into(), device: device.into() }))
+}
+
+#[test]
+fn every_profile_lets_its_device_in_and_nobody_else() {
+    for profile in Profile::ALL {
+        let gate = gate();
+        let (one, two) = ("PRODUCT001", "PRODUCT002");
+        let right = add(&gate, profile, one, "serial-1", 1);
+        let wrong = add(&gate, profile, two, "serial-2", 2);
+        let judge = |product, device, secret, ms| judge(&gate, &credentials(profile, product, device, secret, ms));
+        let now = NOW.unix_ms;
+        assert_eq!(judge(one, "serial-1", &right, now), Ok(device(one, "serial-1")), "{profile}");
+        let refused = Err(ConnectReason::BadUserNameOrPassword);
+        assert_eq!(judge(one, "serial-1", &wrong, now + 1), refused, "{profile}");
+        assert_eq!(judge(one, "serial-3", &right, now + 2), refused, "{profile}");
+        assert_eq!(judge(two, "serial-3", &right, now + 3), refused, "{profile}");
+        // What is long over, and what another device's secret opens.
+        let is_timeless = matches!(profile, Profile::Aliyun | Profile::GizwitsLegacy | Profile::Gizwits);
+        assert_eq!(judge(one, "serial-1", &right, now - 7_200_000).is_ok(), is_timeless, "{profile}");
+        assert_eq!(judge(two, "serial-2", &wrong, now + 4), Ok(device(two, "serial-2")), "{profile}");
+        // The product changes its mind.
+        let key = ProductKey::parse(one).expect("a name");
+        let none = gate.registry().plan_allow_profiles(&key, ProfileSet::from_iter([])).expect("a product");
+        gate.registry().apply(none);
+        let verdict = judge(one, "serial-1", &right, now + 5);
+        // Where the product isn't named, it isn't looked for there any more.
+        let expected = match profile {
+            Profile::Tuya | Profile::Azure | Profile::GizwitsLegacy | Profile::Gizwits => refused,
+            _ => Err(ConnectReason::NotAuthorized),
+        };
+        assert_eq!(verdict, expected, "{profile}");
+    }
+}
+
+#[test]
+fn namesakes_are_told_apart_by_their_secrets() {
+    for profile in Profile::ALL.into_iter().filter(|profile| profile.is_searched()) {
+        let gate = gate();
+        let secrets: Vec<Secret> = (0..4).map(|n| add(&gate, profile, &format!("p_{n}"), "name", n)).collect();
+        for (n, secret) in secrets.iter().enumerate() {
+            let product = format!("p_{n}");
+            let made = credentials(profile, &product, "name", secret, NOW.unix_ms);
+            assert_eq!(judge(&gate, &made), Ok(device(&product, "name")), "{profile}");
+        }
+        assert_eq!(gate.refusals().map(|(_, count)| count).sum::<u64>(), 0);
+    }
+}
+
+#[test]
+fn a_huawei_id_is_product_and_node_or_a_name() {
+    let gate = gate();
+    let split = add(&gate, Profile::Huawei, "6203cc94", "88888888", 1);
+    let whole = add(&gate, Profile::Huawei, "other", "6203cc94_77777777", 2);
+    for (id, secret, expected) in [
+        ("6203cc94_88888888", &split, Some(device("6203cc94", "88888888"))),
+        ("6203cc94_77777777", &whole, Some(device("other", "6203cc94_77777777"))),
+        ("88888888", &split, Some(device("6203cc94", "88888888"))),
+        ("6203cc94_77777777", &split, None),
+        ("6203cc94_", &split, None),
+        ("_88888888", &split, None),
+    ] {
+        // Without a product, the name is the id.
+        let made = credential::huawei("_", id, secret, "2025041401", false);
+        assert_eq!((judge(&gate, &made).ok(), &*made.user_name), (expected, id), "{id}");
+    }
+}
+
+#[test]
+fn a_nonce_of_gizwits_is_good_once() {
+    let gate = gate();
+    let secret = add(&gate, Profile::Gizwits, "pk", "did", 1);
+    let made = credential::gizwits("pk", "did", &secret, "ABCDEFGHIJ").expect("a MAC");
+    assert!(judge(&gate, &made).is_ok());
+    assert_eq!(judge(&gate, &made), Err(ConnectReason::BadUserNameOrPassword));
+    assert_eq!(count(&gate, Refusal::NonceReused), 1);
+    assert!(judge(&gate, &credential::gizwits("pk", "did", &secret, "ABCDEFGHIK").expect("a MAC")).is_ok());
+}
+
+#[test]
+fn what_changes_in_a_client_id_is_no_part_of_the_session() {
+    let gate = gate();
+    let huawei = add(&gate, Profile::Huawei, "pk", "d", 1);
+    let gizwits = add(&gate, Profile::Gizwits, "giz", "did", 1);
+    let mut other = credential::gizwits("giz", "did", &gizwits, "B").expect("a MAC");
+    std::mem::swap(&mut other.client_id, &mut other.user_name);
+    for (made, expected) in [
+        (credential::aliyun("p", "d", &secret(), "p&d", SignMethod::Sha256, Some("1")), Some("p&d")),
+        (credential::aliyun("p", "d", &secret(), "", SignMethod::Sha256, Some("1")), None),
+        (credential::huawei("pk", "d", &huawei, "2025041401", false), Some("pk_d")),
+        (credential::gizwits("giz", "did", &gizwits, "A").expect("a MAC"), None),
+        (other, Some("did")),
+        (credential::native("p", "d", &secret(), "c|1|", NOW.unix_ms, "n"), None),
+    ] {
+        let attempt = attempt(&made.client_id, Some(&made.user_name), Some(made.password.as_bytes()));
+        let Verdict::Granted(Admission { client_id, .. }) = gate.authenticate(&attempt, NOW, [0; 32]) else {
+            panic!("{made:?}")
+        };
+        assert_eq!(client_id.as_deref(), expected, "{made:?}");
+        let home = |id: &str| turnpike_core::shard::home(id, 64);
+        assert_eq!(expected.map_or(home(&made.client_id), home), home(&made.client_id), "its session is out of reach");
+    }
+}
+
+/// Keeps records where a test can see them.
+#[derive(Debug, Default)]
+struct Kept(Arc<parking_lot::Mutex<Vec<[u8; RECORD_BYTES]>>>);
+
+impl NonceJournal for Kept {
+    fn keep(&self, record: [u8; RECORD_BYTES]) {
+        self.0.lock().push(record);
+    }
+}
+
+#[test]
+fn a_nonce_is_kept_before_its_device_hears_that_it_is_in() {
+    let kept = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let gate = gate().keeping_nonces(Box::new(Kept(Arc::clone(&kept))));
+    let made = native("p", "d", &secret(), NOW.unix_ms + 1, "n");
+    assert!(judge(&gate, &made).is_ok());
+    assert_eq!(kept.lock().len(), 1, "and not later");
+    assert!(judge(&gate, &made).is_err());
+    assert!(
+        judge(&gate, &native("p", "d", &Secret::new(b"another secret").expect("long enough"), NOW.unix_ms, "m"))
+            .is_err()
+    );
+    assert!(judge(&gate, &credential::aliyun("p", "d", &secret(), "i", SignMethod::Sha256, None)).is_ok());
+    assert_eq!(kept.lock().len(), 1, "only what was taken for the first time");
+    let record = kept.lock()[0];
+    assert_eq!(crate::nonce::until_ms(&record), NOW.unix_ms + 1 + WINDOW_MS, "as long as its timestamp is acceptable");
+
+    // After a restart.
+    let next = Gatekeeper::new(Arc::clone(gate.registry()), MasterKey::new([7; 32]), 1000);
+    let now = Now { mono_ms: 0, ..NOW };
+    assert_eq!(next.restore_nonces([record], now), Restored { kept: 1, ..Restored::default() });
+    assert_eq!(judge(&next, &made), Err(ConnectReason::BadUserNameOrPassword));
+    assert_eq!(count(&next, Refusal::NonceReused), 1);
+    assert!(judge(&next, &native("p", "d", &secret(), NOW.unix_ms, "m")).is_ok());
+}
+
+#[test]
+fn a_vendors_topics_come_and_go_with_its_profile() {
+    let gate = gate();
+    add(&gate, Profile::Tuya, "t", "d", 1);
+    let topic = |text: &'static str| TopicName::parse(text).expect("a topic");
+    let filter = |text: &'static str| TopicFilter::parse(text).expect("a filter");
+    let may = |product: &str| {
+        let who = device(product, "d");
+        (gate.may_publish(&who, topic("tylink/d/x")), gate.may_subscribe(&who, filter("tylink/d/#")))
+    };
+    assert_eq!((may("t"), may("p")), ((true, true), (false, false)));
+    assert!(
+        !gate.may_publish(&device("t", "d"), topic("/t/d/user/x"))
+            && gate.may_publish(&device("p", "d"), topic("/p/d/user/x"))
+    );
+    let (registry, key) = (gate.registry(), ProductKey::parse("t").expect("a name"));
+    registry.apply(registry.plan_allow_profiles(&key, ProfileSet::DEFAULT).expect("a product"));
+    assert_eq!(may("t"), (false, false));
 }
 
 #[test]
@@ -239,9 +436,9 @@ proptest! {
         let gate = gate();
         for password in [&password[..], native.as_bytes()] {
             let attempt = attempt(&client_id, Some(&user_name), Some(password));
-            prop_assert!(matches!(gate.authenticate(&attempt, NOW, [0; 32]), Verdict::Refused(_)));
+            prop_assert!(matches!(gate.authenticate(&attempt, NOW, [0; 32]), Verdict::Refused(..)));
             let state = ChallengeState { method: METHOD.into(), data: vec![3; 32], claim: user_name.as_str().into() };
-            prop_assert!(matches!(gate.proceed(&attempt, &state, password, NOW), Verdict::Refused(_)));
+            prop_assert!(matches!(gate.proceed(&attempt, &state, password, NOW), Verdict::Refused(..)));
         }
     }
 }

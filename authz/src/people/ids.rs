@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use turnpike_core::mask::{Identifier, fmt_masked};
+
 use crate::names::{NameError, ProductKey};
 
 macro_rules! id {
@@ -23,6 +25,12 @@ macro_rules! id {
             /// The text.
             #[must_use]
             pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl Identifier for $name {
+            fn identifier(&self) -> &str {
                 &self.0
             }
         }
@@ -83,8 +91,7 @@ impl Default for TenantId {
 
 impl fmt::Debug for UserId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let head: String = self.0.chars().take(2).collect();
-        write!(f, "{head}…({})", self.0.len())
+        fmt_masked(&self.0, f)
     }
 }
 

@@ -27,7 +27,7 @@ use super::ids::UserKey;
 use super::log_ins::{LogIn, Proof};
 use super::record::{app_owner, service_owner};
 use super::tokens::{self, Expected, TokenFault};
-use crate::nonce::{Nonces, Use, WINDOW_MS};
+use crate::nonce::WINDOW_MS;
 use crate::profile::SignMethod;
 use crate::refusal::Refusal;
 use crate::secret::{MasterKey, Secret};
@@ -84,15 +84,18 @@ impl<'a> Claim<'a> {
     }
 }
 
+/// See [`Tools::take_nonce`].
+pub type TakeNonce<'a> = &'a dyn Fn(&str, &str, u64) -> Result<(), Refusal>;
+
 /// What a log-in takes besides what is known of people.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Tools<'a> {
     /// Opens secrets.
     pub key: &'a MasterKey,
     /// What the unknown are put to the proof with.
     pub decoy: &'a Secret,
-    /// Nonces that were used.
-    pub nonces: &'a Nonces,
+    /// Uses a nonce of an access key, which nobody may again up to a time, milliseconds since 1970 UTC.
+    pub take_nonce: TakeNonce<'a>,
 }
 
 impl People {
@@ -216,20 +219,17 @@ impl People {
                     return Err(Refusal::StaleTimestamp);
                 }
                 let text = native_text(attempt.client_id, SERVICE_PRODUCT, key, timestamp_ms, nonce);
-                is_signature_hex(SignMethod::Sha256, &secret, &text, signature.as_bytes()).then_some(Some(nonce))
+                let until_ms = timestamp_ms.saturating_add(WINDOW_MS);
+                is_signature_hex(SignMethod::Sha256, secret.expose(), &text, signature)
+                    .then_some(Some((nonce, until_ms)))
             }
             None if !attempt.tls => return Err(Refusal::PlainSecret),
             None => bool::from(secret.expose().ct_eq(password)).then_some(None),
         };
         let service = service.ok_or(Refusal::UnknownService)?;
         // After the proof: a stranger must not use up nonces.
-        match proof
-            .ok_or(Refusal::WrongSignature)?
-            .map(|nonce| tools.nonces.take(SERVICE_PRODUCT, key, nonce, now.mono_ms))
-        {
-            None | Some(Use::First) => {}
-            Some(Use::Again) => return Err(Refusal::NonceReused),
-            Some(Use::Full) => return Err(Refusal::NoncesFull),
+        if let Some((nonce, until_ms)) = proof.ok_or(Refusal::WrongSignature)? {
+            (tools.take_nonce)(key, nonce, until_ms)?;
         }
         if !service.enabled {
             return Err(Refusal::Disabled);

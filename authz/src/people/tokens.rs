@@ -129,7 +129,7 @@ pub(super) fn verify(token: &str, expected: &Expected<'_>) -> Result<Token, Toke
     let holds = match algorithm {
         Algorithm::Hs256 => {
             let secret = expected.secret.ok_or(TokenFault::NoKey)?;
-            is_signature(SignMethod::Sha256, secret, signed, &signature)
+            is_signature(SignMethod::Sha256, secret.expose(), signed, &signature)
         }
         Algorithm::Rs256 | Algorithm::Es256 | Algorithm::EdDsa => {
             let key = expected.keys.and_then(|keys| keys.find(header.kid.as_deref(), algorithm));

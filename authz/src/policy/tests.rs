@@ -3,6 +3,16 @@ use turnpike_mqtt::{TopicFilter, TopicName};
 
 use super::*;
 
+// Of a product that takes every profile, unless it says otherwise.
+
+fn may_publish(product: &str, device: &str, topic: &str) -> bool {
+    super::may_publish(product, device, topic, || ProfileSet::ALL)
+}
+
+fn may_subscribe(product: &str, device: &str, filter: &str) -> bool {
+    super::may_subscribe(product, device, filter, || ProfileSet::ALL)
+}
+
 #[test]
 fn a_device_has_its_own_topics_and_no_others() {
     for (topic, publish, read) in [
@@ -125,6 +135,170 @@ fn a_filter_is_literal_up_to_the_level_that_decides() {
     }
 }
 
+/// A tencent product key.
+const PK: &str = "LD8S5J1L07";
+
+#[test]
+fn vendors_topics_are_the_devices_own() {
+    for (topic, publish, read) in [
+        ("LD8S5J1L07/d/data", true, true),
+        ("LD8S5J1L07/d/a/b", true, true),
+        ("LD8S5J1L07/d/", false, true),
+        ("LD8S5J1L07/d", false, true),
+        ("LD8S5J1L07/e/data", false, false),
+        ("LD8S5J1L08/d/data", false, false),
+        ("$thing/up/property/LD8S5J1L07/d", true, false),
+        ("$thing/down/property/LD8S5J1L07/d", false, true),
+        ("$thing/down/property/LD8S5J1L07/d/x", false, false),
+        ("$thing/down/property/LD8S5J1L07/e", false, false),
+        ("$thing/down/property/other/LD8S5J1L07/d", false, false),
+        ("$thing/down//LD8S5J1L07/d", false, false),
+        ("$thing/down/LD8S5J1L07/d", false, false),
+        ("$thing/side/property/LD8S5J1L07/d", false, false),
+        ("$ota/report/LD8S5J1L07/d", true, false),
+        ("$ota/update/LD8S5J1L07/d", false, true),
+        ("$ota/update/LD8S5J1L07/e", false, false),
+        ("$shadow/operation/LD8S5J1L07/d", true, false),
+        ("$shadow/operation/result/LD8S5J1L07/d", false, true),
+        ("$shadow/operation/result/LD8S5J1L07/e", false, false),
+        ("$sys/operation/LD8S5J1L07/d", true, false),
+        ("$sys/operation/result/LD8S5J1L07/d", false, true),
+        ("$rrpc/rxd/LD8S5J1L07/d/1", false, true),
+        ("$rrpc/txd/LD8S5J1L07/d/1", true, false),
+        ("$rrpc/txd/LD8S5J1L07/d", false, false),
+        ("$rrpc/rxd/LD8S5J1L07/e/1", false, false),
+        ("$broadcast/rxd/LD8S5J1L07/d", false, false),
+        ("$oc/devices/d/sys/properties/report", true, true),
+        ("$oc/devices/LD8S5J1L07_d/sys/commands/request_id=1", true, true),
+        ("$oc/devices/LD8S5J1L07_d/user/x", true, true),
+        ("$oc/devices/LD8S5J1L07_d/sys", false, true),
+        ("$oc/devices/LD8S5J1L07_d/other/x", false, false),
+        ("$oc/devices/LD8S5J1L07_e/sys/x", false, false),
+        ("$oc/devices/LD8S5J1L07d/sys/x", false, false),
+        ("$oc/devices/e/sys/x", false, false),
+        ("$oc/d/sys/x", false, false),
+        ("tylink/d/thing/property/report", true, true),
+        ("tylink/e/thing/property/report", false, false),
+        ("tylink/d", false, true),
+        ("tylink/", false, false),
+        ("tylink", false, false),
+        ("devices/d/messages/events", true, false),
+        ("devices/d/messages/events/", true, false),
+        ("devices/d/messages/events/$.ct=application%2Fjson&a=b", true, false),
+        ("devices/d/messages/eventsx", false, false),
+        ("devices/d/messages/devicebound/a=b", false, true),
+        ("devices/d/messages/devicebound", false, true),
+        ("devices/e/messages/devicebound/x", false, false),
+        ("devices/d/modules/m/messages/events/", false, false),
+        ("$iothub/twin/res/200/?$rid=1", false, false),
+        ("$iothub/twin/GET/?$rid=1", false, false),
+        ("$iothub/methods/POST/reboot/?$rid=1", false, false),
+        ("dev2app/d", true, false),
+        ("dev2app/d/app", true, false),
+        ("dev2app/d/", false, false),
+        ("dev2app/d/app/x", false, false),
+        ("dev2app/e", false, false),
+        ("dev2app/dd", false, false),
+        ("dev2app", false, false),
+        ("cli2ser_req", true, false),
+        ("cli2ser_req/", false, false),
+        ("cli2ser_req/x", false, false),
+        ("app2dev/d/app", false, true),
+        ("app2dev/d", false, true),
+        ("app2dev/e/app", false, false),
+        ("ser2cli_res/d", false, true),
+        ("ser2cli_res/e", false, false),
+        ("ser2cli_res/d/x", false, false),
+        ("ser2cli_noti/LD8S5J1L07", false, true),
+        ("ser2cli_noti/LD8S5J1L08", false, false),
+        ("ser2cli_noti/d", false, false),
+        ("$SYS/broker/uptime", false, false),
+        ("$SYS/operation/LD8S5J1L07/d", false, false),
+        ("$thing", false, false),
+        ("$", false, false),
+        ("", false, false),
+    ] {
+        assert_eq!(may_publish(PK, "d", topic), publish, "publish {topic}");
+        assert_eq!(may_subscribe(PK, "d", topic), read, "read {topic}");
+    }
+}
+
+#[test]
+fn vendors_filters_are_literal_up_to_the_level_that_decides() {
+    for filter in [
+        "LD8S5J1L07/#",
+        "LD8S5J1L07/+/data",
+        "+/d/data",
+        "$thing/down/+/LD8S5J1L07/d",
+        "$thing/down/#",
+        "$thing/#",
+        "$thing/+/property/LD8S5J1L07/d",
+        "$shadow/operation/+/LD8S5J1L07/d",
+        "$shadow/operation/#",
+        "$rrpc/rxd/#",
+        "$oc/#",
+        "$oc/devices/#",
+        "$oc/devices/+/sys/#",
+        "$oc/devices/d/#",
+        "$oc/devices/d/+/x",
+        "tylink/#",
+        "tylink/+/thing",
+        "devices/#",
+        "devices/d/#",
+        "devices/d/messages/#",
+        "devices/d/messages/+",
+        "devices/+/messages/devicebound/#",
+        "$iothub/#",
+        "$iothub/twin/res/#",
+        "app2dev/#",
+        "app2dev/+/x",
+        "ser2cli_res/+",
+        "ser2cli_res/#",
+        "ser2cli_noti/#",
+        "dev2app/#",
+        "cli2ser_req",
+    ] {
+        assert!(!may_subscribe(PK, "d", filter), "{filter}");
+    }
+    for filter in [
+        "LD8S5J1L07/d/#",
+        "LD8S5J1L07/d/+",
+        "$rrpc/rxd/LD8S5J1L07/d/+",
+        "$oc/devices/LD8S5J1L07_d/sys/commands/#",
+        "tylink/d/#",
+        "tylink/d/thing/+/set",
+        "devices/d/messages/devicebound/#",
+        "app2dev/d/#",
+    ] {
+        assert!(may_subscribe(PK, "d", filter), "{filter}");
+    }
+}
+
+#[test]
+fn a_profiles_topics_are_for_products_that_take_it() {
+    for (profiles, topic) in [
+        (&[Profile::Aliyun][..], "/LD8S5J1L07/d/user/x"),
+        (&[Profile::Tencent], "LD8S5J1L07/d/x"),
+        (&[Profile::Tencent], "$thing/up/property/LD8S5J1L07/d"),
+        (&[Profile::Huawei], "$oc/devices/d/sys/x"),
+        (&[Profile::Tuya], "tylink/d/x"),
+        (&[Profile::Azure], "devices/d/messages/events/"),
+        (&[Profile::Gizwits, Profile::GizwitsLegacy], "dev2app/d"),
+    ] {
+        for profile in Profile::ALL {
+            let allowed = || ProfileSet::from_iter([profile]);
+            let may = super::may_publish(PK, "d", topic, allowed);
+            assert_eq!(may, profiles.contains(&profile), "{topic} with {profile}");
+            assert!(super::may_publish(PK, "d", "dev/LD8S5J1L07/d/up/x", allowed), "ours is everybody's");
+        }
+    }
+    // A key of another length than tencent's might be the first level of somebody else's form.
+    let tencent = || ProfileSet::from_iter([Profile::Tencent]);
+    for product in ["user", "tylink", "devices", "app2dev", "ser2cli_noti", "$oc", "p"] {
+        assert!(!super::may_publish(product, "d", &format!("{product}/d/x"), tencent), "{product}");
+    }
+}
+
 /// Beginnings of what is allowed, so that allowed filters come up often.
 fn beginning() -> impl Strategy<Value = &'static str> {
     proptest::sample::select(vec![
@@ -138,12 +312,44 @@ fn beginning() -> impl Strategy<Value = &'static str> {
         "/ext/x/p/d/",
         "/ota/device/upgrade/p/",
         "/shadow/get/p/",
+        "LD8S5J1L07/d/",
+        "$thing/down/x/LD8S5J1L07/",
+        "$shadow/operation/",
+        "$shadow/operation/result/LD8S5J1L07/",
+        "$rrpc/rxd/LD8S5J1L07/",
+        "$oc/devices/",
+        "$oc/devices/LD8S5J1L07_d/",
+        "tylink/",
+        "devices/d/messages/",
+        "app2dev/",
+        "dev2app/d/",
+        "ser2cli_res/",
     ])
 }
 
 fn levels() -> impl Strategy<Value = String> {
     let level = proptest::sample::select(vec![
-        "dev", "p", "d", "e", "down", "up", "sys", "user", "ext", "rrpc", "ota", "device", "upgrade", "+", "#", "", "x",
+        "dev",
+        "p",
+        "d",
+        "e",
+        "down",
+        "up",
+        "sys",
+        "user",
+        "ext",
+        "rrpc",
+        "ota",
+        "device",
+        "upgrade",
+        "+",
+        "#",
+        "",
+        "x",
+        PK,
+        "result",
+        "devicebound",
+        "events",
     ]);
     (beginning(), proptest::collection::vec(level, 1..6))
         .prop_map(|(beginning, levels)| beginning.to_owned() + &levels.join("/"))
@@ -169,25 +375,38 @@ proptest! {
         filter in levels(),
         other in levels(),
         fill in proptest::collection::vec(proptest::sample::select(vec!["", "x", "p", "d", "up"]), 3),
+        product in "p|LD8S5J1L07",
     ) {
         let Ok(parsed) = TopicFilter::parse(&filter) else { return Ok(()) };
-        if !may_subscribe("p", "d", &filter) {
+        if !may_subscribe(&product, "d", &filter) {
             return Ok(());
         }
         for topic in [filled(&filter, &fill), other] {
             if let Ok(name) = TopicName::parse(&topic) && parsed.matches(name) {
-                prop_assert!(may_subscribe("p", "d", &topic), "{} matches {}", filter, topic);
+                prop_assert!(may_subscribe(&product, "d", &topic), "{} matches {}", filter, topic);
             }
         }
     }
 
-    /// Whoever they are, two devices share no topic.
+    /// Whoever they are, two devices share no topic, if their names differ wherever these are all that a topic says.
     #[test]
-    fn no_topic_belongs_to_two_devices(topic in levels(), q in "p|d|e|x|dev|sys|ext|rrpc|user", e in "p|d|e|x|user|device|down") {
-        if (q.as_str(), e.as_str()) != ("p", "d") {
-            prop_assert!(!(may_publish("p", "d", &topic) && may_publish(&q, &e, &topic)), "{}", topic);
-            prop_assert!(!(may_subscribe("p", "d", &topic) && may_subscribe(&q, &e, &topic)), "{}", topic);
-            prop_assert!(!(may_publish("p", "d", &topic) && may_subscribe(&q, &e, &topic)), "{}", topic);
+    fn no_topic_belongs_to_two_devices(
+        topic in levels(),
+        p in "p|LD8S5J1L07",
+        q in "p|d|e|x|dev|sys|ext|rrpc|user|LD8S5J1L07|devices|tylink|operation1",
+        e in "p|d|e|x|user|device|down|LD8S5J1L07|result",
+    ) {
+        let names_one = ["tylink/", "$oc/", "devices/", "dev2app/", "app2dev/", "ser2cli_res/"];
+        let told_apart = e != "d" || !names_one.iter().any(|first| topic.starts_with(first));
+        if (&*q, &*e) != (&*p, "d") && told_apart {
+            prop_assert!(!(may_publish(&p, "d", &topic) && may_publish(&q, &e, &topic)), "{}", topic);
+            prop_assert!(!(may_subscribe(&p, "d", &topic) && may_subscribe(&q, &e, &topic)), "{}", topic);
+            prop_assert!(!(may_publish(&p, "d", &topic) && may_subscribe(&q, &e, &topic)), "{}", topic);
         }
+    }
+
+    #[test]
+    fn no_topic_panics(topic in "\\PC{0,40}|[$a-z0-9_/+#]{0,40}", product in "\\PC{0,12}", device in "\\PC{0,5}") {
+        let _ = (may_publish(&product, &device, &topic), may_subscribe(&product, &device, &topic));
     }
 }

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use turnpike_core::durable::Op;
 
 use super::*;
+use crate::keys::Proof;
 use crate::plan::{DeviceRequest, Making, PlanError};
 use crate::profile::Profile;
 use crate::secret::{MasterKey, Secret};
@@ -96,7 +97,9 @@ fn a_device_is_made_replaced_disabled_and_deleted() {
     world.run(world.registry.plan_enable_device(&product("p"), &name("d"), true).expect("there"));
     world.run(world.registry.plan_enable_product(&product("p"), false).expect("there"));
     assert!(!world.registry.is_enabled("p", "d"));
-    world.run(world.registry.plan_delete_device(&product("p"), &name("d")).expect("there"));
+    for change in world.registry.plan_delete_device(&product("p"), &name("d")).expect("there") {
+        world.run(change);
+    }
     assert_eq!(world.registry.device("p", "d"), None);
     assert_eq!(world.store.len(), 1);
 }
@@ -194,7 +197,7 @@ fn pages_are_in_order_and_bounded() {
 fn settings_of_a_product_stay_where_nothing_is_said() {
     let mut world = World::with_product("p");
     let native = ProfileSet::from_iter([Profile::Native]);
-    assert_eq!(world.registry.profiles("p"), Some(ProfileSet::ALL));
+    assert_eq!(world.registry.profiles("p"), Some(ProfileSet::DEFAULT));
     world.run(world.registry.plan_allow_profiles(&product("p"), native).expect("there"));
     world.run(world.registry.plan_put_product(&product("p"), Some(false), 6).expect("there").0);
     let (change, is_new) = world.registry.plan_put_product(&product("p"), None, 7).expect("there");
@@ -204,8 +207,8 @@ fn settings_of_a_product_stay_where_nothing_is_said() {
         assert_eq!(registry.product("p"), Some(Product { enabled: false, created_at_s: 5 }));
         assert_eq!(registry.profiles("p"), Some(native), "replacing a product widens nothing");
     }
-    world.run(world.registry.plan_allow_profiles(&product("p"), ProfileSet::ALL).expect("there"));
-    assert_eq!((world.reloaded().profiles("p"), world.store.len()), (Some(ProfileSet::ALL), 1));
+    world.run(world.registry.plan_allow_profiles(&product("p"), ProfileSet::DEFAULT).expect("there"));
+    assert_eq!((world.reloaded().profiles("p"), world.store.len()), (Some(ProfileSet::DEFAULT), 1));
 }
 
 #[test]
@@ -225,6 +228,36 @@ fn what_a_deleted_product_allowed_goes_with_it() {
 }
 
 #[test]
+fn keys_and_demands_go_with_a_deleted_product() {
+    let mut world = World::with_product("p");
+    let print = Fingerprint::of(b"a certificate");
+    let proofs = Proofs::new(vec![Proof::Certificate(print)]).expect("a list");
+    let (changes, is_new) =
+        world.registry.plan_put_keyed_device(&product("p"), &name("d"), proofs, Some(false), 7).expect("a product");
+    assert!(is_new);
+    changes.into_iter().for_each(|change| world.run(change));
+    let device = world.registry.device("p", "d").expect("there");
+    assert!(device.secret.is_none() && !device.enabled && device.created_at_s == 7);
+    let policy = ProductPolicy { require_tls: true, ..ProductPolicy::default() };
+    world.run(world.registry.plan_set_policy(&product("p"), policy).expect("there"));
+    let authorities = crate::x509::testing::Authority::new("ca").authorities();
+    world.run(world.registry.plan_set_authorities(&product("p"), Some(authorities)).expect("there"));
+    assert_eq!(world.store.len(), 5);
+
+    world.run(world.registry.plan_delete_product(&product("p")).expect("there"));
+    world.registry = world.reloaded();
+    assert_eq!((world.registry.policy("p"), world.registry.authorities("p")), (None, None));
+    for _ in 0..4 {
+        let step = world.registry.plan_sweep(&product("p"), 1);
+        assert_eq!(step.len(), 1);
+        assert_eq!(world.registry.plan_put_product(&product("p"), None, 9), Err(PlanError::BeingDeleted));
+        step.into_iter().for_each(|change| world.run(change));
+    }
+    assert!(world.store.is_empty() && world.registry.swept_products().is_empty());
+    assert_eq!(world.registry.certificate_owner(&print), None);
+}
+
+#[test]
 fn marks_are_remembered() {
     let mut world = World::default();
     world.run(Change::Mark("demo".into()));
@@ -234,8 +267,55 @@ fn marks_are_remembered() {
     }
 }
 
+#[test]
+fn a_device_is_found_by_its_name_in_products_that_say_so() {
+    let mut world = World::default();
+    for key in ["a", "b", "c", "n", "z"] {
+        world.run(world.registry.plan_put_product(&product(key), None, 5).expect("new").0);
+        world.put(key, "d");
+    }
+    world.put("b", "only");
+    let find = |world: &World, profile, name: &str| -> Vec<String> {
+        let mut keys: Vec<String> =
+            world.registry.find_by_device_name(profile, name).iter().map(|(key, _)| key.to_string()).collect();
+        keys.sort();
+        keys
+    };
+    assert!(find(&world, Profile::Tuya, "d").is_empty());
+    for key in ["z", "c", "b"] {
+        let profiles = ProfileSet::from_iter([Profile::Tuya, Profile::Native]);
+        world.run(world.registry.plan_allow_profiles(&product(key), profiles).expect("there"));
+    }
+    world.run(world.registry.plan_allow_profiles(&product("n"), ProfileSet::from_iter([])).expect("there"));
+    world.registry = world.reloaded();
+    assert_eq!(find(&world, Profile::Tuya, "d"), ["b", "c", "z"]);
+    assert_eq!(find(&world, Profile::Tuya, "only"), ["b"]);
+    for nothing in
+        [find(&world, Profile::Azure, "d"), find(&world, Profile::Huawei, "d"), find(&world, Profile::Tuya, "x")]
+    {
+        assert!(nothing.is_empty());
+    }
+    world.run(world.registry.plan_delete_product(&product("b")).expect("there"));
+    assert_eq!(find(&world, Profile::Tuya, "d"), ["c", "z"]);
+    world.run(world.registry.plan_allow_profiles(&product("c"), ProfileSet::DEFAULT).expect("there"));
+    assert_eq!(find(&world, Profile::Tuya, "d"), ["z"]);
+}
+
+#[test]
+fn namesakes_that_are_tried_are_bounded() {
+    let mut world = World::default();
+    for n in 0..NAMESAKES_MAX * 2 {
+        let key = product(&format!("p{n}"));
+        world.run(world.registry.plan_put_product(&key, None, 5).expect("new").0);
+        world.put(key.as_str(), "d");
+        let tuya = ProfileSet::from_iter([Profile::Tuya]);
+        world.run(world.registry.plan_allow_profiles(&key, tuya).expect("there"));
+    }
+    assert_eq!(world.registry.find_by_device_name(Profile::Tuya, "d").len(), NAMESAKES_MAX);
+}
+
 fn any_change() -> impl Strategy<Value = (u8, usize, usize)> {
-    (0..9_u8, 0..2_usize, 0..3_usize)
+    (0..16_u8, 0..2_usize, 0..3_usize)
 }
 
 proptest! {
@@ -244,29 +324,55 @@ proptest! {
     fn the_store_gives_back_what_memory_had(steps in proptest::collection::vec(any_change(), 1..40)) {
         let mut world = World::default();
         let (products, names) = (["p", "q"].map(product), ["a", "b", "c"].map(name));
+        let (authorities, one) = (crate::x509::testing::Authority::new("ca").authorities(), |change| vec![change]);
         for (what, p, d) in steps {
             let (p, d) = (&products[p], &names[d]);
             let registry = &world.registry;
-            let made = |made: crate::plan::MadeDevice| made.change;
+            let made = |made: crate::plan::MadeDevice| vec![made.change];
+            let print = |d: &DeviceName| Proof::Certificate(Fingerprint::of(d.as_str().as_bytes()));
+            let proofs = || Proofs::new(vec![print(d), print(&names[0])]).or_else(|_| Proofs::new(vec![print(d)]));
+            let policy = ProductPolicy { require_tls: d.as_str() != "a", ..ProductPolicy::default() };
             let plan = match what {
-                0 => registry.plan_put_product(p, None, 1).map(|(change, _)| change),
-                1 => registry.plan_enable_product(p, d.as_str() == "a"),
-                2 => registry.plan_delete_product(p),
-                3 => registry.plan_sweep(p, 1).into_iter().next().ok_or(PlanError::NoSuchProduct),
+                0 => registry.plan_put_product(p, None, 1).map(|(change, _)| vec![change]),
+                1 => registry.plan_enable_product(p, d.as_str() == "a").map(one),
+                2 => registry.plan_delete_product(p).map(one),
+                3 => Ok(registry.plan_sweep(p, 1)),
                 4 => registry.plan_delete_device(p, d),
-                5 => registry.plan_enable_device(p, d, p.as_str() == "p"),
-                6 => registry.plan_allow_profiles(p, Profile::ALL.into_iter().take(usize::from(d.as_str() != "a") * 2).collect()),
+                5 => registry.plan_enable_device(p, d, p.as_str() == "p").map(one),
+                6 => registry.plan_allow_profiles(p, Profile::ALL.into_iter().take([0, 2, 5][usize::from(d.as_str().as_bytes()[0] - b'a')]).collect()).map(one),
+                7 => registry.plan_set_device_keys(p, d, proofs().ok()).map(one),
+                8 => registry.plan_set_device_keys(p, d, None).map(one),
+                9 => registry.plan_set_policy(p, policy).map(one),
+                10 => registry.plan_put_keyed_device(p, d, proofs().expect("a list"), None, 1).map(|(changes, _)| changes),
+                11 => registry.plan_drop_secret(p, d).map(one),
+                12 => registry.plan_set_authorities(p, (d.as_str() != "a").then(|| authorities.clone())).map(one),
                 _ => registry.plan_put_device(p, d, DeviceRequest::default(), &making(&key())).map(made),
             };
-            if let Ok(change) = plan {
-                world.run(change);
-            }
+            plan.into_iter().flatten().for_each(|change| world.run(change));
             let reloaded = world.reloaded();
             prop_assert_eq!(reloaded.products(None, 10), world.registry.products(None, 10));
             prop_assert_eq!(reloaded.swept_products(), world.registry.swept_products());
             for p in &products {
                 prop_assert_eq!(reloaded.profiles(p.as_str()), world.registry.profiles(p.as_str()));
+                for registry in [&reloaded, &world.registry] {
+                    if let Some(profiles) = registry.profiles(p.as_str()) {
+                        prop_assert_eq!(registry.allowed(p.as_str()), profiles);
+                    }
+                    let found = registry.find_by_device_name(Profile::Tuya, "a");
+                    prop_assert_eq!(found.iter().any(|(key, _)| key == p), registry.find(p.as_str(), "a").is_some_and(|found| found.profiles.contains(Profile::Tuya)));
+                }
                 prop_assert_eq!(reloaded.devices(p.as_str(), None, 10), world.registry.devices(p.as_str(), None, 10));
+                prop_assert_eq!(reloaded.policy(p.as_str()), world.registry.policy(p.as_str()));
+                prop_assert_eq!(reloaded.authorities(p.as_str()), world.registry.authorities(p.as_str()));
+                for d in &names {
+                    let proofs = world.registry.proofs(p.as_str(), d.as_str());
+                    prop_assert_eq!(&reloaded.proofs(p.as_str(), d.as_str()), &proofs);
+                    for print in proofs.iter().flat_map(|proofs| proofs.certificates()) {
+                        let owner = Some((p.clone(), d.clone()));
+                        prop_assert_eq!(&world.registry.certificate_owner(&print), &owner, "nobody takes a certificate over");
+                        prop_assert_eq!(reloaded.certificate_owner(&print), owner);
+                    }
+                }
             }
         }
     }

@@ -1,248 +1,316 @@
-//! One client: its connection, and what it does with it.
+//! One client: its connection, and what it does with what comes.
+//!
+//! ```text
+//! CONNECT sent ── CONNACK ─▶ (SUBSCRIBE sent ── SUBACK ─▶) ready ── error, close ─▶ closed
+//! ```
 
-use std::io::{self, Read, Write};
+use std::io;
 
-use mio::net::TcpStream;
-use mio::{Interest, Registry, Token};
+use mio::{Registry, Token};
 use turnpike_mqtt::{
-    Ack, AckKind, Connect, ConnectProperties, ConnectReason, Packet, PacketId, PacketType, Publish, PublishProperties,
-    QoS, ReasonCode, SubscribeOptions, TopicFilter, TopicName, Version, decode, decode_publish, encode, encode_ack,
-    encode_publish, encode_subscribe, frame,
+    AckKind, Connect, ConnectProperties, ConnectReason, Disconnect, DisconnectProperties, Frame, PINGREQ, Packet,
+    PacketId, PacketType, ReasonCode, SubscribeOptions, TopicFilter, Version, decode, encode, encode_ack,
+    encode_subscribe, frame,
 };
 
-use super::STAMP_BYTES;
+use super::publisher::Publisher;
+use super::shared::Shared;
+use super::subscriber::Subscriber;
+use super::transport::{Connector, Transport};
+use crate::plan::Plan;
 use crate::spec::{Scenario, Spec};
 
-/// What a client is for.
-pub(super) enum Role {
-    Publisher(Publisher),
-    Subscriber(Subscriber),
-    Idle,
-}
-
-pub(super) struct Publisher {
-    pub(super) index: usize,
-    /// Messages published.
-    pub(super) sent: u64,
-    frame: Vec<u8>,
-    id_at: Option<usize>,
-    stamp_at: usize,
-    next_id: u16,
-}
-
-pub(super) struct Subscriber {
-    /// By publisher: the last sequence number.
-    last: Vec<u32>,
-    pub(super) lost: u64,
-    pub(super) repeated: u64,
-}
-
-/// What a read brought that concerns others.
-pub(super) enum Heard {
-    /// Connected, and subscribed if it subscribes.
-    Ready,
-    Delivery {
-        publisher: usize,
-        at_ns: u64,
-    },
-}
+/// How long a durable session of MQTT 5 outlives a run that didn't end it, seconds.
+const SESSION_EXPIRY_S: u32 = 600;
 
 pub(super) struct Client {
-    stream: TcpStream,
+    pub(super) transport: Option<Transport>,
     pub(super) out: Vec<u8>,
     partial: Vec<u8>,
-    pub(super) touched: bool,
-    pub(super) role: Role,
-    index: usize,
+    /// In the worker's table.
+    pub(super) plan: usize,
+    pub(super) publisher: Option<Box<Publisher>>,
+    pub(super) subscriber: Option<Box<Subscriber>>,
     version: Version,
+    state: State,
+    /// When connecting began, or should have.
+    since_ns: u64,
 }
 
-impl Publisher {
-    fn new(spec: &Spec, index: usize) -> Self {
-        let topic = spec.topic(index);
-        let payload = vec![b'x'; spec.payload.max(STAMP_BYTES)];
-        let publish = Publish {
-            dup: false,
-            qos: spec.qos,
-            retain: false,
-            topic: TopicName::parse(&topic).ok(),
-            id: if spec.qos == QoS::AtMostOnce { None } else { PacketId::new(1) },
-            properties: PublishProperties::default(),
-            payload: &payload,
-        };
-        let mut frame = Vec::new();
-        encode_publish(spec.version, &publish, &mut frame);
-        let stamp_at = frame.len() - payload.len();
-        let properties = usize::from(spec.version == Version::V5);
-        let id_at = publish.id.map(|_| stamp_at - properties - 2);
-        Self { index, sent: 0, frame, id_at, stamp_at, next_id: 0 }
-    }
-
-    /// Appends the next message.
-    pub(super) fn publish(&mut self, out: &mut Vec<u8>, now_ns: u64) {
-        self.sent += 1;
-        if let Some(at) = self.id_at {
-            self.next_id = self.next_id % u16::MAX + 1;
-            self.frame[at..at + 2].copy_from_slice(&self.next_id.to_be_bytes());
-        }
-        let stamp = &mut self.frame[self.stamp_at..self.stamp_at + STAMP_BYTES];
-        stamp[0..4].copy_from_slice(&(self.index as u32).to_le_bytes());
-        stamp[4..8].copy_from_slice(&(self.sent as u32).to_le_bytes());
-        stamp[8..16].copy_from_slice(&now_ns.to_le_bytes());
-        out.extend_from_slice(&self.frame);
-    }
-}
-
-impl Subscriber {
-    /// Takes note of a message; says who published it and when.
-    fn note(&mut self, payload: &[u8]) -> Option<(usize, u64)> {
-        let (stamp, _) = payload.split_first_chunk::<STAMP_BYTES>()?;
-        let publisher = u32::from_le_bytes(stamp[0..4].try_into().ok()?) as usize;
-        let number = u32::from_le_bytes(stamp[4..8].try_into().ok()?);
-        let last = self.last.get_mut(publisher)?;
-        if number > *last {
-            self.lost += u64::from(number - *last - 1);
-            *last = number;
-        } else {
-            self.repeated += 1;
-        }
-        Some((publisher, u64::from_le_bytes(stamp[8..16].try_into().ok()?)))
-    }
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Connecting,
+    Subscribing,
+    Ready,
 }
 
 impl Client {
-    /// Begins to connect. Subscribers have the first numbers.
-    pub(super) fn connect(spec: &Spec, index: usize, registry: &Registry) -> io::Result<Self> {
-        let mut stream = TcpStream::connect(spec.address)?;
-        stream.set_nodelay(true)?;
-        registry.register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)?;
-        let role = if spec.scenario == Scenario::Idle {
-            Role::Idle
-        } else if index < spec.subscribers {
-            Role::Subscriber(Subscriber { last: vec![0; spec.publishers], lost: 0, repeated: 0 })
-        } else {
-            Role::Publisher(Publisher::new(spec, index - spec.subscribers))
+    /// Begins to connect.
+    pub(super) fn connect(
+        connector: &Connector,
+        spec: &Spec,
+        (at, plan): (usize, &Plan),
+        since_ns: u64,
+        registry: &Registry,
+        token: Token,
+    ) -> io::Result<Self> {
+        let mut client = Self {
+            transport: Some(connector.connect(spec, plan.index, registry, token)?),
+            out: Vec::new(),
+            partial: Vec::new(),
+            plan: at,
+            publisher: plan.publication.as_ref().map(|publication| Box::new(Publisher::new(spec, publication))),
+            subscriber: plan.subscription.as_ref().map(|subscription| Box::new(Subscriber::new(spec, subscription))),
+            version: spec.version,
+            state: State::Connecting,
+            since_ns,
         };
-        let mut client =
-            Self { stream, out: Vec::new(), partial: Vec::new(), touched: false, role, index, version: spec.version };
-        client.say_hello(spec);
+        client.say_hello(spec, plan);
         Ok(client)
     }
 
-    fn say_hello(&mut self, spec: &Spec) {
-        let login = spec.login(self.index);
+    fn say_hello(&mut self, spec: &Spec, plan: &Plan) {
+        let login = plan.login(spec, self.since_ns);
+        let durable = spec.durable && plan.subscription.is_some();
+        let is_v5 = spec.version.is_v5();
         let connect = Connect {
             version: spec.version,
             bridge: false,
-            clean_start: true,
-            keep_alive_s: spec.keep_alive_s,
+            clean_start: is_v5 || !durable,
+            keep_alive_s: if self.is_deaf() { 0 } else { spec.keep_alive_s },
             client_id: &login.client_id,
             will: None,
             user_name: login.user_name.as_deref(),
             password: login.password.as_deref().map(str::as_bytes),
-            properties: ConnectProperties::default(),
+            properties: ConnectProperties {
+                session_expiry_s: (is_v5 && durable).then_some(SESSION_EXPIRY_S),
+                ..ConnectProperties::default()
+            },
         };
         encode(spec.version, &Packet::Connect(Box::new(connect)), &mut self.out);
     }
 
-    /// Reads once; true if there may be more.
-    pub(super) fn read(&mut self, spec: &Spec, buffer: &mut [u8], mut heard: impl FnMut(Heard)) -> io::Result<bool> {
-        let n = match self.stream.read(buffer) {
-            Ok(0) => {
-                return Err(io::Error::other(format!("the broker closed the connection of client {}", self.index)));
-            }
-            Ok(n) => n,
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected) => {
-                return Ok(false);
-            }
-            Err(error) => return Err(error),
-        };
-        let read = &buffer[..n];
-        let mut kept = std::mem::take(&mut self.partial);
-        if kept.is_empty() {
-            let consumed = self.packets(spec, read, &mut heard)?;
-            self.partial.extend_from_slice(&read[consumed..]);
-        } else {
-            kept.extend_from_slice(read);
-            let consumed = self.packets(spec, &kept, &mut heard)?;
-            kept.drain(..consumed);
-            self.partial = kept;
-        }
-        Ok(n == buffer.len())
+    pub(super) fn is_ready(&self) -> bool {
+        self.state == State::Ready
     }
 
-    fn packets(&mut self, spec: &Spec, bytes: &[u8], heard: &mut impl FnMut(Heard)) -> io::Result<usize> {
+    pub(super) fn is_closed(&self) -> bool {
+        self.transport.is_none()
+    }
+
+    pub(super) fn is_deaf(&self) -> bool {
+        self.subscriber.as_ref().is_some_and(|subscriber| subscriber.deaf)
+    }
+
+    /// Takes what was read.
+    #[inline]
+    pub(super) fn receive(&mut self, bytes: &[u8], plan: &Plan, shared: &mut Shared) -> io::Result<()> {
+        if self.partial.is_empty() {
+            let consumed = self.packets(bytes, plan, shared)?;
+            self.partial.extend_from_slice(&bytes[consumed..]);
+        } else {
+            let mut all = std::mem::take(&mut self.partial);
+            all.extend_from_slice(bytes);
+            let consumed = self.packets(&all, plan, shared)?;
+            all.drain(..consumed);
+            self.partial = all;
+        }
+        if self.partial.is_empty() {
+            // The unfinished frame of a client that falls silent would stay for ever.
+            self.partial = Vec::new();
+        }
+        Ok(())
+    }
+
+    fn packets(&mut self, bytes: &[u8], plan: &Plan, shared: &mut Shared) -> io::Result<usize> {
         let mut consumed = 0;
         while let Some(frame) = frame(&bytes[consumed..], u32::MAX).map_err(io::Error::other)? {
             consumed += frame.len();
-            if frame.packet_type() == PacketType::Publish {
-                let publish = decode_publish(self.version, frame).map_err(io::Error::other)?;
-                self.delivery(&publish, heard);
-                continue;
-            }
-            match decode(self.version, frame).map_err(io::Error::other)? {
-                Packet::ConnAck(ack) if ack.reason != ConnectReason::Success => {
-                    return Err(io::Error::other(format!("client {} is refused: {:?}", self.index, ack.reason)));
+            match frame.packet_type() {
+                PacketType::Publish => self.delivery(frame, shared).ok_or_else(|| malformed("PUBLISH"))?,
+                PacketType::PubAck | PacketType::PubComp => self.acked(shared),
+                PacketType::PubRec => {
+                    let id = id(frame.body).ok_or_else(|| malformed("PUBREC"))?;
+                    // MQTT 5: the message isn't taken, so there is nothing to release.
+                    if frame.body.get(2).is_some_and(|reason| *reason >= 0x80) {
+                        self.acked(shared);
+                    } else {
+                        self.ack(AckKind::PubRel, id);
+                    }
                 }
-                Packet::ConnAck(_) => self.connected(spec, heard),
-                Packet::SubAck(ack) if ack.codes.iter().any(|code| *code > 2) => {
-                    return Err(io::Error::other(format!("the subscription of client {} is refused", self.index)));
+                PacketType::PubRel => {
+                    let id = id(frame.body).ok_or_else(|| malformed("PUBREL"))?;
+                    self.ack(AckKind::PubComp, id);
                 }
-                Packet::SubAck(_) => heard(Heard::Ready),
-                Packet::PubRec(Ack { id, .. }) => self.ack(AckKind::PubRel, id),
-                Packet::PubRel(Ack { id, .. }) => self.ack(AckKind::PubComp, id),
-                _ => {}
+                PacketType::PingResp => {}
+                _ => self.rare(frame, plan, shared)?,
             }
         }
         Ok(consumed)
     }
 
-    fn ack(&mut self, kind: AckKind, id: PacketId) {
-        encode_ack(self.version, kind, id, ReasonCode::Success, &mut self.out);
+    fn rare(&mut self, frame: Frame<'_>, plan: &Plan, shared: &mut Shared) -> io::Result<()> {
+        match decode(self.version, frame).map_err(io::Error::other)? {
+            Packet::ConnAck(ack) if ack.reason != ConnectReason::Success => {
+                Err(io::Error::other(format!("refused: {:?}", ack.reason)))
+            }
+            Packet::ConnAck(ack) => {
+                if let (Some(publisher), Some(max)) = (&mut self.publisher, ack.properties.receive_maximum) {
+                    publisher.limit(max);
+                }
+                self.connected(plan, shared);
+                Ok(())
+            }
+            Packet::SubAck(ack) if ack.codes.iter().any(|code| *code > 2) => {
+                Err(io::Error::other("a subscription is refused"))
+            }
+            Packet::SubAck(_) => {
+                if self.state == State::Subscribing {
+                    self.state = State::Ready;
+                    shared.count_ready();
+                }
+                Ok(())
+            }
+            Packet::Disconnect(disconnect) => {
+                Err(io::Error::other(format!("the broker ended the connection: {:?}", disconnect.reason)))
+            }
+            _ => Ok(()),
+        }
     }
 
-    fn connected(&mut self, spec: &Spec, heard: &mut impl FnMut(Heard)) {
-        let Role::Subscriber(_) = self.role else {
-            heard(Heard::Ready);
+    fn connected(&mut self, plan: &Plan, shared: &mut Shared) {
+        if self.state != State::Connecting {
             return;
-        };
-        let topics: Vec<String> = match spec.scenario {
-            Scenario::Pair => vec![spec.topic(self.index)],
-            Scenario::FanIn | Scenario::FanOut | Scenario::Idle => {
-                (0..spec.publishers).map(|n| spec.topic(n)).collect()
-            }
-        };
-        let requests =
-            topics.iter().filter_map(|t| Some((TopicFilter::parse(t).ok()?, SubscribeOptions::qos(spec.qos))));
+        }
+        shared.count_connected(self.since_ns);
+        if self.subscriber.is_some() && shared.spec.scenario != Scenario::Retained {
+            self.state = State::Subscribing;
+            let spec = std::sync::Arc::clone(&shared.spec);
+            self.subscribe(&spec, plan);
+        } else {
+            self.state = State::Ready;
+            shared.count_ready();
+        }
+    }
+
+    /// Asks for what the plan says.
+    pub(super) fn subscribe(&mut self, spec: &Spec, plan: &Plan) {
+        let Some(subscription) = &plan.subscription else { return };
+        let requests = subscription
+            .filters
+            .iter()
+            .filter_map(|filter| Some((TopicFilter::parse(filter).ok()?, SubscribeOptions::qos(spec.qos))));
         if let Some(id) = PacketId::new(1) {
             encode_subscribe(self.version, id, None, requests, &mut self.out);
         }
     }
 
-    fn delivery(&mut self, publish: &Publish<'_>, heard: &mut impl FnMut(Heard)) {
-        match (publish.qos, publish.id) {
-            (QoS::AtLeastOnce, Some(id)) => self.ack(AckKind::PubAck, id),
-            (QoS::ExactlyOnce, Some(id)) => self.ack(AckKind::PubRec, id),
-            _ => {}
+    /// A message. Its bytes are looked at no further than needed: a broker is what is measured, not checked.
+    #[inline]
+    fn delivery(&mut self, frame: Frame<'_>, shared: &mut Shared) -> Option<()> {
+        let body = frame.body;
+        let mut at = 2 + usize::from(u16::from_be_bytes(body.get(..2)?.try_into().ok()?));
+        let qos = (frame.first >> 1) & 3;
+        if qos > 0 {
+            let id = id(body.get(at..)?)?;
+            at += 2;
+            self.ack(if qos == 1 { AckKind::PubAck } else { AckKind::PubRec }, id);
         }
-        if let Role::Subscriber(subscriber) = &mut self.role
-            && let Some((publisher, at_ns)) = subscriber.note(publish.payload)
-        {
-            heard(Heard::Delivery { publisher, at_ns });
+        if self.version.is_v5() {
+            at += properties(body.get(at..)?)?;
+        }
+        if let Some(subscriber) = &mut self.subscriber {
+            subscriber.note(body.get(at..)?, shared);
+        }
+        Some(())
+    }
+
+    #[inline]
+    fn acked(&mut self, shared: &mut Shared) {
+        if let Some(publisher) = &mut self.publisher {
+            let at_ns = publisher.acked();
+            shared.count_acked(publisher, at_ns);
         }
     }
 
-    /// Writes what is encoded, as far as the socket takes it.
-    pub(super) fn flush(&mut self) -> io::Result<()> {
-        if self.out.is_empty() {
-            return Ok(());
+    #[inline]
+    fn ack(&mut self, kind: AckKind, id: PacketId) {
+        encode_ack(self.version, kind, id, ReasonCode::Success, &mut self.out);
+    }
+
+    /// False if there is nobody to ping.
+    pub(super) fn ping(&mut self) -> bool {
+        let pings = self.is_ready() && !self.is_closed() && !self.is_deaf();
+        if pings {
+            self.out.extend_from_slice(&PINGREQ);
         }
-        match self.stream.write(&self.out) {
-            Ok(n) if n == self.out.len() => self.out.clear(),
-            Ok(n) => drop(self.out.drain(..n)),
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected) => {}
-            Err(error) => return Err(error),
+        pings
+    }
+
+    /// Writes what is encoded, as far as the socket takes it.
+    #[inline]
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        let Some(transport) = &mut self.transport else { return Ok(()) };
+        transport.write(&mut self.out)?;
+        if self.out.is_empty() && self.publisher.is_none() && self.subscriber.is_none() {
+            // It has said what it had to say.
+            self.out = Vec::new();
         }
         Ok(())
     }
+
+    /// Whether it should go as soon as it has come.
+    pub(super) fn wants_close(&self, spec: &Spec) -> bool {
+        spec.connecting.close && self.is_ready()
+    }
+
+    /// Disconnects in good order, as far as the socket takes it at once. `for_good`: a durable session of MQTT 5 ends, too.
+    pub(super) fn leave(&mut self, spec: &Spec, registry: &Registry, for_good: bool) {
+        let session_expiry_s = (for_good && spec.durable && spec.version.is_v5()).then_some(0);
+        let properties = DisconnectProperties { session_expiry_s, ..DisconnectProperties::default() };
+        // An expiry may not be set where there was none (MQTT 5, 3.14.2.2.2).
+        let properties = if self.subscriber.is_some() { properties } else { DisconnectProperties::default() };
+        if self.is_ready() {
+            let packet = Packet::Disconnect(Disconnect { reason: ReasonCode::Success, properties });
+            encode(self.version, &packet, &mut self.out);
+            let _ = self.flush();
+        }
+        self.close(registry);
+    }
+
+    /// Ends the connection.
+    pub(super) fn close(&mut self, registry: &Registry) {
+        if let Some(transport) = self.transport.take() {
+            transport.close(registry);
+        }
+    }
+
+    /// Hears nothing from now on, without a word to the broker.
+    pub(super) fn forget(&mut self, registry: &Registry) {
+        if let Some(transport) = &mut self.transport {
+            transport.forget(registry);
+        }
+    }
+}
+
+#[inline]
+fn id(body: &[u8]) -> Option<PacketId> {
+    PacketId::new(u16::from_be_bytes(body.get(..2)?.try_into().ok()?))
+}
+
+/// Bytes of a property section, its length included.
+#[inline]
+fn properties(body: &[u8]) -> Option<usize> {
+    let mut length = 0;
+    for (index, byte) in body.iter().take(4).enumerate() {
+        length |= usize::from(byte & 0x7F) << (7 * index);
+        if *byte < 0x80 {
+            return Some(length + index + 1);
+        }
+    }
+    None
+}
+
+fn malformed(what: &str) -> io::Error {
+    io::Error::other(format!("a {what} that can't be"))
 }

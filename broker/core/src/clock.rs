@@ -10,6 +10,12 @@ pub struct Now {
 }
 
 impl Now {
+    /// Nanoseconds of the clock that never goes back, the unit of rates.
+    #[must_use]
+    pub fn mono_ns(self) -> u64 {
+        self.mono_ms.saturating_mul(1_000_000)
+    }
+
     /// Seconds since 1970 UTC, the unit in which expiries are kept.
     #[must_use]
     pub fn unix_s(self) -> u64 {

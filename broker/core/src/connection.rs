@@ -95,6 +95,8 @@ pub(crate) struct Connection {
     pub(crate) tls: bool,
     pub(crate) touched: bool,
     pub(crate) paused: bool,
+    /// The gate counts it, and is told of its end.
+    pub(crate) counted: bool,
     /// Slot of its session, once it has one.
     pub(crate) session: Option<u32>,
     pub(crate) addr: SocketAddr,
@@ -113,6 +115,8 @@ pub(crate) struct Connection {
     pub(crate) awaited: u32,
     /// Of these, PUBACKs.
     pub(crate) awaited_pubacks: u32,
+    /// Which pause it is in for being too fast; 0 for none.
+    pub(crate) throttled: u32,
     pub(crate) extras: Option<Box<Extras>>,
 }
 
@@ -125,6 +129,7 @@ impl Connection {
             tls: peer.tls,
             touched: false,
             paused: false,
+            counted: false,
             session: None,
             addr: peer.addr,
             certificate: peer.certificate,
@@ -136,6 +141,7 @@ impl Connection {
             packet_bytes_max: u32::MAX,
             awaited: 0,
             awaited_pubacks: 0,
+            throttled: 0,
             extras: None,
         }
     }

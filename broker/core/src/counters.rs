@@ -37,6 +37,8 @@ pub struct Dropped {
     pub retained_full: u64,
     /// The durable store isn't serving.
     pub store_unavailable: u64,
+    /// Its publisher is over a rate (MQTT 5, where that is configured; others are slowed).
+    pub rate_limited: u64,
 }
 
 /// Counts since start, but for the gauges, which are now.
@@ -56,6 +58,10 @@ pub struct Counters {
     pub dropped: Dropped,
     /// Connections opened.
     pub opened: u64,
+    /// Connections closed before they said anything: their address is shut out, or has too many.
+    pub turned_away: u64,
+    /// Pauses of connections that were too fast.
+    pub throttled: u64,
     /// CONNECTs accepted.
     pub accepted: u64,
     /// CONNECTs refused: reason and count. At most one entry a reason.

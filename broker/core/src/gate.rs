@@ -2,13 +2,17 @@
 //!
 //! A decision is a value: [`Permit`] can be made by [`Permit::judge`] alone, and the router takes nothing without one.
 
+use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use turnpike_mqtt::{ConnectReason, ReasonCode, TopicFilter, TopicName};
 
 use crate::clock::Now;
 use crate::feed::Feed;
+use crate::mask::fmt_masked;
+use crate::meter::Meter;
 
 /// Why a client is who it is. Small: every session keeps one.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -25,8 +29,8 @@ pub enum Principal {
     Broker,
 }
 
-/// A device that has proved who it is.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+/// A device that has proved who it is. Its name is masked in `Debug`.
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct DeviceIdentity {
     /// The product key.
     pub product: Box<str>,
@@ -35,7 +39,7 @@ pub struct DeviceIdentity {
 }
 
 /// A user who has proved who it is. Two are equal if app and user are, however they came in.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct UserIdentity {
     /// The app.
     pub app: Box<str>,
@@ -59,6 +63,13 @@ impl Hash for UserIdentity {
     }
 }
 
+impl fmt::Debug for UserIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/", self.app)?;
+        fmt_masked(&self.user, f)
+    }
+}
+
 /// A service that has proved who it is.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct ServiceIdentity {
@@ -66,8 +77,15 @@ pub struct ServiceIdentity {
     pub key: Box<str>,
 }
 
-/// A CONNECT, as the gate sees it.
-#[derive(Clone, Copy, Debug)]
+impl fmt::Debug for DeviceIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/", self.product)?;
+        fmt_masked(&self.device, f)
+    }
+}
+
+/// A CONNECT, as the gate sees it. `Debug` says whence it came, and nothing of who or with what.
+#[derive(Clone, Copy)]
 pub struct Attempt<'a> {
     /// Client id as sent; empty if the client wants one assigned.
     pub client_id: &'a str,
@@ -85,6 +103,12 @@ pub struct Attempt<'a> {
     pub enhanced: Option<(&'a str, &'a [u8])>,
 }
 
+impl fmt::Debug for Attempt<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attempt").field("peer", &self.peer).field("tls", &self.tls).finish_non_exhaustive()
+    }
+}
+
 /// What the gate says to an [`Attempt`] or to an AUTH that continues one.
 #[derive(Debug)]
 #[must_use]
@@ -98,8 +122,9 @@ pub enum Verdict {
         /// Given back to [`Gate::proceed`].
         state: Box<ChallengeState>,
     },
-    /// Stay out. The reason goes on the wire (mapped to a return code for MQTT 3) and into the metrics, nothing else does.
-    Refused(ConnectReason),
+    /// Stay out. The reason goes on the wire (mapped to a return code for MQTT 3) and into the metrics. The cause, one word of the
+    /// gate's own, never goes on the wire: it comes back in [`Passage::Refused`].
+    Refused(ConnectReason, &'static str),
 }
 
 /// Who comes in, and on what terms.
@@ -130,8 +155,53 @@ impl Admission {
     }
 }
 
-/// An unfinished challenge-response exchange.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A client, as the gate hears of its coming and going.
+#[derive(Clone, Copy)]
+pub struct Visit<'a> {
+    /// Client id: of the session, or as sent where there is none.
+    pub client_id: &'a str,
+    /// Who it is; none for one that was kept out.
+    pub principal: Option<&'a Principal>,
+    /// User name as sent, where it was kept out: a claim, and nothing that was proved.
+    pub user_name: Option<&'a str>,
+    /// The peer's address (from the PROXY header where the listener has one).
+    pub peer: std::net::SocketAddr,
+    /// Whether the bytes came through TLS.
+    pub tls: bool,
+}
+
+impl fmt::Debug for Visit<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Visit").field("peer", &self.peer).field("tls", &self.tls).finish_non_exhaustive()
+    }
+}
+
+/// What became of a client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Passage {
+    /// It has a session, or will have one with the commit under way.
+    In,
+    /// The gate has refused it, for this cause.
+    Refused(&'static str),
+    /// The gate would have let it in, and the core could not.
+    TurnedAway(ConnectReason),
+    /// It has gone.
+    Out(Departure),
+}
+
+/// How a client has gone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Departure {
+    /// DISCONNECT 0x00.
+    Cleanly,
+    /// Any other way.
+    Abruptly,
+    /// The same client has connected again.
+    TakenOver,
+}
+
+/// An unfinished challenge-response exchange. `Debug` shows the method alone.
+#[derive(Clone, PartialEq, Eq)]
 pub struct ChallengeState {
     /// The method named in CONNECT; every AUTH must repeat it [MQTT-4.12.0-5].
     pub method: Box<str>,
@@ -141,7 +211,37 @@ pub struct ChallengeState {
     pub claim: Box<str>,
 }
 
-/// Phase *authenticate*, *publish-in* and *subscribe*. One value is shared by all shards.
+impl fmt::Debug for ChallengeState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChallengeState").field("method", &self.method).finish_non_exhaustive()
+    }
+}
+
+/// What becomes of a connection before it has said anything.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Entry {
+    /// It is closed without a word.
+    Closed,
+    /// It may speak.
+    Free,
+    /// It may speak, and [`Gate::left`] is to be told when it ends.
+    Counted,
+}
+
+/// A client that takes over its session from an older connection of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TakeOver<'a> {
+    /// Who it is, by both connections.
+    pub principal: &'a Principal,
+    /// Where the connection came from that has to go.
+    pub from: IpAddr,
+    /// Where the new one comes from.
+    pub to: IpAddr,
+}
+
+/// Phases *accept*, *authenticate*, *publish-in*, *subscribe* and *detach*. One value is shared by all shards. What has a body here is for gates that
+/// limit; a gate that doesn't leaves it alone.
 pub trait Gate: Send + Sync {
     /// Judges a CONNECT. Synchronous, over state in memory; `random` is fresh for each call.
     fn authenticate(&self, attempt: &Attempt<'_>, now: Now, random: [u8; 32]) -> Verdict;
@@ -174,6 +274,50 @@ pub trait Gate: Send + Sync {
     /// have feeds.
     fn feed(&self, principal: &Principal, topic: TopicName<'_>, feed: &mut Feed) {
         let _ = (principal, topic, feed);
+    }
+
+    /// May anybody at that address speak? Asked for each accepted socket, before TLS; no means that it is closed.
+    fn accepts(&self, _address: IpAddr, _now: Now) -> bool {
+        true
+    }
+
+    /// A connection is open: TLS and the like are done, the address is the client's own.
+    fn entered(&self, _address: IpAddr, _now: Now) -> Entry {
+        Entry::Free
+    }
+
+    /// A connection that was [`Entry::Counted`] has ended (or has moved to another shard, and enters there).
+    fn left(&self, _address: IpAddr) {}
+
+    /// An address sends a CONNECT. Asked before anything of it is looked at.
+    ///
+    /// # Errors
+    /// What the CONNACK says.
+    fn attempted(&self, _address: IpAddr, _now: Now) -> Result<(), ConnectReason> {
+        Ok(())
+    }
+
+    /// The meter of a session that begins, if anything limits it. Asked again for live sessions when limits have changed; what they owe
+    /// goes with them.
+    fn meter(&self, _principal: &Principal, _now: Now) -> Option<Meter> {
+        None
+    }
+
+    /// A session with a meter has ended: what it owes may be kept for the client's next one.
+    fn settle(&self, _principal: &Principal, _meter: &Meter, _now: Now) {}
+
+    /// A client takes over its session. An error refuses the new connection, and the old one stays.
+    ///
+    /// # Errors
+    /// What the CONNACK says.
+    fn taken_over(&self, _take_over: TakeOver<'_>, _now: Now) -> Result<(), ConnectReason> {
+        Ok(())
+    }
+
+    /// Hears what became of a client: of each that was judged, whether it came in, and of each that came in, that it went. Called by
+    /// the shard's thread: it must not wait.
+    fn passed(&self, visit: &Visit<'_>, passage: Passage, now: Now) {
+        let _ = (visit, passage, now);
     }
 }
 

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::mask::{Identifier, fmt_masked};
+
 /// Index of a shard, from 0. A shard is a thread with its own connections and sessions.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct ShardId(pub u16);
@@ -71,11 +73,16 @@ impl std::borrow::Borrow<str> for ClientId {
     }
 }
 
-/// Masked: the first four characters and the length, since a client id names a device or a person.
+impl Identifier for ClientId {
+    fn identifier(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Masked, since a client id names a device or a person.
 impl fmt::Debug for ClientId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let head: String = self.0.chars().take(4).collect();
-        write!(f, "{head}…({})", self.0.len())
+        fmt_masked(&self.0, f)
     }
 }
 

@@ -11,6 +11,7 @@ use crate::durable::SessionRecord;
 use crate::gate::{DeviceIdentity, Principal, ServiceIdentity, UserIdentity};
 use crate::ids::{ClientId, ConnId, Seq, SessionKey};
 use crate::message::Message;
+use crate::meter::Meter;
 use crate::outgoing::Outgoing;
 use crate::retain::Walk;
 
@@ -49,6 +50,8 @@ pub(crate) struct RetainedWalk {
 pub(crate) struct Session {
     pub(crate) client: ClientId,
     pub(crate) principal: Principal,
+    /// While it is connected, if anything limits it.
+    pub(crate) meter: Option<Box<Meter>>,
     /// Some if the session outlives its connection.
     pub(crate) key: Option<SessionKey>,
     pub(crate) generation: u32,

@@ -22,14 +22,15 @@ mod principals;
 mod publish;
 mod restore;
 mod subscribe;
+mod throttle;
 mod until;
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use slab::Slab;
 use turnpike_mqtt::{
     DecodeError, Frame, Packet, PacketType, ReasonCode, TopicName, Version, decode, decode_publish, encode, frame,
 };
@@ -41,18 +42,20 @@ use crate::connection::{Connection, State};
 use crate::counters::Counters;
 use crate::durable::Part;
 use crate::feed::Feed;
-use crate::gate::Gate;
-use crate::ids::{ClientId, ConnId, MessageId, ShardId, Turn};
+use crate::gate::{Entry, Gate};
+use crate::ids::{ConnId, MessageId, ShardId, Turn};
 use crate::limits::Limits;
 use crate::router::Matches;
-use crate::session::Session;
+use crate::sessions::Sessions;
 use crate::shared::Shared;
+use crate::table::Table;
 use crate::wheel::Wheel;
 
 use durability::{Release, TicketBuffer};
 pub use judge::SessionView;
 use lifecycle::Timer;
 use principals::Principals;
+use throttle::PauseEnd;
 
 /// Out buffers that a shard keeps for reuse.
 const POOL_BUFFERS_MAX: usize = 256;
@@ -132,14 +135,17 @@ pub struct Shard<G> {
     entropy: Entropy,
     /// State of a generator for choices that peers gain nothing from foretelling (members of shared subscriptions).
     choice: u64,
-    conns: Slab<Connection>,
+    conns: Table<Connection>,
     next_serial: u32,
-    sessions: Slab<Session>,
-    next_generation: u32,
-    by_client: HashMap<ClientId, u32, foldhash::fast::RandomState>,
+    sessions: Sessions,
     principals: Principals,
+    next_generation: u32,
     wheel: Wheel<Timer>,
     due: Vec<Timer>,
+    /// Ends of the pauses of connections that were too fast.
+    pauses: Wheel<PauseEnd>,
+    pauses_due: Vec<PauseEnd>,
+    next_pause: u32,
     pool: Vec<Vec<u8>>,
     touched: VecDeque<ConnId>,
     resumed: VecDeque<ConnId>,
@@ -171,14 +177,28 @@ impl<G> fmt::Debug for Shard<G> {
 }
 
 /// The home shard of a client id: every shard of every process computes the same.
+///
+/// What device SDKs change in it from one log-in to the next doesn't count: all from the first `|` on, and after that
+/// any number of ends such as `_0_0_2025041401`. Only the gate knows whether a client id means this ([`crate::gate::Verdict`]), and it is asked
+/// on the home shard; so the id with and the one without these parts must be at home in the same place.
 #[must_use]
 pub fn home(client_id: &str, shards: u16) -> ShardId {
     // FNV-1a: the choice must not depend on a process's random seed, since restored sessions are dealt out by it.
-    let hash = client_id
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let hash = lasting_part(client_id.as_bytes())
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
     let index = (u128::from(hash.wrapping_mul(0x9e37_79b9_7f4a_7c15)) * u128::from(shards.max(1))) >> 64;
     ShardId(u16::try_from(index).expect("less than the number of shards"))
+}
+
+fn lasting_part(client_id: &[u8]) -> &[u8] {
+    let mut part = client_id.split(|byte| *byte == b'|').next().unwrap_or(client_id);
+    while let Some((rest, [b'_', _, b'_', _, b'_', hour @ ..])) = part.split_last_chunk::<15>()
+        && hour.iter().all(u8::is_ascii_digit)
+    {
+        part = rest;
+    }
+    part
 }
 
 impl<G: Gate> Shard<G> {
@@ -194,14 +214,16 @@ impl<G: Gate> Shard<G> {
             limits: setup.limits,
             entropy: setup.entropy,
             choice: 0,
-            conns: Slab::new(),
+            conns: Table::new(),
             next_serial: 0,
-            sessions: Slab::new(),
+            sessions: Sessions::new(),
             next_generation: 0,
-            by_client: HashMap::default(),
             principals: Principals::default(),
             wheel: Wheel::new(setup.now.mono_ms),
             due: Vec::new(),
+            pauses: Wheel::with_tick(setup.now.mono_ms, throttle::TICK_MS),
+            pauses_due: Vec::new(),
+            next_pause: 0,
             pool: Vec::new(),
             touched: VecDeque::new(),
             resumed: VecDeque::new(),
@@ -226,13 +248,31 @@ impl<G: Gate> Shard<G> {
         shard
     }
 
-    /// A connection has been accepted. `None` if there are too many: drop the socket.
+    /// Whether a socket from that address is to be served. For the moment at which it is accepted, so that a banned address costs no
+    /// handshake; not where the address is a proxy's.
+    pub fn accepts(&mut self, address: IpAddr, now: Now) -> bool {
+        let accepts = self.gate.accepts(address, now);
+        self.counters.turned_away += u64::from(!accepts);
+        accepts
+    }
+
+    /// A connection has been accepted. `None` if there are too many, or its address is shut out: drop the socket.
     pub fn open(&mut self, peer: Peer, now: Now) -> Option<ConnId> {
         if self.conns.len() >= self.limits.connections_max as usize || self.draining {
             return None;
         }
+        let counted = match self.gate.entered(peer.addr.ip(), now) {
+            Entry::Closed => {
+                self.counters.turned_away += 1;
+                return None;
+            }
+            Entry::Free => false,
+            Entry::Counted => true,
+        };
         self.next_serial = self.next_serial.wrapping_add(1);
-        let key = self.conns.insert(Connection::new(self.next_serial, peer, now.mono_ms));
+        let mut connection = Connection::new(self.next_serial, peer, now.mono_ms);
+        connection.counted = counted;
+        let key = self.conns.insert(connection);
         let conn = ConnId(u32::try_from(key).expect("bounded by connections_max"));
         self.counters.opened += 1;
         let due_ms = now.mono_ms + u64::from(self.limits.connect_timeout_ms);
@@ -253,12 +293,17 @@ impl<G: Gate> Shard<G> {
                 }
                 State::Opened | State::Challenged(_) | State::Live | State::Reauthenticating(_) => {}
             }
+            if connection.throttled != 0 {
+                connection.paused = true;
+                break Next::Pause;
+            }
             // Answers to an MQTT 3 client have no receive maximum to bound them; not being read slows it down.
             if connection.awaited > u32::from(self.limits.receive_max).saturating_mul(2) {
                 connection.paused = true;
                 break Next::Pause;
             }
             connection.last_heard_ms = now.mono_ms;
+            let (live, version) = (connection.is_live(), connection.version);
             let rest = bytes.get(consumed..).unwrap_or_default();
             let frame = match frame(rest, self.limits.packet_bytes_max) {
                 Ok(Some(frame)) => frame,
@@ -269,7 +314,11 @@ impl<G: Gate> Shard<G> {
                 }
             };
             let length = frame.len();
-            match self.packet(conn, frame, now) {
+            self.counters.packets_received += 1;
+            let next =
+                if live { self.live_packet(conn, version, frame, now) } else { self.early_packet(conn, frame, now) };
+            match next {
+                // If that was its end, the next round says so.
                 Next::Continue => consumed += length,
                 Next::Pause => {
                     consumed += length;
@@ -286,33 +335,33 @@ impl<G: Gate> Shard<G> {
         Received { consumed, next }
     }
 
-    /// One packet. `Pause` and `Ending` say that it was consumed, `Move` that it wasn't.
-    #[inline]
-    fn packet(&mut self, conn: ConnId, frame: Frame<'_>, now: Now) -> Next {
-        let Some(connection) = self.conns.get(conn.0 as usize) else { return Next::Ending };
-        self.counters.packets_received += 1;
-        match connection.state {
-            State::Live | State::Reauthenticating(_) => {}
-            State::Opened => return self.first_packet(conn, frame, now),
-            State::Challenged(_) => return self.challenged_packet(conn, frame, now),
-            State::Settling | State::Ending => return Next::Ending,
+    /// A packet before the session is live. `Pause` and `Ending` say that it was consumed, `Move` that it wasn't.
+    fn early_packet(&mut self, conn: ConnId, frame: Frame<'_>, now: Now) -> Next {
+        match self.conns.get(conn.0 as usize).map(|connection| &connection.state) {
+            Some(State::Opened) => self.first_packet(conn, frame, now),
+            Some(State::Challenged(_)) => self.challenged_packet(conn, frame, now),
+            Some(State::Settling | State::Live | State::Reauthenticating(_) | State::Ending) | None => Next::Ending,
         }
-        let version = connection.version;
+    }
+
+    /// A packet of a live connection; it is consumed, whatever comes of it.
+    #[inline]
+    fn live_packet(&mut self, conn: ConnId, version: Version, frame: Frame<'_>, now: Now) -> Next {
         let outcome = match frame.packet_type() {
             PacketType::Publish => decode_publish(version, frame)
                 .map_err(DecodeError::reason)
-                .and_then(|publish| self.on_publish(conn, &publish, now)),
+                .and_then(|publish| self.on_publish(conn, &publish, frame.len(), now)),
             // [MQTT-3.1.0-2] whatever it says.
             PacketType::Connect => Err(ReasonCode::ProtocolError),
-            _ => decode(version, frame)
-                .map_err(DecodeError::reason)
-                .and_then(|packet| self.on_packet(conn, &packet, now)),
+            kind => {
+                self.meter_packet(conn, kind, now);
+                decode(version, frame)
+                    .map_err(DecodeError::reason)
+                    .and_then(|packet| self.on_packet(conn, &packet, now))
+            }
         };
         match outcome {
-            Ok(()) => match self.conns.get(conn.0 as usize) {
-                Some(Connection { state: State::Ending, .. }) | None => Next::Ending,
-                Some(_) => Next::Continue,
-            },
+            Ok(()) => Next::Continue,
             Err(reason) => {
                 self.fail(conn, reason, now);
                 Next::Ending
@@ -323,7 +372,7 @@ impl<G: Gate> Shard<G> {
     /// A packet of a live connection that isn't PUBLISH.
     fn on_packet(&mut self, conn: ConnId, packet: &Packet<'_>, now: Now) -> Result<(), ReasonCode> {
         match packet {
-            Packet::Publish(publish) => self.on_publish(conn, publish, now),
+            Packet::Publish(publish) => self.on_publish(conn, publish, publish.payload.len(), now),
             Packet::PubAck(ack) => self.on_puback(conn, ack, now),
             Packet::PubRec(ack) => self.on_pubrec(conn, ack, now),
             Packet::PubRel(ack) => self.on_pubrel(conn, ack),
@@ -348,8 +397,12 @@ impl<G: Gate> Shard<G> {
     pub fn closed(&mut self, conn: ConnId, now: Now) {
         if self.conns.contains(conn.0 as usize) {
             self.detach(conn, lifecycle::Leaving::Abruptly, now);
-            let connection = self.conns.remove(conn.0 as usize);
-            self.recycle(connection.out);
+            if let Some(connection) = self.conns.remove(conn.0 as usize) {
+                if connection.counted {
+                    self.gate.left(connection.addr.ip());
+                }
+                self.recycle(connection.out);
+            }
         }
     }
 
@@ -390,17 +443,18 @@ impl<G: Gate> Shard<G> {
         let Some(connection) = self.conns.get_mut(conn.0 as usize) else { return };
         self.counters.bytes_sent += n as u64;
         connection.written += n;
+        let mut empty = Vec::new();
         if connection.pending() == 0 {
             connection.written = 0;
-            let buffer = std::mem::take(&mut connection.out);
-            self.recycle(buffer);
+            empty = std::mem::take(&mut connection.out);
         } else if connection.written > connection.pending() {
             connection.out.drain(..connection.written);
             connection.written = 0;
         }
-        let Some(connection) = self.conns.get(conn.0 as usize) else { return };
-        if let Some(slot) = connection.session
-            && connection.pending() < self.limits.out_bytes_high as usize
+        let has_room = connection.pending() < self.limits.out_bytes_high as usize;
+        let slot = connection.session.filter(|_| has_room);
+        self.recycle(empty);
+        if let Some(slot) = slot
             && self.has_backlog(slot)
         {
             self.pump(slot, now);
@@ -458,22 +512,19 @@ impl<G: Gate> Shard<G> {
         let Some(connection) = self.conns.get_mut(conn.0 as usize) else { return };
         let version = connection.version;
         encode(version, packet, writable(connection, &mut self.pool));
-        self.touch(conn);
+        touch(connection, conn, &mut self.touched);
     }
 
     /// Appends encoded bytes.
     fn send_bytes(&mut self, conn: ConnId, bytes: &[u8]) {
         let Some(connection) = self.conns.get_mut(conn.0 as usize) else { return };
         writable(connection, &mut self.pool).extend_from_slice(bytes);
-        self.touch(conn);
+        touch(connection, conn, &mut self.touched);
     }
 
     fn touch(&mut self, conn: ConnId) {
-        if let Some(connection) = self.conns.get_mut(conn.0 as usize)
-            && !connection.touched
-        {
-            connection.touched = true;
-            self.touched.push_back(conn);
+        if let Some(connection) = self.conns.get_mut(conn.0 as usize) {
+            touch(connection, conn, &mut self.touched);
         }
     }
 
@@ -496,6 +547,15 @@ impl<G: Gate> Shard<G> {
 
     fn version(&self, conn: ConnId) -> Version {
         self.conns.get(conn.0 as usize).map_or(Version::V311, |connection| connection.version)
+    }
+}
+
+/// Has a connection named by [`Shard::next_touched`].
+#[inline]
+fn touch(connection: &mut Connection, conn: ConnId, touched: &mut VecDeque<ConnId>) {
+    if !connection.touched {
+        connection.touched = true;
+        touched.push_back(conn);
     }
 }
 

@@ -1,5 +1,7 @@
 //! Packets of all versions, in one internal type. Everything borrows from the buffer that was read.
 
+use std::fmt;
+
 use crate::error::DecodeError;
 use crate::property::{
     AckProperties, AuthProperties, ConnAckProperties, ConnectProperties, DisconnectProperties, PublishProperties,
@@ -89,8 +91,8 @@ pub enum Packet<'a> {
     Auth(Auth<'a>),
 }
 
-/// CONNECT.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// CONNECT. `Debug` leaves out who it is from and what it proves that with.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Connect<'a> {
     /// The version that the client speaks.
     pub version: Version,
@@ -110,6 +112,19 @@ pub struct Connect<'a> {
     pub password: Option<&'a [u8]>,
     /// MQTT 5 properties; default for MQTT 3.
     pub properties: ConnectProperties<'a>,
+}
+
+impl fmt::Debug for Connect<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connect")
+            .field("version", &self.version)
+            .field("clean_start", &self.clean_start)
+            .field("keep_alive_s", &self.keep_alive_s)
+            .field("client_id_bytes", &self.client_id.len())
+            .field("user_name_bytes", &self.user_name.map(str::len))
+            .field("password_bytes", &self.password.map(<[u8]>::len))
+            .finish_non_exhaustive()
+    }
 }
 
 /// The will in CONNECT.

@@ -1,10 +1,13 @@
 //! `turnpike credential`: what a device logs in with, ready to paste.
 
 use std::io::{IsTerminal, Read};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use ring::rand::SystemRandom;
 use turnpike_authz::Credentials;
-use turnpike_authz::credential::Request;
+use turnpike_authz::credential::{Request, SignedRequest, native_signed};
+use turnpike_authz::keys::PrivateKey;
 use turnpike_authz::names::{DeviceName, ProductKey};
 use turnpike_authz::profile::{Profile, SignMethod};
 use turnpike_authz::secret::Secret;
@@ -17,7 +20,7 @@ const INPUT_BYTES_MAX: u64 = 4096;
 /// Options of `credential`.
 #[derive(Args, Debug)]
 pub struct Credential {
-    /// native (good once, within ten minutes) or aliyun (good until the secret is changed).
+    /// native (good once, within ten minutes), aliyun (good until the secret is changed), tencent, huawei, tuya, azure, gizwits-legacy or gizwits.
     #[arg(long)]
     pub profile: Profile,
     /// Product key.
@@ -26,12 +29,15 @@ pub struct Credential {
     /// Device name.
     #[arg(long)]
     pub device: String,
-    /// The device's secret; better given by the environment or on standard input, which others on the machine don't see.
+    /// The device's secret: for tencent and azure the base64 of a key, for gizwits `{mac},{auth key}`. Better given by the environment or on standard input, which others on the machine don't see.
     #[arg(long, env = "TURNPIKE_DEVICE_SECRET", hide_env_values = true)]
     pub secret: Option<String>,
-    /// Client id, `{product}.{device}` if not given; for aliyun what stands before the first `|`.
+    /// Client id, `{product}.{device}` if not given; for aliyun what stands before the first `|`. The other vendors' profiles have one of their own.
     #[arg(long)]
     pub client_id: Option<String>,
+    /// A private key in PEM (RSA, ECDSA over P-256, Ed25519) that the device signs with; a secret is not looked at then. Of the profile native alone.
+    #[arg(long)]
+    pub key: Option<PathBuf>,
     /// As one JSON object.
     #[arg(long)]
     pub json: bool,
@@ -49,22 +55,36 @@ impl Credential {
         if self.profile == Profile::Aliyun && self.client_id.as_ref().is_some_and(|id| id.contains('|')) {
             faults.push("--client-id: is what stands before the first |; the rest is added".to_owned());
         }
+        if let Some(file) = &self.key {
+            if self.profile != Profile::Native {
+                faults.push("--key: is of the profile native alone".to_owned());
+            }
+            let key = private_key(file).map_err(|error| faults.push(format!("--key: {error}"))).ok();
+            let (Some(key), true) = (key, faults.is_empty()) else { return Err(faults.join("\n")) };
+            return self.signed(&key);
+        }
         let secret = self.secret(input).map_err(|error| faults.push(error)).ok();
         let (Some(secret), true) = (secret, faults.is_empty()) else { return Err(faults.join("\n")) };
         let nonce = hex::encode(provision::random::<12>());
         let since = std::time::SystemTime::UNIX_EPOCH.elapsed();
-        Ok(Credentials::make(
-            self.profile,
-            &Request {
-                product: &self.product,
-                device: &self.device,
-                secret: &secret,
-                client_id: self.client_id.as_deref(),
-                timestamp_ms: since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
-                nonce: &nonce,
-                method: SignMethod::Sha256,
-            },
-        ))
+        let request = Request {
+            product: &self.product,
+            device: &self.device,
+            secret: &secret,
+            client_id: self.client_id.as_deref(),
+            timestamp_ms: since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
+            nonce: &nonce,
+            method: SignMethod::Sha256,
+        };
+        Credentials::make(self.profile, &request).map_err(|error| error.to_string())
+    }
+
+    fn signed(&self, key: &PrivateKey) -> Result<Credentials, String> {
+        let nonce = hex::encode(provision::random::<12>());
+        let (product, device, client_id) = (&*self.product, &*self.device, self.client_id.as_deref());
+        let timestamp_ms = crate::audit::now_ms();
+        let request = SignedRequest { product, device, key, client_id, timestamp_ms, nonce: &nonce };
+        native_signed(&request, &SystemRandom::new()).map_err(|error| format!("--key: {error}"))
     }
 
     fn secret(&self, input: impl Read + IsTerminal) -> Result<Secret, String> {
@@ -101,6 +121,11 @@ impl Credential {
         }
         format!("client id: {client_id}\nuser name: {user_name}\npassword: {password}\n\n{publish}")
     }
+}
+
+fn private_key(file: &Path) -> Result<PrivateKey, String> {
+    let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    PrivateKey::from_pem(&text, &SystemRandom::new()).map_err(|error| format!("{}: {error}", file.display()))
 }
 
 /// As a shell takes it for one word, whatever is in it.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use toml::{Table, Value};
 
 use super::Fault;
@@ -146,8 +147,33 @@ impl<'a> Section<'a> {
         *into = Duration::from_secs(seconds);
     }
 
+    pub(super) fn millis(&mut self, key: &str, into: &mut Duration, range: RangeInclusive<u64>) {
+        let mut millis = u64::try_from(into.as_millis()).unwrap_or(u64::MAX);
+        self.integer(key, &mut millis, range);
+        *into = Duration::from_millis(millis);
+    }
+
     pub(super) fn parsed<T: FromStr>(&mut self, key: &str, into: &mut T, expected: &str) {
         self.take(key, into, expected, |value| value.as_str()?.parse().ok());
+    }
+
+    /// A text that `read` makes something of.
+    pub(super) fn read<T>(&mut self, key: &str, into: &mut T, read: impl FnOnce(&str) -> Result<T, String>) {
+        match self.remove(key) {
+            None => {}
+            Some(Value::String(text)) => match read(&text) {
+                Ok(value) => *into = value,
+                Err(message) => self.fault(key, message),
+            },
+            Some(value) => self.fault(key, format!("must be a text; it is {value}")),
+        }
+    }
+
+    /// A list of networks.
+    pub(super) fn networks(&mut self, key: &str, into: &mut Vec<IpNet>) {
+        self.take(key, into, "a list of networks, such as [\"10.0.0.0/8\", \"2001:db8::/32\"]", |value| {
+            value.as_array()?.iter().map(|item| item.as_str()?.parse().ok()).collect()
+        });
     }
 
     pub(super) fn choice<T: Copy>(&mut self, key: &str, into: &mut T, choices: &[(&str, T)]) {

@@ -79,6 +79,20 @@ fn all_faults_are_listed_at_once() {
 }
 
 #[test]
+fn an_audit_that_standards_would_not_accept_is_warned_of() {
+    let warned = |text: &str| {
+        let warnings = Config::parse(text).expect("valid").warnings();
+        warnings.into_iter().map(|warning| warning.key).collect::<Vec<_>>()
+    };
+    assert_eq!(warned("[audit]\nretention_days = 184\nsync_interval_ms = 50\nfolder = \"/a\""), [""; 0]);
+    assert_eq!(warned("[audit]\nretention_days = 183"), ["audit.retention_days"]);
+    assert_eq!(warned("[audit]\nenabled = false"), ["audit.enabled"]);
+    let bad = "[audit]\nretention_days = 0\nsegment_bytes_max = 5\nsync_interval_ms = 0\nrequired = 1\nretention = 5";
+    let expected = ["retention_days", "segment_bytes_max", "sync_interval_ms", "required", "retention"];
+    assert_eq!(keys(bad), expected.map(|key| format!("audit.{key}")));
+}
+
+#[test]
 fn a_certificate_that_is_not_there_is_a_fault() {
     let text = "
         [[listeners]]

@@ -114,7 +114,7 @@ fn body<T: serde::de::DeserializeOwned + Default>(bytes: &Bytes) -> Result<T, Pr
     if bytes.is_empty() { Ok(T::default()) } else { whole_body(bytes) }
 }
 
-fn whole_body<T: serde::de::DeserializeOwned>(bytes: &Bytes) -> Result<T, Problem> {
+pub(super) fn whole_body<T: serde::de::DeserializeOwned>(bytes: &Bytes) -> Result<T, Problem> {
     serde_json::from_slice(bytes).map_err(|error| {
         let what =
             if error.is_data() { "a field that isn't known, is missing or has the wrong type" } else { "no JSON" };
@@ -139,6 +139,8 @@ impl From<PlanError> for Problem {
         match error {
             PlanError::NoSuchProduct | PlanError::NoSuchDevice => Self::not_found(&error.to_string()),
             PlanError::BeingDeleted => Self::new(StatusCode::CONFLICT, "being_deleted", error.to_string()),
+            PlanError::WeakKey => Self::new(StatusCode::CONFLICT, "weak_key", error.to_string()),
+            PlanError::CertificateTaken => Self::new(StatusCode::CONFLICT, "certificate_taken", error.to_string()),
         }
     }
 }
@@ -158,7 +160,7 @@ impl Api {
         Ok((product_key(key)?, product))
     }
 
-    fn existing_device(&self, product: &str, name: &str) -> Result<(DeviceName, Device), Problem> {
+    pub(super) fn existing_device(&self, product: &str, name: &str) -> Result<(DeviceName, Device), Problem> {
         self.existing_product(product)?;
         let device = self.gate.registry().device(product, name).ok_or(PlanError::NoSuchDevice)?;
         Ok((device_name(name)?, device))
@@ -368,6 +370,6 @@ pub(super) async fn delete_device(
 ) -> Result<StatusCode, Problem> {
     let _changing = api.changing.lock().await;
     let (key, name) = (product_key(&product)?, device_name(&device)?);
-    api.commit(vec![api.gate.registry().plan_delete_device(&key, &name)?]).await?;
+    api.commit(api.gate.registry().plan_delete_device(&key, &name)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -4,11 +4,11 @@ use axum::Json;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 
-use super::{api, import};
+use super::{access, api, audit, bans, import};
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Turnpike", description = "Products and devices of the broker. Errors are {\"error\": {\"code\", \"message\"}}."),
+    info(title = "Turnpike", description = "Products and devices of the broker, and its audit. Errors are {\"error\": {\"code\", \"message\"}}."),
     paths(
         api::list_products,
         api::show_product,
@@ -22,9 +22,21 @@ use super::{api, import};
         api::put_device,
         api::patch_device,
         api::delete_device,
+        access::show_profiles,
+        access::put_profiles,
+        access::show_policy,
+        access::put_policy,
+        access::put_authorities,
+        access::show_keys,
+        access::put_keys,
+        access::delete_keys,
+        bans::list_bans,
+        bans::put_ban,
+        bans::delete_ban,
         api::enable_device,
         api::disable_device,
         import::import_devices,
+        audit::search_audit,
     ),
     modifiers(&Token)
 )]

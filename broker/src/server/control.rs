@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
+use turnpike_core::clock::Now;
 use turnpike_core::durable::{Op, Part};
 use turnpike_core::ids::{ShardId, Ticket, Turn};
 use turnpike_core::limits::Limits;
@@ -18,7 +19,7 @@ use turnpike_store::{CommitEvent, CommitterHandle};
 
 use crate::inbox::{Envelope, Inbox};
 use crate::listener::ListenerSettings;
-use crate::shard::{Command, Door, ShardStats, SystemMessage};
+use crate::shard::{Clock, Command, Door, ShardStats, SystemMessage};
 use crate::tls::TlsError;
 use crate::transport::TransportLimits;
 
@@ -33,6 +34,7 @@ pub struct Control {
     plane: Arc<Plane>,
     committer: CommitterHandle,
     shared: Arc<Shared>,
+    clock: Clock,
 }
 
 /// Figures that no single shard has.
@@ -87,8 +89,14 @@ pub struct ReloadError {
 }
 
 impl Control {
-    pub(super) fn new(plane: Arc<Plane>, committer: CommitterHandle, shared: Arc<Shared>) -> Self {
-        Self { plane, committer, shared }
+    pub(super) fn new(plane: Arc<Plane>, committer: CommitterHandle, shared: Arc<Shared>, clock: Clock) -> Self {
+        Self { plane, committer, shared, clock }
+    }
+
+    /// Now, by the clocks that the shards go by.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        self.clock.at(Instant::now())
     }
 
     /// Figures that no single shard has.
@@ -105,6 +113,11 @@ impl Control {
     pub fn rejudge(&self, product: &str, device: Option<&str>) {
         let (product, device) = (Arc::<str>::from(product), device.map(Arc::<str>::from));
         self.tell_all(|| Command::Rejudge(Arc::clone(&product), device.clone()));
+    }
+
+    /// Has all shards ask the gate for the meters of their sessions again: rate limits have changed for everybody.
+    pub fn remeter(&self) {
+        self.tell_all(|| Command::Remeter);
     }
 
     /// Publishes messages of the broker's own.

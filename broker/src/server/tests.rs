@@ -13,6 +13,7 @@ use turnpike_store::memory::MemoryStore;
 use super::*;
 
 mod handshakes;
+mod limits;
 mod tcp;
 mod tls;
 

@@ -102,6 +102,10 @@ impl<G: Gate> ShardThread<G> {
             match entrance.listener.accept() {
                 Ok((stream, addr)) => {
                     self.net.accepted += 1;
+                    // Behind a proxy everybody has its address; the header tells the client's, and the core asks then.
+                    if !entrance.door.proxy && !self.core.accepts(addr.ip(), self.now) {
+                        continue;
+                    }
                     let door = Arc::clone(&entrance.door);
                     self.admit(stream, addr, &door, scratch);
                 }
@@ -173,10 +177,8 @@ impl<G: Gate> ShardThread<G> {
     }
 
     fn insert(&mut self, stream: TcpStream, layers: Option<Box<Layers>>) -> u32 {
-        let entry = self.links.vacant_entry();
-        let key = u32::try_from(entry.key()).expect("descriptors are fewer");
         self.next_serial = self.next_serial.wrapping_add(1);
-        entry.insert(Link {
+        let key = self.links.insert(Link {
             stream,
             conn: None,
             serial: self.next_serial,
@@ -184,7 +186,7 @@ impl<G: Gate> ShardThread<G> {
             held: Vec::new(),
             layers,
         });
-        key
+        u32::try_from(key).expect("a table's keys are below 2^32")
     }
 
     /// Shows the connection to the core. `addr` is the socket's peer, where that is known. Says whether the core took it; else it is gone.
@@ -222,7 +224,7 @@ impl<G: Gate> ShardThread<G> {
 
     /// Sends a connection to another shard, with the bytes that the core hasn't taken.
     pub(super) fn move_link(&mut self, key: u32, to: ShardId, rest: &[u8]) {
-        let mut link = self.links.remove(key as usize);
+        let Some(mut link) = self.links.remove(key as usize) else { return };
         if let Some(conn) = link.conn {
             self.core.closed(conn, self.now);
         }

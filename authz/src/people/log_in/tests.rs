@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::nonce::{Nonces, Use};
 use crate::people::Change;
 use crate::people::apps::TokenRules;
 use crate::people::plan::{AppRequest, PlanError, ServiceRequest};
@@ -51,7 +52,18 @@ impl Door {
             enhanced: None,
         };
         let (key, decoy) = (key(), Secret::new(&[b'd'; 32]).expect("long enough"));
-        let tools = Tools { key: &key, decoy: &decoy, nonces: &self.nonces };
+        let take_nonce = |key: &str, nonce: &str, until_ms| match self.nonces.take(
+            SERVICE_PRODUCT,
+            key,
+            nonce,
+            until_ms,
+            now.mono_ms,
+        ) {
+            Use::First { .. } => Ok(()),
+            Use::Again => Err(Refusal::NonceReused),
+            Use::Full => Err(Refusal::NoncesFull),
+        };
+        let tools = Tools { key: &key, decoy: &decoy, take_nonce: &take_nonce };
         let claim = Claim::parse(user_name, password).expect("a user's or a service's");
         self.world.people.log_in(&claim, &attempt, &tools, now)
     }
@@ -71,13 +83,13 @@ fn token(by: &Secret, sub: &str, aud: &str) -> String {
     let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let claims = json!({ "sub": sub, "aud": aud, "exp": NOW_S + 60 });
     let signed = format!("{}.{}", part(json!({ "alg": "HS256" })), part(claims));
-    let signature = hex::decode(sign(SignMethod::Sha256, by, &signed)).expect("hexadecimal");
+    let signature = sign(SignMethod::Sha256, by.expose(), &signed);
     format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
 
 fn signed(by: &Secret, key: &str, timestamp_ms: u64, nonce: &str) -> String {
-    let signature = sign(SignMethod::Sha256, by, &native_text("c", "$svc", key, timestamp_ms, nonce));
-    format!("v1;{timestamp_ms};{nonce};{signature}")
+    let signature = sign(SignMethod::Sha256, by.expose(), native_text("c", "$svc", key, timestamp_ms, nonce));
+    format!("v1;{timestamp_ms};{nonce};{}", hex::encode(signature))
 }
 
 #[test]
@@ -272,7 +284,7 @@ fn the_gate_knows_devices_users_and_services() {
         };
         match gate.authenticate(&attempt, NOW, [0; 32]) {
             Verdict::Granted(admission) => Ok(admission.principal),
-            Verdict::Refused(reason) => Err(reason),
+            Verdict::Refused(reason, _) => Err(reason),
             Verdict::Challenge { .. } => panic!("no method was named"),
         }
     };

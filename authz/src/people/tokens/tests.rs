@@ -39,7 +39,7 @@ fn unsigned(header: &Value, claims: &Value) -> String {
 
 fn hs256(header: &Value, claims: &Value) -> String {
     let signed = unsigned(header, claims);
-    let signature = hex::decode(sign(SignMethod::Sha256, &secret(), &signed)).expect("hexadecimal");
+    let signature = sign(SignMethod::Sha256, secret().expose(), &signed);
     format!("{signed}.{}", base64(&signature))
 }
 

@@ -17,7 +17,7 @@ impl<G: Gate> Shard<G> {
     /// PUBACK: the message is done with. One that names nothing under way is ignored: its exchange has ended some other way.
     pub(super) fn on_puback(&mut self, conn: ConnId, ack: &Ack<'_>, now: Now) -> Result<(), ReasonCode> {
         let Some(slot) = self.slot_of(conn) else { return Ok(()) };
-        let Some(session) = self.sessions.get_mut(slot as usize) else { return Ok(()) };
+        let Some(session) = self.sessions.get_mut(slot) else { return Ok(()) };
         let Some(outgoing) = session.outgoing.as_mut() else { return Ok(()) };
         match outgoing.puback(ack.id) {
             Acked::Known(seq) => self.finish(slot, seq, now),
@@ -30,7 +30,7 @@ impl<G: Gate> Shard<G> {
     /// An exchange is over: the next may begin.
     /// Implements [MQTT-4.4.0-2].
     fn finish(&mut self, slot: u32, seq: Seq, now: Now) {
-        let Some(session) = self.sessions.get_mut(slot as usize) else { return };
+        let Some(session) = self.sessions.get_mut(slot) else { return };
         let Some(outgoing) = session.outgoing.as_mut() else { return };
         let Some(entry) = outgoing.finish(seq) else { return };
         let waiting = !outgoing.is_caught_up() || session.walks.is_some();
@@ -48,7 +48,7 @@ impl<G: Gate> Shard<G> {
     /// PUBREC: PUBREL follows, for a durable session after it is recorded [MQTT-4.3.3-4].
     pub(super) fn on_pubrec(&mut self, conn: ConnId, ack: &Ack<'_>, now: Now) -> Result<(), ReasonCode> {
         let Some(slot) = self.slot_of(conn) else { return Ok(()) };
-        let Some(session) = self.sessions.get_mut(slot as usize) else { return Ok(()) };
+        let Some(session) = self.sessions.get_mut(slot) else { return Ok(()) };
         let acked = session.outgoing.as_ref().map_or(Acked::Unknown, |outgoing| outgoing.pubrec(ack.id));
         let key = session.key;
         match acked {
@@ -82,7 +82,7 @@ impl<G: Gate> Shard<G> {
     /// PUBCOMP: the exchange is over.
     pub(super) fn on_pubcomp(&mut self, conn: ConnId, ack: &Ack<'_>, now: Now) -> Result<(), ReasonCode> {
         let Some(slot) = self.slot_of(conn) else { return Ok(()) };
-        let Some(session) = self.sessions.get_mut(slot as usize) else { return Ok(()) };
+        let Some(session) = self.sessions.get_mut(slot) else { return Ok(()) };
         let Some(outgoing) = session.outgoing.as_mut() else { return Ok(()) };
         match outgoing.pubcomp(ack.id) {
             Acked::Known(seq) => self.finish(slot, seq, now),
@@ -96,7 +96,7 @@ impl<G: Gate> Shard<G> {
     /// identifier would otherwise be taken for a repetition after a crash [MQTT-4.3.3-11].
     pub(super) fn on_pubrel(&mut self, conn: ConnId, ack: &Ack<'_>) -> Result<(), ReasonCode> {
         let Some(slot) = self.slot_of(conn) else { return Ok(()) };
-        let Some(session) = self.sessions.get_mut(slot as usize) else { return Ok(()) };
+        let Some(session) = self.sessions.get_mut(slot) else { return Ok(()) };
         let known = session.remove_incoming(ack.id);
         let key = session.key.filter(|_| known);
         if let Some(key) = key {

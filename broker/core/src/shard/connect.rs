@@ -13,7 +13,7 @@ use super::{Next, Shard, home};
 use crate::clock::Now;
 use crate::connection::{Challenged, Connection, Extras, State};
 use crate::durable::Op;
-use crate::gate::{Admission, Attempt, ChallengeState, Gate, Permit, Principal, Verdict};
+use crate::gate::{Admission, Attempt, ChallengeState, Gate, Passage, Permit, Principal, TakeOver, Verdict, Visit};
 use crate::ids::{ClientId, ConnId, Seq, SessionRef};
 use crate::message::{Message, MessageParts};
 use crate::router::Subscriber;
@@ -41,8 +41,12 @@ impl<G: Gate> Shard<G> {
                 return Next::Move(home);
             }
         }
-        if let Some(connection) = self.conns.get_mut(conn.0 as usize) {
-            connection.version = connect.version;
+        let Some(connection) = self.conns.get_mut(conn.0 as usize) else { return Next::Ending };
+        connection.version = connect.version;
+        if let Err(reason) = self.gate.attempted(connection.addr.ip(), now) {
+            self.tell_kept_out(conn, &connect, Passage::TurnedAway(reason), now);
+            self.refuse(conn, reason);
+            return Next::Ending;
         }
         if let Some(reason) = self.unacceptable(&connect) {
             self.refuse(conn, reason);
@@ -94,7 +98,7 @@ impl<G: Gate> Shard<G> {
             (self.entropy)(&mut random);
         }
         let Some(connection) = self.conns.get(conn.0 as usize) else {
-            return Verdict::Refused(ConnectReason::UnspecifiedError);
+            return Verdict::Refused(ConnectReason::UnspecifiedError, "no_connection");
         };
         let properties = &connect.properties;
         let attempt = Attempt {
@@ -111,7 +115,8 @@ impl<G: Gate> Shard<G> {
 
     fn act_on(&mut self, conn: ConnId, connect: &Connect<'_>, frame: Frame<'_>, verdict: Verdict, now: Now) -> Next {
         match verdict {
-            Verdict::Refused(reason) => {
+            Verdict::Refused(reason, cause) => {
+                self.tell_kept_out(conn, connect, Passage::Refused(cause), now);
                 self.refuse(conn, reason);
                 Next::Ending
             }
@@ -128,11 +133,25 @@ impl<G: Gate> Shard<G> {
             Verdict::Granted(admission) => match self.admit(conn, connect, admission, now) {
                 Ok(next) => next,
                 Err(reason) => {
+                    self.tell_kept_out(conn, connect, Passage::TurnedAway(reason), now);
                     self.refuse(conn, reason);
                     Next::Ending
                 }
             },
         }
+    }
+
+    /// Tells the gate of a client that didn't come in.
+    fn tell_kept_out(&self, conn: ConnId, connect: &Connect<'_>, passage: Passage, now: Now) {
+        let Some(connection) = self.conns.get(conn.0 as usize) else { return };
+        let visit = Visit {
+            client_id: connect.client_id,
+            principal: None,
+            user_name: connect.user_name,
+            peer: connection.addr,
+            tls: connection.tls,
+        };
+        self.gate.passed(&visit, passage, now);
     }
 
     fn send_auth(&mut self, conn: ConnId, reason: ReasonCode, method: &str, data: Option<&[u8]>) {
@@ -192,7 +211,7 @@ impl<G: Gate> Shard<G> {
             return Err(ReasonCode::ProtocolError);
         }
         let state = std::mem::replace(&mut connection.state, State::Live);
-        let Some(session) = connection.session.and_then(|slot| self.sessions.get(slot as usize)) else { return Ok(()) };
+        let Some(session) = connection.session.and_then(|slot| self.sessions.get(slot)) else { return Ok(()) };
         let user_name = match &session.principal {
             Principal::Device(identity) => Some(format!("{}/{}", identity.product, identity.device)),
             Principal::User(identity) => Some(format!("{}/{}", identity.app, identity.user)),
@@ -232,7 +251,7 @@ impl<G: Gate> Shard<G> {
                 Ok(())
             }
             // [MQTT-4.12.1-2]
-            Verdict::Granted(_) | Verdict::Refused(_) => Err(ReasonCode::NotAuthorized),
+            Verdict::Granted(_) | Verdict::Refused(..) => Err(ReasonCode::NotAuthorized),
         }
     }
 
@@ -248,18 +267,25 @@ impl<G: Gate> Shard<G> {
         if !admission.is_good_at(now) {
             return Err(ConnectReason::NotAuthorized);
         }
-        let Admission { principal, data, until_ms, .. } = admission;
+        let Admission { principal, data, client_id, until_ms } = admission;
         let data = data.as_deref();
         let will = self.judge_will(connect, &principal)?;
         let assigned = if connect.client_id.is_empty() { Some(self.new_client_id()) } else { None };
-        let client = ClientId::new(assigned.as_deref().unwrap_or(connect.client_id));
-        let existing = self.by_client.get(client.as_str()).copied();
+        let client = ClientId::new(assigned.as_deref().or(client_id.as_deref()).unwrap_or(connect.client_id));
+        if home(client.as_str(), self.shards) != self.id {
+            // Its session would be out of reach of everybody else who names it.
+            return Err(ConnectReason::ClientIdentifierNotValid);
+        }
+        let existing = self.sessions.find(client.as_str());
         if let Some(slot) = existing {
-            let owner = self.sessions.get(slot as usize).map(|session| &session.principal);
+            let owner = self.sessions.get(slot).map(|session| &session.principal);
             if owner.is_some_and(|owner| *owner != principal) {
                 // A client id is a name, not a proof: nobody takes over somebody else's session.
                 return Err(ConnectReason::NotAuthorized);
             }
+        }
+        if let Some(slot) = existing {
+            self.judge_take_over(conn, slot, now)?;
         }
         let expiry_s = self.granted_expiry(connect);
         if expiry_s > 0 && !self.shared.store_serving() {
@@ -283,6 +309,7 @@ impl<G: Gate> Shard<G> {
         self.attach(conn, slot, connect, expiry_s, will, now);
         self.judge_attached(slot, resumed_by, now);
         self.end_authentication_at(conn, until_ms, now);
+        self.tell_passage(conn, slot, Passage::In, now);
         bytes.clear();
         let ack = self.connack(connect, committed_before, assigned.as_deref(), expiry_s, data);
         encode(connect.version, &Packet::ConnAck(Box::new(ack)), &mut bytes);
@@ -299,6 +326,22 @@ impl<G: Gate> Shard<G> {
             self.go_live(conn, now);
         }
         Ok(Next::Continue)
+    }
+
+    /// Whether a connection may take a session over from another. If the gate says no because the client is welcome no more, the other
+    /// goes, too.
+    fn judge_take_over(&mut self, conn: ConnId, slot: u32, now: Now) -> Result<(), ConnectReason> {
+        let Some(session) = self.sessions.get(slot) else { return Ok(()) };
+        let Some(old) = session.conn else { return Ok(()) };
+        let address = |conn: ConnId| self.conns.get(conn.0 as usize).map(|connection| connection.addr.ip());
+        let (Some(from), Some(to)) = (address(old), address(conn)) else { return Ok(()) };
+        let judged = self.gate.taken_over(TakeOver { principal: &session.principal, from, to }, now);
+        if judged.is_err() && !self.gate.still_welcome(&session.principal) {
+            self.say_disconnect(old, ReasonCode::NotAuthorized);
+            self.detach(old, Leaving::Abruptly, now);
+            self.end(old);
+        }
+        judged
     }
 
     /// The will, if its topic may be published on.
@@ -330,7 +373,7 @@ impl<G: Gate> Shard<G> {
             let mut random = [0; 12];
             (self.entropy)(&mut random);
             let id = random.iter().fold(String::from("auto-"), |id, byte| format!("{id}{byte:02x}"));
-            if home(&id, self.shards) == self.id && !self.by_client.contains_key(id.as_str()) {
+            if home(&id, self.shards) == self.id && self.sessions.find(&id).is_none() {
                 return id;
             }
         }
@@ -349,7 +392,7 @@ impl<G: Gate> Shard<G> {
     /// What is to become of the client's session; the slot if it goes on. [MQTT-3.1.2-4] [MQTT-3.1.2-5] [MQTT-3.1.4-3]
     /// Implements [MQTT3-3.1.4-2] [MQTT3-3.1.2-4].
     fn take_over(&mut self, slot: u32, clean_start: bool, now: Now) -> Option<u32> {
-        let session = self.sessions.get(slot as usize)?;
+        let session = self.sessions.get(slot)?;
         let goes_on = !clean_start && session.expiry_s > 0;
         let generation = session.generation;
         if let Some(old) = session.conn {
@@ -358,14 +401,14 @@ impl<G: Gate> Shard<G> {
             if self.conns.get(old.0 as usize).is_some_and(Connection::is_live) {
                 self.say_disconnect(old, ReasonCode::SessionTakenOver);
             }
-            self.detach(old, if goes_on { Leaving::TakenOver } else { Leaving::Abruptly }, now);
+            self.detach(old, if goes_on { Leaving::TakenOver } else { Leaving::Replaced }, now);
             self.end(old);
         }
         if goes_on {
             return Some(slot);
         }
         // A session of expiry 0 has ended with its connection.
-        if self.sessions.get(slot as usize).is_some_and(|session| session.generation == generation) {
+        if self.sessions.get(slot).is_some_and(|session| session.generation == generation) {
             self.end_session(slot, now);
         }
         None
@@ -383,9 +426,10 @@ impl<G: Gate> Shard<G> {
             return Err(ConnectReason::QuotaExceeded);
         }
         self.next_generation = self.next_generation.wrapping_add(1);
-        let key = self.sessions.insert(Session {
-            client: client.clone(),
+        let slot = self.sessions.insert(Session {
+            client,
             principal,
+            meter: None,
             key: (expiry_s > 0).then(|| self.shared.new_session_key()),
             generation: self.next_generation,
             expiry_s,
@@ -401,8 +445,6 @@ impl<G: Gate> Shard<G> {
             disconnected_at_ms: 0,
             will_due_ms: None,
         });
-        let slot = u32::try_from(key).expect("bounded by sessions_max");
-        self.by_client.insert(client, slot);
         self.principals.insert(slot, &self.sessions);
         Ok(slot)
     }
@@ -419,8 +461,7 @@ impl<G: Gate> Shard<G> {
         now: Now,
     ) {
         let keep_alive_s = self.granted_keep_alive(connect);
-        let (Some(connection), Some(session)) =
-            (self.conns.get_mut(conn.0 as usize), self.sessions.get_mut(slot as usize))
+        let (Some(connection), Some(session)) = (self.conns.get_mut(conn.0 as usize), self.sessions.get_mut(slot))
         else {
             return;
         };
@@ -464,12 +505,13 @@ impl<G: Gate> Shard<G> {
         if durable != durable_before {
             self.resubscribe(slot);
         }
+        self.remeter_one(slot, now);
         self.set_online(slot, true);
     }
 
     /// Tells the router anew of every subscription, after the session's durability has changed.
     fn resubscribe(&self, slot: u32) {
-        let Some(session) = self.sessions.get(slot as usize) else { return };
+        let Some(session) = self.sessions.get(slot) else { return };
         let reference = SessionRef { shard: self.id, slot, generation: session.generation };
         for known in &session.subscriptions {
             let filter = TopicFilter::from_validated(&known.filter);
@@ -541,3 +583,6 @@ fn answer_data<'a>(auth: &Auth<'a>, state: &ChallengeState) -> Result<&'a [u8], 
     }
     Ok(auth.properties.data.unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use turnpike_mqtt::{AckKind, Delivery, PacketId, QoS, ReasonCode, Version, delivery_len, encode_ack, encode_delivery};
 
 use super::durability::Release;
-use super::{Shard, writable};
+use super::{Shard, touch, writable};
 use crate::batch::{Batch, Recipient};
 use crate::clock::Now;
 use crate::connection::Connection;
@@ -79,7 +79,7 @@ impl<G: Gate> Shard<G> {
 
     /// One message to one session of this shard.
     pub(super) fn deliver_one(&mut self, parts: &MessageParts<'_>, kept: &mut Kept, to: &Recipient<'_>, now: Now) {
-        let Some(session) = self.sessions.get_mut(to.slot as usize).filter(|s| s.generation == to.generation) else {
+        let Some(session) = self.sessions.get_mut(to.slot).filter(|s| s.generation == to.generation) else {
             return;
         };
         let mut connection = match session.conn {
@@ -101,7 +101,7 @@ impl<G: Gate> Shard<G> {
                     identifiers: to.identifiers,
                 };
                 note(send_publish(connection, &mut self.pool, &mut self.counters, &sending, now), &mut self.counters);
-                self.touch(conn);
+                touch(connection, conn, &mut self.touched);
                 return;
             }
         }
@@ -149,7 +149,7 @@ impl<G: Gate> Shard<G> {
             let sent = send_publish(connection, &mut self.pool, &mut self.counters, &sending, now);
             if sent == Sent::Yes {
                 outgoing.push_sent(entry);
-                self.touch(conn);
+                touch(connection, conn, &mut self.touched);
             } else {
                 self.counters.queued_messages -= 1;
                 note(sent, &mut self.counters);
@@ -163,7 +163,7 @@ impl<G: Gate> Shard<G> {
 
     /// Whether a session has something that could be sent, given room.
     pub(super) fn has_backlog(&self, slot: u32) -> bool {
-        let Some(session) = self.sessions.get(slot as usize) else { return false };
+        let Some(session) = self.sessions.get(slot) else { return false };
         let queued = session.outgoing.as_ref().is_some_and(|o| !o.is_caught_up() || !o.transient.is_empty());
         queued || session.walks.is_some()
     }
@@ -173,7 +173,7 @@ impl<G: Gate> Shard<G> {
     pub(super) fn pump(&mut self, slot: u32, now: Now) {
         let high = self.limits.out_bytes_high as usize;
         let mut dropped = Vec::new();
-        let Some(session) = self.sessions.get_mut(slot as usize) else { return };
+        let Some(session) = self.sessions.get_mut(slot) else { return };
         let (Some(conn), Some(outgoing)) = (session.conn, session.outgoing.as_mut()) else { return };
         let Some(connection) = self.conns.get_mut(conn.0 as usize).filter(|connection| connection.is_live()) else {
             return;
@@ -220,11 +220,11 @@ impl<G: Gate> Shard<G> {
             }
         }
         self.counters.queued_messages -= (before - outgoing.messages()) as u64;
+        touch(connection, conn, &mut self.touched);
         let key = session.key;
         for (seq, entry) in dropped {
             self.record_done(key, seq, entry.message.as_deref());
         }
-        self.touch(conn);
         if self.may_walk(slot) {
             self.walk_later(slot);
         }

@@ -103,6 +103,7 @@ impl<G: Gate> Shard<G> {
     pub(super) fn resume(&mut self, conn: ConnId) {
         if let Some(connection) = self.conns.get_mut(conn.0 as usize)
             && connection.paused
+            && connection.throttled == 0
             && connection.awaited <= u32::from(self.limits.receive_max)
         {
             connection.paused = false;
@@ -111,7 +112,7 @@ impl<G: Gate> Shard<G> {
     }
 
     fn release_entry(&mut self, slot: u32, generation: u32, seq: Seq, now: Now) {
-        let Some(session) = self.sessions.get_mut(slot as usize).filter(|s| s.generation == generation) else { return };
+        let Some(session) = self.sessions.get_mut(slot).filter(|s| s.generation == generation) else { return };
         if let Some(entry) = session.outgoing.as_mut().and_then(|outgoing| outgoing.finish_withdrawn(seq)) {
             let key = session.key;
             self.counters.queued_messages -= 1;

@@ -17,12 +17,12 @@ use crate::message::MessageParts;
 impl<G: Gate> Shard<G> {
     /// Whether what a session publishes may go to feeds.
     pub(super) fn is_fed(&self, slot: u32) -> bool {
-        self.sessions.get(slot as usize).is_some_and(|session| session.fed)
+        self.sessions.get(slot).is_some_and(|session| session.fed)
     }
 
     /// Hands a message that a session has published to the feeds that it goes to.
     pub(super) fn publish_to_feeds(&mut self, slot: u32, parts: &MessageParts<'_>, now: Now) -> Published {
-        let Some(principal) = self.sessions.get(slot as usize).map(|session| session.principal.clone()) else {
+        let Some(principal) = self.sessions.get(slot).map(|session| session.principal.clone()) else {
             return Published::NONE;
         };
         self.feed_of(&principal, parts, now)
@@ -46,7 +46,7 @@ impl<G: Gate> Shard<G> {
 
     /// Whether a durable session is owed what goes to the feeds. Only asked while the store fails.
     pub(super) fn feeds_need_store(&mut self, slot: u32, parts: &MessageParts<'_>) -> bool {
-        let Some(session) = self.sessions.get(slot as usize).filter(|session| session.fed) else { return false };
+        let Some(session) = self.sessions.get(slot).filter(|session| session.fed) else { return false };
         let mut feed = std::mem::take(&mut self.feed);
         feed.clear();
         self.gate.feed(&session.principal, parts.topic, &mut feed);

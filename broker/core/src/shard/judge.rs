@@ -49,12 +49,13 @@ impl<G: Gate> Shard<G> {
     /// Something has changed for these: their sessions are judged by what holds now.
     pub fn judge_again(&mut self, concern: &Concern, now: Now) {
         for slot in self.principals.concerned(concern, &self.sessions) {
-            let Some(session) = self.sessions.get_mut(slot as usize) else { continue };
+            let Some(session) = self.sessions.get_mut(slot) else { continue };
             session.fed = self.gate.has_feed(&session.principal);
             let peer = session.conn.and_then(|conn| self.conns.get(conn.0 as usize)).map(|connection| connection.addr);
             if !self.gate.still_welcome_from(&session.principal, peer) {
                 self.cut(slot, now);
             } else {
+                self.remeter_one(slot, now);
                 self.judge_rights(slot, now);
             }
         }
@@ -62,7 +63,7 @@ impl<G: Gate> Shard<G> {
 
     /// Closes a session's connection, if it has one.
     fn cut(&mut self, slot: u32, now: Now) {
-        let Some(conn) = self.sessions.get(slot as usize).and_then(|session| session.conn) else { return };
+        let Some(conn) = self.sessions.get(slot).and_then(|session| session.conn) else { return };
         if self.conns.get(conn.0 as usize).is_some_and(crate::connection::Connection::is_live) {
             self.say_disconnect(conn, ReasonCode::NotAuthorized);
         }
@@ -72,7 +73,7 @@ impl<G: Gate> Shard<G> {
 
     /// A client has come to its session, which may be as it left it.
     pub(super) fn judge_attached(&mut self, slot: u32, principal: Option<Principal>, now: Now) {
-        let Some(session) = self.sessions.get_mut(slot as usize) else { return };
+        let Some(session) = self.sessions.get_mut(slot) else { return };
         let resumed = principal.is_some();
         if let Some(principal) = principal {
             // Equal, and it may have come in another way.
@@ -86,7 +87,7 @@ impl<G: Gate> Shard<G> {
 
     /// Takes away what a session's principal may not read any more.
     fn judge_rights(&mut self, slot: u32, now: Now) {
-        let Some(session) = self.sessions.get_mut(slot as usize) else { return };
+        let Some(session) = self.sessions.get_mut(slot) else { return };
         let (gate, principal) = (&self.gate, &session.principal);
         let may_read = |filter: &str| {
             let filter = TopicFilter::from_validated(filter);
@@ -124,7 +125,7 @@ impl<G: Gate> Shard<G> {
     #[must_use]
     pub fn sessions_of(&self, principal: &Principal) -> Vec<SessionView> {
         let slots = self.principals.concerned(&Concern::Principal(principal.clone()), &self.sessions);
-        let sessions = slots.into_iter().filter_map(|slot| self.sessions.get(slot as usize));
+        let sessions = slots.into_iter().filter_map(|slot| self.sessions.get(slot));
         sessions
             .map(|session| SessionView {
                 client: session.client.clone(),
@@ -140,8 +141,8 @@ impl<G: Gate> Shard<G> {
     /// Signs a principal out of one of its sessions: the connection is closed, and the session ends with all that it was owed. False if there is
     /// no such session of that principal.
     pub fn sign_out(&mut self, principal: &Principal, client: &str, now: Now) -> bool {
-        let Some(slot) = self.by_client.get(client).copied() else { return false };
-        let owned = self.sessions.get(slot as usize).is_some_and(|session| session.principal == *principal);
+        let Some(slot) = self.sessions.find(client) else { return false };
+        let owned = self.sessions.get(slot).is_some_and(|session| session.principal == *principal);
         if owned {
             self.end_for_good(slot, now);
         }
@@ -156,10 +157,10 @@ impl<G: Gate> Shard<G> {
     }
 
     fn end_for_good(&mut self, slot: u32, now: Now) {
-        let Some(generation) = self.sessions.get(slot as usize).map(|session| session.generation) else { return };
+        let Some(generation) = self.sessions.get(slot).map(|session| session.generation) else { return };
         self.cut(slot, now);
         // A session of expiry 0 has ended with its connection.
-        if self.sessions.get(slot as usize).is_some_and(|session| session.generation == generation) {
+        if self.sessions.get(slot).is_some_and(|session| session.generation == generation) {
             self.end_session(slot, now);
         }
     }

@@ -13,7 +13,7 @@ use crate::batch::Recipient;
 use crate::clock::Now;
 use crate::connection::State;
 use crate::durable::Op;
-use crate::gate::{Gate, Permit, Principal};
+use crate::gate::{Departure, Gate, Passage, Permit, Principal, Visit};
 use crate::ids::{ConnId, SessionRef};
 use crate::message::{Message, MessageParts};
 use crate::outgoing::{Entry, Phase};
@@ -49,6 +49,18 @@ pub(super) enum Leaving {
     /// The same client has connected again and goes on with the session: the will is deleted, since the new connection was
     /// opened before any delay was over [MQTT-3.1.2-8].
     TakenOver,
+    /// The same client has connected again, and its session doesn't go on: the will is published.
+    Replaced,
+}
+
+impl From<Leaving> for Departure {
+    fn from(leaving: Leaving) -> Self {
+        match leaving {
+            Leaving::Cleanly => Self::Cleanly,
+            Leaving::Abruptly => Self::Abruptly,
+            Leaving::TakenOver | Leaving::Replaced => Self::TakenOver,
+        }
+    }
 }
 
 impl<G: Gate> Shard<G> {
@@ -62,7 +74,7 @@ impl<G: Gate> Shard<G> {
         let Some(slot) = self.conns.get(conn.0 as usize).and_then(|connection| connection.session) else {
             return Ok(());
         };
-        if let Some(session) = self.sessions.get_mut(slot as usize)
+        if let Some(session) = self.sessions.get_mut(slot)
             && let Some(expiry_s) = disconnect.properties.session_expiry_s
         {
             if session.expiry_s == 0 && expiry_s != 0 {
@@ -124,11 +136,14 @@ impl<G: Gate> Shard<G> {
             return;
         };
         self.counters.clients -= 1;
-        let Some(session) = self.sessions.get_mut(slot as usize).filter(|session| session.conn == Some(conn)) else {
+        self.settle_meter(slot, now);
+        let Some(session) = self.sessions.get_mut(slot).filter(|session| session.conn == Some(conn)) else {
             return;
         };
         session.conn = None;
         session.disconnected_at_ms = now.unix_ms;
+        self.tell_passage(conn, slot, Passage::Out(leaving.into()), now);
+        let Some(session) = self.sessions.get_mut(slot) else { return };
         if let Some(outgoing) = session.outgoing.as_mut() {
             self.counters.queued_messages -= outgoing.transient.len() as u64;
             outgoing.rewind();
@@ -136,7 +151,7 @@ impl<G: Gate> Shard<G> {
         session.release_empty_queue();
         match leaving {
             Leaving::Cleanly | Leaving::TakenOver => session.will = None,
-            Leaving::Abruptly => {}
+            Leaving::Abruptly | Leaving::Replaced => {}
         }
         let ends = session.expiry_s == 0;
         // [MQTT-3.1.3-9] a delayed will waits for the delay or the end of the session, whichever is first.
@@ -153,6 +168,21 @@ impl<G: Gate> Shard<G> {
             self.record_session(slot);
             self.arm_session(slot, now);
         }
+    }
+
+    /// Tells the gate of a client that came in or went.
+    pub(super) fn tell_passage(&self, conn: ConnId, slot: u32, passage: Passage, now: Now) {
+        let (Some(connection), Some(session)) = (self.conns.get(conn.0 as usize), self.sessions.get(slot)) else {
+            return;
+        };
+        let visit = Visit {
+            client_id: session.client.as_str(),
+            principal: Some(&session.principal),
+            user_name: None,
+            peer: connection.addr,
+            tls: connection.tls,
+        };
+        self.gate.passed(&visit, passage, now);
     }
 
     /// [MQTT-3.1.2-8] [MQTT-3.1.2-14] [MQTT-3.1.2-15] its publisher was judged at CONNECT, and is judged again: who is closed because a
@@ -174,7 +204,7 @@ impl<G: Gate> Shard<G> {
 
     /// Says to the router whether the session's memberships of shared subscriptions can be picked.
     pub(super) fn set_online(&mut self, slot: u32, online: bool) {
-        let Some(session) = self.sessions.get(slot as usize) else { return };
+        let Some(session) = self.sessions.get(slot) else { return };
         let reference = SessionRef { shard: self.id, slot, generation: session.generation };
         for subscription in &session.subscriptions {
             if let Some((name, inner)) = TopicFilter::from_validated(&subscription.filter).share() {
@@ -185,7 +215,7 @@ impl<G: Gate> Shard<G> {
 
     /// Records the session's header, if it is durable.
     pub(super) fn record_session(&mut self, slot: u32) {
-        if let Some(session) = self.sessions.get(slot as usize)
+        if let Some(session) = self.sessions.get(slot)
             && let Some(key) = session.key
         {
             self.ticket.ops.push(Op::SessionPut(key, session.record()));
@@ -194,7 +224,7 @@ impl<G: Gate> Shard<G> {
 
     /// Sets the timer of a session without a connection.
     pub(super) fn arm_session(&mut self, slot: u32, now: Now) {
-        let Some(session) = self.sessions.get(slot as usize) else { return };
+        let Some(session) = self.sessions.get(slot) else { return };
         let due_ms = match (session.expires_at_ms(), session.will_due_ms) {
             (Some(expiry), Some(will)) => expiry.min(will),
             (Some(due), None) | (None, Some(due)) => due,
@@ -208,8 +238,7 @@ impl<G: Gate> Shard<G> {
     /// A session's end: its will, if one is pending; its subscriptions; what it was owed by shared subscriptions goes to others.
     /// Implements [MQTT-4.1.0-1] [MQTT3-3.1.2-7].
     pub(super) fn end_session(&mut self, slot: u32, now: Now) {
-        let Some(mut session) = self.sessions.try_remove(slot as usize) else { return };
-        self.by_client.remove(session.client.as_str());
+        let Some(mut session) = self.sessions.remove(slot) else { return };
         self.principals.remove(slot, &session.principal);
         let reference = SessionRef { shard: self.id, slot, generation: session.generation };
         for subscription in &session.subscriptions {
@@ -266,7 +295,10 @@ impl<G: Gate> Shard<G> {
     /// The next moment at which [`Shard::tick`] has something to do, on the monotonic clock in milliseconds.
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
-        if self.walking.is_empty() { self.wheel.next_deadline() } else { Some(0) }
+        if !self.walking.is_empty() {
+            return Some(0);
+        }
+        self.wheel.next_deadline().into_iter().chain(self.pauses.next_deadline()).min()
     }
 
     /// Acts on the timers that are due.
@@ -276,6 +308,7 @@ impl<G: Gate> Shard<G> {
                 self.walk(slot, now);
             }
         }
+        self.end_pauses(now);
         let mut due = std::mem::take(&mut self.due);
         self.wheel.advance(now.mono_ms, &mut due);
         for timer in due.drain(..) {
@@ -312,14 +345,14 @@ impl<G: Gate> Shard<G> {
         }
         self.wheel.insert(due_ms.max(now.mono_ms + 1), Timer::KeepAlive { conn, serial });
         if let Some(slot) = connection.session
-            && let Some(session) = self.sessions.get_mut(slot as usize)
+            && let Some(session) = self.sessions.get_mut(slot)
         {
             session.release_empty_queue();
         }
     }
 
     fn session_due(&mut self, slot: u32, generation: u32, now: Now) {
-        let Some(session) = self.sessions.get_mut(slot as usize) else { return };
+        let Some(session) = self.sessions.get_mut(slot) else { return };
         if session.generation != generation || session.conn.is_some() {
             return;
         }

@@ -4,11 +4,10 @@
 //! to lists of slots*: it keeps every identity a second time, for lists that nearly always have one element.
 
 use hashbrown::HashTable;
-use slab::Slab;
 
 use crate::concern::Concern;
 use crate::gate::Principal;
-use crate::session::Session;
+use crate::sessions::Sessions;
 
 /// The index. Whoever is anonymous isn't in it.
 #[derive(Default, Debug)]
@@ -26,14 +25,13 @@ impl Principals {
         !matches!(principal, Principal::Anonymous | Principal::Broker)
     }
 
-    /// A session that is in the slab now.
-    pub(super) fn insert(&mut self, slot: u32, sessions: &Slab<Session>) {
-        let Some(session) = sessions.get(slot as usize).filter(|session| Self::is_indexed(&session.principal)) else {
+    /// A session that is in the table now.
+    pub(super) fn insert(&mut self, slot: u32, sessions: &Sessions) {
+        let Some(session) = sessions.get(slot).filter(|session| Self::is_indexed(&session.principal)) else {
             return;
         };
         let hasher = &self.hasher;
-        let rehash =
-            |slot: &u32| sessions.get(*slot as usize).map_or(0, |session| Self::hash(hasher, &session.principal));
+        let rehash = |slot: &u32| sessions.get(*slot).map_or(0, |session| Self::hash(hasher, &session.principal));
         self.slots.insert_unique(Self::hash(hasher, &session.principal), slot, rehash);
     }
 
@@ -46,9 +44,8 @@ impl Principals {
     }
 
     /// The sessions that a change concerns.
-    pub(super) fn concerned(&self, concern: &Concern, sessions: &Slab<Session>) -> Vec<u32> {
-        let covers =
-            |slot: &u32| sessions.get(*slot as usize).is_some_and(|session| concern.covers(&session.principal));
+    pub(super) fn concerned(&self, concern: &Concern, sessions: &Sessions) -> Vec<u32> {
+        let covers = |slot: &u32| sessions.get(*slot).is_some_and(|session| concern.covers(&session.principal));
         match concern {
             Concern::Principal(principal) => {
                 let hash = Self::hash(&self.hasher, principal);

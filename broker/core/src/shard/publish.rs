@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use turnpike_mqtt::{AckKind, Publish, QoS, ReasonCode, TopicName, Version};
+use turnpike_mqtt::{AckKind, PacketType, Publish, QoS, ReasonCode, TopicName, Version};
 
 use super::Shard;
 use super::deliver::Kept;
@@ -16,9 +16,15 @@ use crate::ids::{ConnId, SessionRef};
 use crate::message::{Message, MessageParts};
 
 impl<G: Gate> Shard<G> {
-    /// PUBLISH from a client. An error ends the connection with that reason.
+    /// PUBLISH from a client, of so many bytes. An error ends the connection with that reason.
     /// Implements [MQTT-3.3.4-1] [MQTT-4.3.2-4] [MQTT-4.3.2-5] [MQTT-4.3.3-12].
-    pub(super) fn on_publish(&mut self, conn: ConnId, publish: &Publish<'_>, now: Now) -> Result<(), ReasonCode> {
+    pub(super) fn on_publish(
+        &mut self,
+        conn: ConnId,
+        publish: &Publish<'_>,
+        bytes: usize,
+        now: Now,
+    ) -> Result<(), ReasonCode> {
         self.counters.received.count(publish.qos, publish.payload.len());
         // [MQTT-3.3.4-6]
         publish.check_from_client().map_err(turnpike_mqtt::DecodeError::reason)?;
@@ -33,11 +39,12 @@ impl<G: Gate> Shard<G> {
         let Some(connection) = self.conns.get(conn.0 as usize) else { return Ok(()) };
         let Some(slot) = connection.session else { return Ok(()) };
         let (version, awaited) = (connection.version, connection.awaited_pubacks);
-        let Some(session) = self.sessions.get(slot as usize) else { return Ok(()) };
+        let Some(session) = self.sessions.get(slot) else { return Ok(()) };
         if let Some(id) = publish.id {
             if publish.qos == QoS::ExactlyOnce && session.has_incoming(id) {
                 // [MQTT-4.3.3-10] it has been taken; say so again, after the first PUBREC if that still waits.
                 self.answer(conn, AckKind::PubRec, id, ReasonCode::Success, false);
+                self.meter_packet(conn, PacketType::Publish, now);
                 return Ok(());
             }
             // [MQTT-3.3.4-9] the client must not have more under way than we said [MQTT-3.3.4-7].
@@ -46,6 +53,12 @@ impl<G: Gate> Shard<G> {
                 return Err(ReasonCode::ReceiveMaximumExceeded);
             }
         }
+        if session.meter.is_some()
+            && let Err(reason) = self.meter_publish(conn, version, publish, bytes, now)
+        {
+            return self.refuse_publish(conn, publish, reason);
+        }
+        let Some(session) = self.sessions.get(slot) else { return Ok(()) };
         let publisher = SessionRef { shard: self.id, slot, generation: session.generation };
         let reserved = topic.as_str().starts_with("$SYS/") || topic.as_str().starts_with("$share/");
         let permit = match Permit::judge(&*self.gate, &session.principal, topic) {
@@ -104,7 +117,7 @@ impl<G: Gate> Shard<G> {
             self.answer(conn, AckKind::PubAck, id, reason, matched.needs_commit);
             return Ok(());
         }
-        let Some(session) = self.sessions.get_mut(slot as usize) else { return Ok(()) };
+        let Some(session) = self.sessions.get_mut(slot) else { return Ok(()) };
         // [MQTT-4.3.3-8] the message is passed on once, here; the identifier is kept until PUBREL.
         session.add_incoming(id);
         if let Some(key) = session.key {
@@ -144,11 +157,8 @@ impl<G: Gate> Shard<G> {
         }
         // [MQTT3-3.3.5-2] MQTT 3 acknowledges or closes; a device with one wrong topic keeps its connection.
         if kind == AckKind::PubRec
-            && let Some(session) = self
-                .conns
-                .get(conn.0 as usize)
-                .and_then(|c| c.session)
-                .and_then(|slot| self.sessions.get_mut(slot as usize))
+            && let Some(session) =
+                self.conns.get(conn.0 as usize).and_then(|c| c.session).and_then(|slot| self.sessions.get_mut(slot))
         {
             session.add_incoming(id);
             if let Some(key) = session.key {

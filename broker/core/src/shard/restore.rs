@@ -21,9 +21,10 @@ impl<G: Gate> Shard<G> {
             None => (None, None),
         };
         let connected_before = record.disconnected_at_ms.is_none();
-        let key = self.sessions.insert(Session {
-            client: record.client.clone(),
+        let slot = self.sessions.insert(Session {
+            client: record.client,
             principal: principal_of(&record.principal),
+            meter: None,
             key: Some(recovered.key),
             generation: self.next_generation,
             expiry_s: record.expiry_s,
@@ -39,8 +40,6 @@ impl<G: Gate> Shard<G> {
             disconnected_at_ms: record.disconnected_at_ms.unwrap_or(now.unix_ms),
             will_due_ms,
         });
-        let slot = u32::try_from(key).expect("bounded by sessions_max");
-        self.by_client.insert(record.client, slot);
         self.principals.insert(slot, &self.sessions);
         for (filter, options, identifier) in recovered.subscriptions {
             self.restore_subscription(slot, filter, options, identifier);
@@ -48,7 +47,7 @@ impl<G: Gate> Shard<G> {
         for (seq, owed) in recovered.owed {
             self.restore_owed(slot, seq, owed);
         }
-        if let Some(session) = self.sessions.get_mut(slot as usize) {
+        if let Some(session) = self.sessions.get_mut(slot) {
             for id in recovered.incoming {
                 session.add_incoming(id);
             }
@@ -64,7 +63,7 @@ impl<G: Gate> Shard<G> {
         let (Ok(parsed), Ok(options)) = (TopicFilter::parse(&filter), SubscribeOptions::from_byte(options)) else {
             return;
         };
-        let Some(session) = self.sessions.get_mut(slot as usize) else { return };
+        let Some(session) = self.sessions.get_mut(slot) else { return };
         let (share, inner) = parsed.share().map_or((None, parsed), |(name, inner)| (Some(name), inner));
         let reference = SessionRef { shard: self.id, slot, generation: session.generation };
         self.shared.router.subscribe(inner, share, Subscriber::new(reference, options, identifier, true), false);
@@ -72,7 +71,7 @@ impl<G: Gate> Shard<G> {
     }
 
     fn restore_owed(&mut self, slot: u32, seq: Seq, owed: Owed) {
-        let Some(session) = self.sessions.get_mut(slot as usize) else { return };
+        let Some(session) = self.sessions.get_mut(slot) else { return };
         let (message, phase) = match owed.body {
             Body::Inline(message) => (Some(message), Phase::Ready),
             Body::Shared(id, message) => {

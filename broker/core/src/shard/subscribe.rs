@@ -84,7 +84,7 @@ impl<G: Gate> Shard<G> {
             Some((name, inner)) => (Some(name), inner),
             None => (None, filter),
         };
-        let Some(session) = self.sessions.get_mut(slot as usize) else { return Err(ReasonCode::UnspecifiedError) };
+        let Some(session) = self.sessions.get_mut(slot) else { return Err(ReasonCode::UnspecifiedError) };
         if !self.gate.may_subscribe(&session.principal, inner) {
             return Err(ReasonCode::NotAuthorized);
         }
@@ -98,7 +98,13 @@ impl<G: Gate> Shard<G> {
         }
         match known.and_then(|index| session.subscriptions.get_mut(index)) {
             Some(known) => *known = subscription,
-            None => session.subscriptions.push(subscription),
+            None => {
+                // Most devices have one; a vector begins with room for four.
+                if session.subscriptions.is_empty() {
+                    session.subscriptions.reserve_exact(1);
+                }
+                session.subscriptions.push(subscription);
+            }
         }
         let subscriber = Subscriber::new(
             SessionRef { shard: self.id, slot, generation: session.generation },
@@ -144,7 +150,7 @@ impl<G: Gate> Shard<G> {
 
     /// Takes one subscription away [MQTT-3.10.4-1]; false if there was none.
     pub(super) fn unsubscribe_one(&mut self, slot: u32, filter: TopicFilter<'_>) -> bool {
-        let Some(session) = self.sessions.get_mut(slot as usize) else { return false };
+        let Some(session) = self.sessions.get_mut(slot) else { return false };
         let Some(index) = session.subscriptions.iter().position(|known| *known.filter == *filter.as_str()) else {
             return false;
         };
@@ -162,7 +168,7 @@ impl<G: Gate> Shard<G> {
     /// Implements [MQTT3-3.3.1-6] [MQTT3-3.3.1-8].
     pub(super) fn send_retained(&mut self, conn: ConnId, requests: &[RetainedRequest], now: Now) {
         let Some(slot) = self.conns.get(conn.0 as usize).and_then(|connection| connection.session) else { return };
-        let Some(session) = self.sessions.get_mut(slot as usize) else { return };
+        let Some(session) = self.sessions.get_mut(slot) else { return };
         if requests.is_empty() || self.shared.retained.is_empty() {
             return;
         }
@@ -186,7 +192,7 @@ impl<G: Gate> Shard<G> {
     pub(super) fn walk(&mut self, slot: u32, now: Now) {
         let mut budget = WALK_TURN;
         while budget > 0 && self.may_walk(slot) {
-            let Some(session) = self.sessions.get_mut(slot as usize) else { return };
+            let Some(session) = self.sessions.get_mut(slot) else { return };
             let generation = session.generation;
             let Some(current) = session.walks.as_mut().and_then(|walks| walks.front_mut()) else { return };
             let (qos, identifiers) = (current.qos, [current.identifier]);
@@ -229,7 +235,7 @@ impl<G: Gate> Shard<G> {
 
     /// Whether there is a walk to go on with, and room for what it finds.
     pub(super) fn may_walk(&self, slot: u32) -> bool {
-        let Some(session) = self.sessions.get(slot as usize) else { return false };
+        let Some(session) = self.sessions.get(slot) else { return false };
         let connection = session.conn.and_then(|conn| self.conns.get(conn.0 as usize));
         let room = connection.is_some_and(|connection| {
             connection.is_live() && connection.pending() < self.limits.out_bytes_high as usize

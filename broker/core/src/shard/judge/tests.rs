@@ -63,7 +63,7 @@ impl Gate for Rules {
         Verdict::Granted(Admission::new(principal(attempt.user_name.expect("a name"))))
     }
     fn proceed(&self, _: &Attempt<'_>, _: &ChallengeState, _: &[u8], _: Now) -> Verdict {
-        Verdict::Refused(ConnectReason::BadAuthenticationMethod)
+        Verdict::Refused(ConnectReason::BadAuthenticationMethod, "refused")
     }
     fn may_publish(&self, principal: &Principal, topic: TopicName<'_>) -> bool {
         self.may(principal, topic.as_str())

@@ -25,7 +25,7 @@ impl Gate for Until {
         Verdict::Granted(Admission { until_ms, ..Admission::new(Principal::Anonymous) })
     }
     fn proceed(&self, _: &Attempt<'_>, _: &ChallengeState, _: &[u8], _: Now) -> Verdict {
-        Verdict::Refused(ConnectReason::BadAuthenticationMethod)
+        Verdict::Refused(ConnectReason::BadAuthenticationMethod, "refused")
     }
     fn may_publish(&self, _: &Principal, _: TopicName<'_>) -> bool {
         true

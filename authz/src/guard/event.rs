@@ -1,0 +1,86 @@
+//! What the guard has to tell, for audit, metrics and alarms.
+
+use ipnet::IpNet;
+
+use super::Identity;
+
+/// Why somebody was kept out.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum BanCause {
+    /// Failed log-ins.
+    Failures,
+    /// By hand.
+    Manual,
+}
+
+/// Something that an operator may want to know. Names stand in it as they were sent: whoever prints one masks them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SecurityEvent {
+    /// An address (IPv6: a /64) is shut out at accept.
+    Banned {
+        /// Which.
+        network: IpNet,
+        /// Why.
+        cause: BanCause,
+        /// Milliseconds.
+        for_ms: u64,
+        /// How many times lately, this one included.
+        times: u32,
+    },
+    /// One identity fails from many addresses. Nothing is refused for it, since that would be what an attacker wants.
+    IdentityUnderAttack {
+        /// As claimed.
+        identity: Identity,
+        /// Failures until the alarm.
+        failures: u32,
+    },
+    /// Identities of one product fail, more than any accident makes.
+    ProductUnderAttack {
+        /// As claimed.
+        product: Box<str>,
+        /// Failures until the alarm.
+        failures: u32,
+    },
+    /// A client logs in again and again, with right credentials; it is kept out from that address.
+    Flapping {
+        /// Who.
+        identity: Identity,
+        /// Where from.
+        network: IpNet,
+        /// Milliseconds.
+        for_ms: u64,
+    },
+    /// Two places take one identity's session from each other: its credentials are in both.
+    CloneSuspected {
+        /// Whose.
+        identity: Identity,
+        /// The last two: who had the session, and who took it.
+        networks: [IpNet; 2],
+        /// Milliseconds for which the identity is refused; none if the product only wants to know.
+        refused_ms: Option<u64>,
+    },
+    /// An attestation value isn't the registered one: other firmware, or another module.
+    AttestationMismatch {
+        /// Whose.
+        identity: Identity,
+        /// Where from.
+        network: IpNet,
+        /// Milliseconds for which the identity is refused; none if the product only wants to know.
+        refused_ms: Option<u64>,
+    },
+}
+
+impl SecurityEvent {
+    /// As a label of a metric.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Banned { .. } => "banned",
+            Self::IdentityUnderAttack { .. } => "identity_under_attack",
+            Self::ProductUnderAttack { .. } => "product_under_attack",
+            Self::Flapping { .. } => "flapping",
+            Self::CloneSuspected { .. } => "clone_suspected",
+            Self::AttestationMismatch { .. } => "attestation_mismatch",
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Public keys, certificates and what a product says of them: separate from devices and products, since few have any.
+
+use std::sync::Arc;
+
+use crate::keys::Proofs;
+use crate::names::{DeviceName, ProductKey};
+use crate::plan::Change;
+use crate::product::ProductPolicy;
+use crate::registry::{Entry, Registry};
+use crate::x509::{Authorities, Fingerprint};
+
+impl Registry {
+    /// Public keys and certificates of a device.
+    #[must_use]
+    pub fn proofs(&self, product: &str, name: &str) -> Option<Arc<Proofs>> {
+        self.find(product, name)?.proofs
+    }
+
+    /// What a product demands of log-ins.
+    #[must_use]
+    pub fn policy(&self, product: &str) -> Option<ProductPolicy> {
+        self.live(product).map(|(entry, _)| entry.head.read().policy)
+    }
+
+    /// The CA certificates of a product, if it has any.
+    #[must_use]
+    pub fn authorities(&self, product: &str) -> Option<Arc<Authorities>> {
+        self.live(product).and_then(|(entry, _)| entry.authorities.read().clone())
+    }
+
+    /// The device that has a certificate of that fingerprint.
+    #[must_use]
+    pub fn certificate_owner(&self, fingerprint: &Fingerprint) -> Option<(ProductKey, DeviceName)> {
+        self.certificates.read().get(fingerprint).cloned()
+    }
+
+    pub(super) fn set_proofs(&self, product: ProductKey, name: DeviceName, proofs: Option<Arc<Proofs>>) {
+        let entry = self.entry_or_new(product.clone());
+        let before = match proofs.clone() {
+            Some(proofs) => entry.proofs.write().insert(name.clone(), proofs),
+            None => entry.proofs.write().remove(&name),
+        };
+        self.forget_if_empty(&product, &entry);
+        let listed = |proofs: Option<Arc<Proofs>>| proofs.map_or(Vec::new(), |proofs| proofs.certificates().collect());
+        let (gone, come) = (listed(before), listed(proofs));
+        if gone.is_empty() && come.is_empty() {
+            return;
+        }
+        let owner = (product, name);
+        let mut certificates = self.certificates.write();
+        for fingerprint in gone {
+            if certificates.get(&fingerprint) == Some(&owner) {
+                certificates.remove(&fingerprint);
+            }
+        }
+        for fingerprint in come {
+            certificates.insert(fingerprint, owner.clone());
+        }
+    }
+
+    /// What removes the proofs of a deleted product's devices.
+    pub(crate) fn left_proofs(&self, product: &ProductKey, limit: usize) -> Vec<Change> {
+        let Some(entry) = self.swept(product) else { return Vec::new() };
+        let proofs = entry.proofs.read();
+        proofs.keys().take(limit).map(|name| Change::SetProofs(product.clone(), name.clone(), None)).collect()
+    }
+
+    /// What removes a deleted product's demands and authorities.
+    pub(crate) fn left_settings(&self, product: &ProductKey) -> Vec<Change> {
+        let Some(entry) = self.swept(product) else { return Vec::new() };
+        let policy = entry.head.read().policy != ProductPolicy::default();
+        let policy = policy.then(|| Change::SetPolicy(product.clone(), ProductPolicy::default()));
+        let authorities = entry.authorities.read().is_some().then(|| Change::SetAuthorities(product.clone(), None));
+        policy.into_iter().chain(authorities).collect()
+    }
+
+    fn swept(&self, product: &ProductKey) -> Option<Arc<Entry>> {
+        self.entry(product.as_str()).filter(|entry| entry.head.read().product.is_none())
+    }
+}

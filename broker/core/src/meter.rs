@@ -1,0 +1,413 @@
+//! How fast a session may go: the generic cell rate algorithm (GCRA), as crate `governor` does it.
+//!
+//! A cell is one number, its *theoretical arrival time* (TAT): the moment at which all that was taken is paid for at the rate. Taking
+//! `n` units moves it on by `n` emission intervals from where it was, or from now if that is later; it conforms while the TAT is no
+//! further ahead of now than the burst. Nothing runs in the background, and a cell whose TAT has passed is as good as new.
+//!
+//! ```text
+//!  session ── Meter 32 B: TAT of messages, TAT of bytes ──▶ Allowance: the rates of its kind of session, shared
+//!                                                      └──▶ Pool: one TAT of messages and one of bytes for many sessions
+//!                                                            └──▶ Pool: the pool that this one belongs to
+//! ```
+//!
+//! A device has its own cells and draws from its product's pool; a user's sessions draw from the user's pool, which belongs to
+//! the app's. The meter lives in the session, so a publish looks nothing up.
+//!
+//! Two ways to keep a rate ([`Manner`]), and what a client sees of them:
+//!
+//! | | QoS 0 | QoS 1, 2 | PINGREQ, SUBSCRIBE and the like |
+//! |---|---|---|---|
+//! | MQTT 3.1, 3.1.1 | slowed | slowed | slowed |
+//! | MQTT 5, [`Excess`] by default | slowed | slowed | slowed |
+//! | MQTT 5, `refuse_acked` | slowed | 0x97 in PUBACK or PUBREC, not routed | slowed |
+//! | MQTT 5, `drop_unacked` | dropped and counted | slowed, or as above | slowed |
+//!
+//! *Slowed*: what was read is taken and paid for, and nothing more is read until it is paid. So no message that was
+//! taken off the wire waits anywhere, an acknowledgement is never a lie, and sessions that draw from one pool wake one after the
+//! other, each when its own message is paid for. The price: each session may be one message ahead of the rate.
+//!
+//! `governor` (0.10) itself isn't used: a limiter of its has one quota for good, so a change makes a new one that knows nothing of what was taken;
+//! it owns its clock, and refuses for ever what is larger than the burst. Its keyed store looks a key up for each message and each rate: 250 to
+//! 280 ns of a million keys (35 to 45 ns of one), twice for messages and bytes, where a field of the session costs 5 to 10 ns for both. It drops idle keys
+//! only in sweeps over all, and has no bound.
+//! Arithmetic: nanoseconds in a `u64` (584 years), an emission interval in 1/65,536 of one, so that a byte of 10 GB/s still has four digits.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+
+use turnpike_mqtt::{QoS, Version};
+
+/// What a pool may be behind. A session pays for others there, so the longest that it isn't read for their sake is this. More sessions than
+/// the pool has messages for in that time exceed it, by one message each in that time.
+pub const POOL_DEBT_MAX_NS: u64 = 10_000_000_000;
+
+/// Fraction bits of an emission interval.
+const FRACTION: u32 = 16;
+/// No burst reaches further than this, so that sums of times can't overflow.
+const BURST_MAX_NS: u64 = 1 << 60;
+
+/// So many units in a time, and so many at once. `Default` is unlimited.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Rate {
+    /// Nanoseconds of a unit, times 2^16; 0 is unlimited.
+    interval: u64,
+    burst_ns: u64,
+}
+
+impl Rate {
+    /// No limit.
+    pub const UNLIMITED: Self = Self { interval: 0, burst_ns: 0 };
+
+    /// `units` in each `period_ns` nanoseconds, and up to `burst` at once after a rest. None if any is 0, or if a unit would be
+    /// due less often than once in three days or more often than once in 1/65,536 ns.
+    #[must_use]
+    pub fn new(units: u64, period_ns: u64, burst: u64) -> Option<Self> {
+        let interval = (u128::from(period_ns) << FRACTION).checked_div(u128::from(units))?;
+        let interval = u64::try_from(interval).ok().filter(|interval| *interval > 0 && burst > 0)?;
+        let rate = Self { interval, burst_ns: 0 };
+        Some(Self { burst_ns: rate.cost_ns(burst).clamp(1, BURST_MAX_NS), ..rate })
+    }
+
+    /// `units` a second, and up to a second's worth at once. None if 0.
+    #[must_use]
+    pub fn per_second(units: u64) -> Option<Self> {
+        Self::new(units, 1_000_000_000, units)
+    }
+
+    /// No limit.
+    #[must_use]
+    pub fn is_unlimited(self) -> bool {
+        self.interval == 0
+    }
+
+    /// What `units` cost, in nanoseconds.
+    #[inline]
+    fn cost_ns(self, units: u64) -> u64 {
+        let cost = (u128::from(units) * u128::from(self.interval)) >> FRACTION;
+        u64::try_from(cost).unwrap_or(u64::MAX)
+    }
+
+    /// Takes `units` if they conform; else says in how many nanoseconds they will. What costs more than the burst conforms after a rest:
+    /// otherwise it never would.
+    ///
+    /// # Errors
+    /// The wait.
+    #[inline]
+    pub fn take(self, tat: &mut u64, units: u64, now_ns: u64) -> Result<(), u64> {
+        let cost = self.cost_ns(units);
+        match self.wait_ns(*tat, cost, now_ns) {
+            0 => {
+                *tat = advanced(*tat, cost, now_ns);
+                Ok(())
+            }
+            wait => Err(wait),
+        }
+    }
+
+    /// In how many nanoseconds `cost` conforms; 0 for now.
+    #[inline]
+    fn wait_ns(self, tat: u64, cost: u64, now_ns: u64) -> u64 {
+        if self.is_unlimited() {
+            return 0;
+        }
+        let allowed = now_ns.saturating_add(self.burst_ns.saturating_sub(cost));
+        tat.saturating_sub(allowed)
+    }
+
+    #[inline]
+    fn conforms(self, tat: u64, units: u64, now_ns: u64) -> bool {
+        self.wait_ns(tat, self.cost_ns(units), now_ns) == 0
+    }
+}
+
+/// Where a cell is after a cost was charged.
+#[inline]
+fn advanced(tat: u64, cost: u64, now_ns: u64) -> u64 {
+    tat.max(now_ns).saturating_add(cost)
+}
+
+/// Messages and bytes in a time.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct FlowRate {
+    /// Packets.
+    pub messages: Rate,
+    /// Bytes of PUBLISH packets, headers included: topics and properties cost what payloads do.
+    pub bytes: Rate,
+}
+
+impl FlowRate {
+    /// No limit.
+    pub const UNLIMITED: Self = Self { messages: Rate::UNLIMITED, bytes: Rate::UNLIMITED };
+
+    /// No limit of either.
+    #[must_use]
+    pub fn is_unlimited(&self) -> bool {
+        self.messages.is_unlimited() && self.bytes.is_unlimited()
+    }
+}
+
+/// What becomes of an MQTT 5 client's messages above its rate. MQTT 3 has no word for "not this one", so its clients are always slowed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Excess {
+    /// QoS 1 and 2 are refused with 0x97 on the acknowledgement and not routed; otherwise slowed.
+    pub refuse_acked: bool,
+    /// QoS 0 is dropped and counted; otherwise slowed.
+    pub drop_unacked: bool,
+}
+
+impl Excess {
+    /// For one message.
+    #[must_use]
+    pub fn manner(self, version: Version, qos: QoS) -> Manner {
+        let refuses = version == Version::V5
+            && match qos {
+                QoS::AtMostOnce => self.drop_unacked,
+                QoS::AtLeastOnce | QoS::ExactlyOnce => self.refuse_acked,
+            };
+        if refuses { Manner::Refuse } else { Manner::Slow }
+    }
+
+    fn bits(self) -> u8 {
+        u8::from(self.refuse_acked) | u8::from(self.drop_unacked) << 1
+    }
+
+    fn from_bits(bits: u8) -> Self {
+        Self { refuse_acked: bits & 1 != 0, drop_unacked: bits & 2 != 0 }
+    }
+}
+
+/// How a rate is kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Manner {
+    /// All is taken; then the client isn't read until it is paid for.
+    Slow,
+    /// What doesn't conform isn't taken, and costs nothing.
+    Refuse,
+}
+
+/// What becomes of a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Decision {
+    /// It is taken.
+    Pass,
+    /// It is taken, and the client isn't read for so long.
+    Wait {
+        /// Nanoseconds, at least 1.
+        ns: u64,
+    },
+    /// It isn't taken.
+    Refuse,
+}
+
+/// A rate that changes at run time. The two numbers are read one by one: while they change, a message may be judged by the old one
+/// of the one and the new of the other, which harms nobody.
+#[derive(Debug, Default)]
+struct LiveRate {
+    interval: AtomicU64,
+    burst_ns: AtomicU64,
+}
+
+impl LiveRate {
+    fn set(&self, rate: Rate) {
+        self.interval.store(rate.interval, Relaxed);
+        self.burst_ns.store(rate.burst_ns, Relaxed);
+    }
+
+    #[inline]
+    fn now(&self) -> Rate {
+        Rate { interval: self.interval.load(Relaxed), burst_ns: self.burst_ns.load(Relaxed) }
+    }
+}
+
+/// The rates of each session of a kind, e.g. of each device of a product. One value for all of them; what is set here holds
+/// from the next message on.
+#[derive(Debug, Default)]
+pub struct Allowance {
+    messages: LiveRate,
+    bytes: LiveRate,
+    excess: AtomicU8,
+}
+
+impl Allowance {
+    /// With these rates.
+    #[must_use]
+    pub fn new(flow: FlowRate, excess: Excess) -> Self {
+        let allowance = Self::default();
+        allowance.set(flow, excess);
+        allowance
+    }
+
+    /// Other rates from now on.
+    pub fn set(&self, flow: FlowRate, excess: Excess) {
+        self.messages.set(flow.messages);
+        self.bytes.set(flow.bytes);
+        self.excess.store(excess.bits(), Relaxed);
+    }
+}
+
+/// Cells that many sessions draw from: a product as a whole, a user, an app. Both are changed by each message, so they lie side by
+/// side: a core that takes them from another pays once.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct Pool {
+    messages_tat: AtomicU64,
+    bytes_tat: AtomicU64,
+    messages: LiveRate,
+    bytes: LiveRate,
+    parent: Option<Arc<Pool>>,
+}
+
+/// Charges a cell of many owners; gives the wait until `next` more units conform.
+fn charge_shared(tat: &AtomicU64, rate: Rate, units: u64, next: u64, now_ns: u64) -> u64 {
+    if rate.is_unlimited() {
+        return 0;
+    }
+    let cost = rate.cost_ns(units);
+    let most = now_ns.saturating_add(rate.burst_ns).saturating_add(POOL_DEBT_MAX_NS);
+    let after = |tat: u64| advanced(tat, cost, now_ns).min(most.max(tat));
+    let mut seen = tat.load(Relaxed);
+    while let Err(now) = tat.compare_exchange_weak(seen, after(seen), Relaxed, Relaxed) {
+        seen = now;
+    }
+    rate.wait_ns(after(seen), rate.cost_ns(next), now_ns).min(POOL_DEBT_MAX_NS)
+}
+
+impl Pool {
+    /// With these rates, within a larger pool if there is one. Pools are nested at most two deep: user and app.
+    #[must_use]
+    pub fn new(flow: FlowRate, parent: Option<Arc<Self>>) -> Self {
+        let pool = Self { parent, ..Self::default() };
+        pool.set(flow);
+        pool
+    }
+
+    /// Other rates from now on. What was taken stays taken.
+    pub fn set(&self, flow: FlowRate) {
+        self.messages.set(flow.messages);
+        self.bytes.set(flow.bytes);
+    }
+
+    /// All that was taken is paid for, so it could be forgotten and made anew.
+    #[must_use]
+    pub fn is_idle(&self, now_ns: u64) -> bool {
+        self.messages_tat.load(Relaxed).max(self.bytes_tat.load(Relaxed)) <= now_ns
+    }
+
+    fn chain(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |pool| pool.parent.as_deref())
+    }
+
+    fn charge(&self, bytes: u64, now_ns: u64) -> u64 {
+        let wait = charge_shared(&self.messages_tat, self.messages.now(), 1, 1, now_ns);
+        wait.max(charge_shared(&self.bytes_tat, self.bytes.now(), bytes, 0, now_ns))
+    }
+
+    fn conforms(&self, bytes: u64, now_ns: u64) -> bool {
+        self.messages.now().conforms(self.messages_tat.load(Relaxed), 1, now_ns)
+            && self.bytes.now().conforms(self.bytes_tat.load(Relaxed), bytes, now_ns)
+    }
+}
+
+/// What a session has still to pay for, kept from one session of a client to its next, so that reconnecting buys nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Debt {
+    /// TAT of messages, nanoseconds of the clock that never goes back.
+    pub messages_tat_ns: u64,
+    /// TAT of bytes, likewise.
+    pub bytes_tat_ns: u64,
+}
+
+impl Debt {
+    /// Nothing is owed.
+    #[must_use]
+    pub fn is_paid(self, now_ns: u64) -> bool {
+        self.messages_tat_ns.max(self.bytes_tat_ns) <= now_ns
+    }
+}
+
+/// One session's cells, and the pool that it draws from.
+#[derive(Debug)]
+pub struct Meter {
+    own: Debt,
+    allowance: Arc<Allowance>,
+    pool: Option<Arc<Pool>>,
+}
+
+impl Meter {
+    /// A meter that owes `debt`.
+    #[must_use]
+    pub fn new(allowance: Arc<Allowance>, pool: Option<Arc<Pool>>, debt: Debt) -> Self {
+        Self { own: debt, allowance, pool }
+    }
+
+    /// How the rate is kept for MQTT 5.
+    #[must_use]
+    pub fn excess(&self) -> Excess {
+        Excess::from_bits(self.allowance.excess.load(Relaxed))
+    }
+
+    /// What it has still to pay for.
+    #[must_use]
+    pub fn debt(&self) -> Debt {
+        self.own
+    }
+
+    /// Owes what the meter before it owed, too.
+    #[must_use]
+    pub fn owing(self, debt: Debt) -> Self {
+        let own = Debt {
+            messages_tat_ns: self.own.messages_tat_ns.max(debt.messages_tat_ns),
+            bytes_tat_ns: self.own.bytes_tat_ns.max(debt.bytes_tat_ns),
+        };
+        Self { own, ..self }
+    }
+
+    /// One PUBLISH of so many bytes.
+    #[inline]
+    pub fn publish(&mut self, now_ns: u64, bytes: usize, manner: Manner) -> Decision {
+        let bytes = bytes as u64;
+        if manner == Manner::Refuse && !self.conforms(bytes, now_ns) {
+            return Decision::Refuse;
+        }
+        let mut wait = charge(&mut self.own.messages_tat_ns, self.allowance.messages.now(), 1, 1, now_ns);
+        wait = wait.max(charge(&mut self.own.bytes_tat_ns, self.allowance.bytes.now(), bytes, 0, now_ns));
+        for pool in self.pool.iter().flat_map(|pool| pool.chain()) {
+            wait = wait.max(pool.charge(bytes, now_ns));
+        }
+        match (manner, wait) {
+            // It conformed; whether the next one does is seen then.
+            (Manner::Refuse, _) | (Manner::Slow, 0) => Decision::Pass,
+            (Manner::Slow, ns) => Decision::Wait { ns },
+        }
+    }
+
+    /// Any other packet that a client may send at will, PINGREQ above all: it costs a message of the session's own and is
+    /// never refused.
+    #[inline]
+    pub fn packet(&mut self, now_ns: u64) -> Decision {
+        match charge(&mut self.own.messages_tat_ns, self.allowance.messages.now(), 1, 1, now_ns) {
+            0 => Decision::Pass,
+            ns => Decision::Wait { ns },
+        }
+    }
+
+    fn conforms(&self, bytes: u64, now_ns: u64) -> bool {
+        self.allowance.messages.now().conforms(self.own.messages_tat_ns, 1, now_ns)
+            && self.allowance.bytes.now().conforms(self.own.bytes_tat_ns, bytes, now_ns)
+            && self.pool.iter().flat_map(|pool| pool.chain()).all(|pool| pool.conforms(bytes, now_ns))
+    }
+}
+
+/// Charges a cell of one owner; gives the wait until `next` more units conform.
+#[inline]
+fn charge(tat: &mut u64, rate: Rate, units: u64, next: u64, now_ns: u64) -> u64 {
+    if rate.is_unlimited() {
+        return 0;
+    }
+    *tat = advanced(*tat, rate.cost_ns(units), now_ns);
+    rate.wait_ns(*tat, rate.cost_ns(next), now_ns)
+}
+
+#[cfg(test)]
+mod tests;

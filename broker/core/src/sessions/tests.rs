@@ -1,0 +1,113 @@
+//! Sessions against an ordered map, and the growth of their index.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::gate::Principal;
+use crate::ids::{ClientId, Seq};
+
+fn session(client: &str) -> Session {
+    Session {
+        client: ClientId::new(client),
+        principal: Principal::Anonymous,
+        meter: None,
+        key: None,
+        generation: 1,
+        expiry_s: 0,
+        conn: None,
+        mqtt3: true,
+        fed: false,
+        next_seq: Seq(0),
+        outgoing: None,
+        incoming: None,
+        subscriptions: Vec::new(),
+        will: None,
+        walks: None,
+        disconnected_at_ms: 0,
+        will_due_ms: None,
+    }
+}
+
+/// Entries that the index has memory for.
+fn room(sessions: &Sessions) -> usize {
+    sessions.by_client.iter().map(HashTable::capacity).sum()
+}
+
+#[test]
+fn the_parts_double_one_after_another() {
+    let mut sessions = Sessions::new();
+    let mut before = 0;
+    for n in 0..40_000 {
+        sessions.insert(session(&format!("client-{n}")));
+        let now = room(&sessions);
+        // Below that, the parts are so small that a table's least size and chance decide.
+        if n > 4_000 {
+            assert!(now < 2 * n, "{now} of {n}");
+            assert!(now - before <= n / 16, "{n}: {before} to {now} at once");
+        }
+        before = now;
+    }
+    assert!((0..40_000).all(|n| sessions.find(&format!("client-{n}")) == Some(n)));
+}
+
+#[test]
+fn every_hash_has_a_part() {
+    assert_eq!((part(0), part(u64::MAX)), (0, PARTS - 1));
+}
+
+#[test]
+fn a_client_that_is_a_part_of_another_is_not_taken_for_it() {
+    let mut sessions = Sessions::new();
+    let slots = ["", "a", "ab"].map(|client| sessions.insert(session(client)));
+    assert_eq!([Some(slots[0]), Some(slots[1]), Some(slots[2])], ["", "a", "ab"].map(|client| sessions.find(client)));
+    assert_eq!(sessions.find("b"), None);
+}
+
+#[derive(Clone, Debug)]
+enum Action {
+    Come(u16),
+    Go(u16),
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn any_sequence_is_found_as_in_a_map(
+        actions in prop::collection::vec(
+            prop_oneof![3 => (0..400u16).prop_map(Action::Come), 2 => (0..400u16).prop_map(Action::Go)],
+            1..1000,
+        ),
+    ) {
+        let (mut sessions, mut model) = (Sessions::new(), BTreeMap::new());
+        for action in actions {
+            match action {
+                Action::Come(client) => {
+                    let slot = model.get(&client).copied();
+                    prop_assert_eq!(sessions.find(&client.to_string()), slot);
+                    if slot.is_none() {
+                        model.insert(client, sessions.insert(session(&client.to_string())));
+                    }
+                }
+                Action::Go(client) => match model.remove(&client) {
+                    Some(slot) => {
+                        let gone = sessions.remove(slot).map(|session| session.client);
+                        prop_assert_eq!(gone, Some(ClientId::new(&client.to_string())));
+                        prop_assert!(sessions.get(slot).is_none() && sessions.remove(slot).is_none());
+                    }
+                    None => prop_assert_eq!(sessions.find(&client.to_string()), None),
+                },
+            }
+            prop_assert_eq!(sessions.len(), model.len());
+        }
+        for (client, slot) in &model {
+            prop_assert_eq!(sessions.find(&client.to_string()), Some(*slot));
+        }
+        let slots: Vec<u32> = sessions.iter().map(|(slot, _)| slot).collect();
+        let mut expected: Vec<u32> = model.into_values().collect();
+        expected.sort_unstable();
+        prop_assert_eq!(slots, expected);
+    }
+}

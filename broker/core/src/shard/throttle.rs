@@ -1,0 +1,142 @@
+//! Rate limits as a connection feels them: refused messages, and pauses in which it isn't read.
+//!
+//! A pause is a number of the connection's and an entry in a wheel of its own, which has finer ticks than the others; a connection that isn't
+//! paused has neither. What to say to whom is the table in [`crate::meter`].
+
+use turnpike_mqtt::{PacketType, Publish, ReasonCode, Version};
+
+use super::Shard;
+use crate::clock::Now;
+use crate::gate::Gate;
+use crate::ids::ConnId;
+use crate::meter::{Decision, Manner};
+
+/// A pause is up to this much too long: at a burst of one, a client gets so much less than its rate.
+pub(super) const TICK_MS: u64 = 10;
+
+/// The end of a pause: which connection, and which of its pauses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct PauseEnd {
+    conn: ConnId,
+    number: u32,
+}
+
+impl<G: Gate> Shard<G> {
+    /// Charges a PUBLISH of so many bytes. An error is the reason for which it isn't taken.
+    pub(super) fn meter_publish(
+        &mut self,
+        conn: ConnId,
+        version: Version,
+        publish: &Publish<'_>,
+        bytes: usize,
+        now: Now,
+    ) -> Result<(), ReasonCode> {
+        let slot = self.conns.get(conn.0 as usize).and_then(|connection| connection.session);
+        let session = slot.and_then(|slot| self.sessions.get_mut(slot));
+        let Some(meter) = session.and_then(|session| session.meter.as_deref_mut()) else { return Ok(()) };
+        let manner = meter.excess().manner(version, publish.qos);
+        match meter.publish(now.mono_ns(), bytes, manner) {
+            Decision::Pass => Ok(()),
+            Decision::Wait { ns } => {
+                self.pause(conn, ns, now);
+                Ok(())
+            }
+            Decision::Refuse => {
+                debug_assert_eq!(manner, Manner::Refuse);
+                self.counters.dropped.rate_limited += 1;
+                Err(ReasonCode::QuotaExceeded)
+            }
+        }
+    }
+
+    /// Charges a packet that a client sends when it likes. Acknowledgements answer something and cost nothing.
+    pub(super) fn meter_packet(&mut self, conn: ConnId, packet: PacketType, now: Now) {
+        match packet {
+            PacketType::PingReq | PacketType::Subscribe | PacketType::Unsubscribe | PacketType::Auth => {}
+            // A repetition of what was taken.
+            PacketType::Publish => {}
+            PacketType::Connect
+            | PacketType::ConnAck
+            | PacketType::PubAck
+            | PacketType::PubRec
+            | PacketType::PubRel
+            | PacketType::PubComp
+            | PacketType::SubAck
+            | PacketType::UnsubAck
+            | PacketType::PingResp
+            | PacketType::Disconnect => return,
+        }
+        let slot = self.conns.get(conn.0 as usize).and_then(|connection| connection.session);
+        let session = slot.and_then(|slot| self.sessions.get_mut(slot));
+        if let Some(meter) = session.and_then(|session| session.meter.as_deref_mut())
+            && let Decision::Wait { ns } = meter.packet(now.mono_ns())
+        {
+            self.pause(conn, ns, now);
+        }
+    }
+
+    /// Nothing more of the connection is read for so long.
+    fn pause(&mut self, conn: ConnId, ns: u64, now: Now) {
+        let Some(connection) = self.conns.get_mut(conn.0 as usize) else { return };
+        self.next_pause = self.next_pause.checked_add(1).unwrap_or(1);
+        connection.throttled = self.next_pause;
+        let due_ms = now.mono_ms.saturating_add(ns.div_ceil(1_000_000));
+        self.pauses.insert(due_ms, PauseEnd { conn, number: self.next_pause });
+        self.counters.throttled += 1;
+    }
+
+    /// Lets connections be read again whose pauses are over.
+    pub(super) fn end_pauses(&mut self, now: Now) {
+        let mut due = std::mem::take(&mut self.pauses_due);
+        self.pauses.advance(now.mono_ms, &mut due);
+        for end in due.drain(..) {
+            let connection = self.conns.get(end.conn.0 as usize);
+            if connection.is_some_and(|connection| connection.throttled == end.number) {
+                self.end_pause(end.conn, now);
+            }
+        }
+        self.pauses_due = due;
+    }
+
+    fn end_pause(&mut self, conn: ConnId, now: Now) {
+        if let Some(connection) = self.conns.get_mut(conn.0 as usize) {
+            connection.throttled = 0;
+            // It could not be heard meanwhile.
+            connection.last_heard_ms = now.mono_ms;
+            self.resume(conn);
+        }
+    }
+
+    /// Asks the gate for a session's meter: at CONNECT, and when limits have changed. What the session owes goes with it; a
+    /// pause ends, and begins again with the next packet if it has to.
+    pub(super) fn remeter_one(&mut self, slot: u32, now: Now) {
+        let Some(session) = self.sessions.get_mut(slot) else { return };
+        let Some(conn) = session.conn else { return };
+        let meter = self.gate.meter(&session.principal, now);
+        let debt = session.meter.take().map(|before| before.debt()).unwrap_or_default();
+        session.meter = meter.map(|meter| Box::new(meter.owing(debt)));
+        if self.conns.get(conn.0 as usize).is_some_and(|connection| connection.throttled != 0) {
+            self.end_pause(conn, now);
+        }
+    }
+
+    /// Limits have changed for everybody: each connected session's meter is asked for anew.
+    pub fn remeter(&mut self, now: Now) {
+        let slots: Vec<u32> = self.sessions.iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            self.remeter_one(slot, now);
+        }
+    }
+
+    /// A session's connection ends: the gate keeps what it owes.
+    pub(super) fn settle_meter(&mut self, slot: u32, now: Now) {
+        if let Some(session) = self.sessions.get_mut(slot)
+            && let Some(meter) = session.meter.take()
+        {
+            self.gate.settle(&session.principal, &meter, now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

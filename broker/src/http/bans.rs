@@ -1,0 +1,105 @@
+//! Bans, as an operator sees and makes them. They end with the process.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use turnpike_authz::audit::Action;
+use turnpike_authz::guard::BanCause;
+use utoipa::ToSchema;
+
+use super::api::whole_body;
+use super::{Api, Problem};
+
+/// Bans of each cause that are listed.
+const LISTED_MAX: usize = 1000;
+
+/// A ban in force.
+#[derive(Serialize, ToSchema)]
+pub(super) struct BanView {
+    /// Such as `192.0.2.0/24`.
+    network: String,
+    /// `failures` or `manual`.
+    cause: &'static str,
+    /// Seconds that are left; absent for ever.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left_s: Option<u64>,
+    /// Of a ban by hand.
+    note: String,
+}
+
+/// Bans in force, 1,000 of each cause at most.
+#[derive(Serialize, ToSchema)]
+pub(super) struct BanList {
+    bans: Vec<BanView>,
+}
+
+/// A network to be banned.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PutBan {
+    /// An address, or a network such as `192.0.2.0/24`.
+    network: String,
+    /// Seconds; absent: until the broker ends.
+    for_s: Option<u64>,
+    /// Why, cut to 200 bytes.
+    #[serde(default)]
+    note: String,
+}
+
+/// Which ban is lifted.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Lifted {
+    network: String,
+}
+
+fn network(text: &str) -> Result<IpNet, Problem> {
+    let address = || text.parse::<std::net::IpAddr>().map(IpNet::from);
+    let invalid = || Problem::invalid("network: an address or a network, such as 192.0.2.0/24");
+    text.parse().or_else(|_| address()).map_err(|_| invalid())
+}
+
+/// Bans in force.
+#[utoipa::path(get, path = "/api/v1/bans", responses((status = 200, body = BanList)), security(("token" = [])))]
+pub(super) async fn list_bans(State(api): State<Api>) -> Json<BanList> {
+    let mut bans = api.guard.bans(LISTED_MAX, api.control.now());
+    bans.sort_by_key(|ban| ban.network);
+    let view = |ban: turnpike_authz::guard::Ban| BanView {
+        network: ban.network.to_string(),
+        cause: match ban.cause {
+            BanCause::Failures => "failures",
+            BanCause::Manual => "manual",
+        },
+        left_s: ban.left_ms.map(|left_ms| left_ms.div_ceil(1000)),
+        note: ban.note.into_string(),
+    };
+    Json(BanList { bans: bans.into_iter().map(view).collect() })
+}
+
+/// Bans a network. Its connections stay; none is accepted any more.
+#[utoipa::path(post, path = "/api/v1/bans", request_body = PutBan, responses((status = 204), (status = 400), (status = 409, description = "there are too many"), (status = 503)), security(("token" = [])))]
+pub(super) async fn put_ban(State(api): State<Api>, bytes: Bytes) -> Result<StatusCode, Problem> {
+    let asked: PutBan = whole_body(&bytes)?;
+    let network = network(&asked.network)?;
+    let for_ms = asked.for_s.map(|for_s| for_s.saturating_mul(1000));
+    api.audit.accept_ban(Action::Ban, network.addr(), network.prefix_len()).await?;
+    let full = |error: turnpike_authz::guard::BlocklistFull| {
+        Problem::new(StatusCode::CONFLICT, "too_many_bans", error.to_string())
+    };
+    api.guard.ban(network, &asked.note, for_ms, api.control.now()).map_err(full)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Lifts the bans of a network and of its addresses.
+#[utoipa::path(delete, path = "/api/v1/bans", params(("network" = String, Query, description = "an address or a network")), responses((status = 204), (status = 400), (status = 404), (status = 503)), security(("token" = [])))]
+pub(super) async fn delete_ban(State(api): State<Api>, Query(lifted): Query<Lifted>) -> Result<StatusCode, Problem> {
+    let network = network(&lifted.network)?;
+    api.audit.accept_ban(Action::Unban, network.addr(), network.prefix_len()).await?;
+    match api.guard.unban(network, api.control.now()) {
+        true => Ok(StatusCode::NO_CONTENT),
+        false => Err(Problem::not_found("there is no such ban")),
+    }
+}

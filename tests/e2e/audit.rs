@@ -1,0 +1,185 @@
+//! Who did what, as an operator finds it out.
+
+use serde_json::Value;
+use turnpike_tests::broker::{Broker, Setup, command};
+use turnpike_tests::client::Client;
+use turnpike_tests::credential::{PRODUCT, SECRET, aliyun, native};
+use turnpike_tests::http::Http;
+use turnpike_tests::time::{SOON, until};
+use turnpike_tests::wire::{Connect, Version};
+
+use crate::gate::{register, registered};
+
+/// Records that fit, oldest first.
+#[track_caller]
+fn records(broker: &Broker, query: &str) -> Vec<Value> {
+    let answer = broker.http().get(&format!("/api/v1/audit?order=asc&limit=1000{query}"));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.json()["records"].as_array().expect("a list").clone()
+}
+
+/// The same, once there are so many.
+#[track_caller]
+fn records_of(broker: &Broker, query: &str, count: usize) -> Vec<Value> {
+    until("the records are there", SOON, || Some(records(broker, query)).filter(|found| found.len() >= count))
+}
+
+fn texts<'a>(records: &'a [Value], field: &str) -> Vec<&'a str> {
+    records.iter().map(|record| record[field].as_str().unwrap_or("")).collect()
+}
+
+#[track_caller]
+fn verify(broker: &Broker) -> (Option<i32>, String) {
+    let output = command().args(["audit", "verify", "--data"]).arg(broker.data()).output().expect("it runs");
+    (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+fn log_ins_refusals_and_log_outs_are_on_record() {
+    let broker = registered();
+    let good = native("client-of-one", "one", SECRET);
+    let client = broker.client(&Connect::new(Version::V5, &good.client_id).login(&good.user, &good.password));
+    client.disconnect();
+    let sdk = aliyun("two", SECRET);
+    drop(broker.client(&Connect::new(Version::V311, &sdk.client_id).login(&sdk.user, &sdk.password)));
+    let wrong = native("client-of-one", "one", "ffffffffffffffffffffffffffffffff");
+    let (_, ack) = Client::open(broker.mqtt(), &Connect::new(Version::V5, "c").login(&wrong.user, &wrong.password));
+    assert_ne!(ack.code, 0);
+    let unknown = native("c", "three", SECRET);
+    let _ = Client::open(broker.mqtt(), &Connect::new(Version::V5, "c").login(&unknown.user, &unknown.password));
+    let mistaken = Connect::new(Version::V5, "c").login("hunter2-is-my-password", "whatever");
+    let _ = Client::open(broker.mqtt(), &mistaken);
+
+    let log_ins = records_of(&broker, "&action=log_in", 5);
+    assert_eq!(texts(&log_ins, "result"), ["ok", "ok", "refused", "refused", "refused"]);
+    assert_eq!(texts(&log_ins, "cause"), ["", "", "wrong_signature", "unknown_device", "malformed"]);
+    let (one, two) = (format!("device:{PRODUCT}/one"), format!("device:{PRODUCT}/two"));
+    assert_eq!(texts(&log_ins, "actor"), [&*one, &*two, "unknown", "unknown", "unknown"]);
+    // Whom they said they were; a user name of no format is not kept.
+    assert_eq!(texts(&log_ins, "target"), ["", "", &*one, &*format!("device:{PRODUCT}/three"), ""]);
+    assert!(texts(&log_ins, "source").iter().all(|source| source.starts_with("127.0.0.1:")));
+    let client_ids: Vec<&str> = log_ins.iter().filter_map(|record| record["detail"]["client"].as_str()).collect();
+    assert_eq!(client_ids, ["client-of-one", &*format!("{PRODUCT}.two"), "c", "c", "c"]);
+
+    let mut ways: Vec<(String, String)> = records_of(&broker, "&action=log_out", 2)
+        .iter()
+        .map(|record| (record["actor"].to_string(), record["detail"]["how"].to_string()))
+        .collect();
+    ways.sort();
+    let expected = [(one.clone(), "cleanly"), (two, "abruptly")];
+    assert_eq!(ways, expected.map(|(actor, how)| (format!("\"{actor}\""), format!("\"{how}\""))));
+    assert_eq!(records(&broker, &format!("&actor={one}")).len(), 2);
+    assert_eq!(records(&broker, &format!("&target={one}&action=log_in")).len(), 1);
+}
+
+#[test]
+fn changes_are_on_record_before_they_are_answered_and_never_with_a_secret() {
+    let mut broker = registered();
+    let path = format!("/api/v1/products/{PRODUCT}/devices/one");
+    let http = broker.http();
+    assert_eq!(http.post(&format!("{path}/disable"), "", "").status, 200);
+    // `kill -9` right after the answer loses nothing that was answered.
+    broker.kill();
+    broker.restart();
+    assert_eq!(broker.http().delete(&path).status, 204);
+    let csv = "three,secret-of-three\nfour,secret-of-four\n";
+    let import = format!("/api/v1/products/{PRODUCT}/devices/import");
+    assert_eq!(broker.http().post(&import, "text/csv", csv).status, 200);
+    assert_eq!(broker.http().delete("/api/v1/products/nothing").status, 404);
+    let stranger = Http { token: Some("guess-of-the-token".to_owned()), ..broker.http() };
+    assert_eq!(stranger.get("/api/v1/audit").status, 401);
+
+    let changes: Vec<Value> = records(&broker, "&actor=operator:*");
+    let changes: Vec<Value> = changes.into_iter().filter(|record| record["action"] != "audit_read").collect();
+    let expected =
+        ["product_create", "device_create", "device_create", "device_disable", "device_delete", "devices_import"];
+    assert_eq!(texts(&changes, "action"), expected);
+    assert!(texts(&changes, "result").iter().all(|result| *result == "accepted"));
+    let last = changes.last().expect("changes");
+    assert_eq!((last["detail"]["count"].as_u64(), last["detail"]["last"].as_str()), (Some(2), Some("four")));
+    assert_eq!(records_of(&broker, "&action=api_refused", 1).len(), 1);
+    assert_eq!(texts(&records(&broker, "&action=broker_start"), "actor"), ["broker", "broker"]);
+
+    broker.stop();
+    let (code, said) = verify(&broker);
+    assert_eq!(code, Some(0), "{said}");
+    let files = std::fs::read_dir(broker.data().join("audit")).expect("an audit");
+    for file in files.map(|entry| entry.expect("an entry").path()) {
+        let text = std::fs::read_to_string(&file).expect("text");
+        for secret in [SECRET, "secret-of-three", "guess-of-the-token", turnpike_tests::broker::ADMIN_TOKEN] {
+            assert!(!text.contains(secret), "{secret} is in {}", file.display());
+        }
+    }
+    assert!(!broker.log().contains(SECRET));
+}
+
+#[test]
+fn the_search_is_paged_bounded_and_strict() {
+    let broker = registered();
+    let http = broker.http();
+    let mut seen = Vec::new();
+    let mut after = String::new();
+    loop {
+        let page = http.get(&format!("/api/v1/audit?limit=2&action=device*{after}")).json();
+        let records = page["records"].as_array().expect("a list");
+        assert!(records.len() <= 2);
+        seen.extend(records.iter().map(|record| record["seq"].as_u64().expect("a number")));
+        match page["next"].as_str() {
+            Some(next) => after = format!("&after={next}"),
+            None => break,
+        }
+    }
+    // Two of the tests', and the demo's is there only where nobody has made a product before it.
+    assert!(seen.len() >= 2 && seen.windows(2).all(|pair| pair[0] > pair[1]), "{seen:?}");
+    for query in ["limit=0", "limit=1001", "order=up", "after=x", "from=yesterday", "unknown=1"] {
+        assert_eq!(http.get(&format!("/api/v1/audit?{query}")).status, 400, "{query}");
+    }
+    assert_eq!(http.get("/api/v1/audit?from=2020-01-01&to=2020-01-02").json()["records"], serde_json::json!([]));
+    let document = http.get("/api/openapi.json").json();
+    assert!(document["paths"]["/api/v1/audit"]["get"].is_object());
+}
+
+#[test]
+fn while_the_disk_is_full_nothing_changes_unrecorded_and_devices_still_come_in() {
+    let data = tempfile::tempdir().expect("a folder");
+    // The audit on its own, so that the store goes on when the audit can't.
+    let folder = data.path().join("audit");
+    let setup = Setup::closed().config(&format!("[audit]\nfolder = {folder:?}\n[store]\nengine = \"memory\"\n"));
+    let mut broker = setup.start();
+    register(&broker);
+    let http = broker.http();
+    broker.set_file_bytes_max(0);
+    let good = native("c", "one", SECRET);
+    drop(broker.client(&Connect::new(Version::V5, &good.client_id).login(&good.user, &good.password)));
+    let path = format!("/api/v1/products/{PRODUCT}/devices/one");
+    let refused = http.delete(&path);
+    assert_eq!((refused.status, refused.json()["error"]["code"].as_str()), (503, Some("audit_unavailable")));
+    assert_eq!(http.get(&path).status, 200, "it is as it was");
+    let ready = http.get("/readyz");
+    assert_eq!(ready.status, 503);
+    assert!(ready.body.contains("audit"), "{ready:?}");
+    assert!(http.get("/metrics").body.contains("turnpike_audit_healthy 0"));
+    let other = native("d", "two", SECRET);
+    drop(broker.client(&Connect::new(Version::V5, &other.client_id).login(&other.user, &other.password)));
+
+    broker.set_file_bytes_max(u64::MAX);
+    until("it is ready again", SOON, || (http.get("/readyz").status == 200).then_some(()));
+    assert_eq!(http.delete(&path).status, 204);
+    // Both log-ins waited.
+    assert_eq!(records(&broker, "&action=log_in").len(), 2);
+    broker.stop();
+    let mut verify = command();
+    verify.args(["audit", "verify", "--config"]).arg(broker.folder().join("turnpike.toml"));
+    let output = verify.arg("--data").arg(broker.data()).output().expect("it runs");
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[test]
+fn an_audit_that_is_gone_is_missed() {
+    let mut broker = Broker::start();
+    broker.stop();
+    std::fs::remove_dir_all(broker.data().join("audit")).expect("removed");
+    broker.restart();
+    broker.wait_for_log("this broker had an audit before");
+    assert_eq!(records_of(&broker, "&action=chain_lost", 1).len(), 1);
+}
