@@ -110,7 +110,8 @@ impl Identity {
             let device =
                 |row| Device { product: field(row, product), name: field(row, device), secret: field(row, secret) };
             return Self::Devices { profile: profile.as_str().to_owned(), devices: rows.iter().map(device).collect() }
-                .check();
+                .check()
+                .map_err(|error| fault(&error));
         }
         let id = column(&["client_id", "clientid", "client id"]);
         let Some(id) = id else {
@@ -136,8 +137,12 @@ impl Identity {
             Self::Anonymous | Self::Fixed { .. } | Self::Lines(_) => return Ok(self),
         };
         profile.parse::<Profile>().map_err(Fault)?;
-        for device in devices {
-            Secret::new(device.secret.as_bytes()).map_err(|error| Fault(format!("{}: {error}", device.name)))?;
+        for (row, device) in devices.iter().enumerate() {
+            let faulty = |what: &dyn fmt::Display| Fault(format!("device {} ({:?}): {what}", row + 1, device.name));
+            if device.product.is_empty() || device.name.is_empty() {
+                return Err(faulty(&"product and device name must not be empty"));
+            }
+            Secret::new(device.secret.as_bytes()).map_err(|error| faulty(&error))?;
         }
         Ok(self)
     }
