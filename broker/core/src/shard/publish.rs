@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use turnpike_mqtt::{AckKind, Publish, QoS, ReasonCode, TopicName, Version};
+use turnpike_mqtt::{AckKind, Publish, QoS, ReasonCode, TopicName, Version, encode_ack};
 
-use super::Shard;
 use super::deliver::Kept;
 use super::durability::Release;
+use super::{Shard, touch, writable};
 use crate::batch::Recipient;
 use crate::clock::Now;
 use crate::durable::Op;
@@ -165,7 +165,8 @@ impl<G: Gate> Shard<G> {
         if needs_commit || connection.awaited > 0 {
             self.await_commit(conn, |serial| Release::Ack { conn, serial, kind, id, reason });
         } else {
-            self.send_ack(conn, kind, id, reason);
+            encode_ack(connection.version, kind, id, reason, writable(connection, &mut self.pool));
+            touch(connection, conn, &mut self.touched);
         }
     }
 
