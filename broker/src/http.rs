@@ -33,6 +33,9 @@ const REQUESTS_MAX: usize = 256;
 /// How long a change may wait for its commit before the caller is told to try again.
 const COMMIT_TIME_MAX: Duration = Duration::from_secs(10);
 
+/// One change of the registry at a time: what is decided must still hold when it is applied.
+pub type Changing = Arc<tokio::sync::Mutex<()>>;
+
 /// What every handler needs.
 #[derive(Clone)]
 pub struct Api {
@@ -40,20 +43,19 @@ pub struct Api {
     gate: Arc<Gatekeeper>,
     /// Hash of the bearer token: comparing hashes takes the same time wherever the texts differ.
     token: [u8; 32],
-    /// One change at a time: what is decided must still hold when it is applied.
-    changing: Arc<tokio::sync::Mutex<()>>,
+    changing: Changing,
     busy: Arc<tokio::sync::Semaphore>,
 }
 
 impl Api {
-    /// Serves these.
+    /// Serves these. Who changes the registry beside it holds `changing` meanwhile.
     #[must_use]
-    pub fn new(control: Control, gate: Arc<Gatekeeper>, token: &str) -> Self {
+    pub fn new(control: Control, gate: Arc<Gatekeeper>, token: &str, changing: Changing) -> Self {
         Self {
             control,
             gate,
             token: Sha256::digest(token).into(),
-            changing: Arc::default(),
+            changing,
             busy: Arc::new(tokio::sync::Semaphore::new(REQUESTS_MAX)),
         }
     }

@@ -1,14 +1,19 @@
 //! From a configuration to a running broker, and to its end.
 
+mod chores;
+
+use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::Duration;
 
 use anyhow::Context;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 use turnpike_authz::Gatekeeper;
-use turnpike_authz::plan::Change;
 use turnpike_authz::registry::{RecordError, Registry};
 use turnpike_store::Store;
 use turnpike_store::embedded::{EmbeddedStore, Options};
@@ -16,9 +21,12 @@ use turnpike_store::memory::MemoryStore;
 
 use crate::cli::Serve;
 use crate::config::{Config, Engine, Fault, Faults, Kind};
-use crate::http::{self, Api};
+use crate::http::{self, Api, Changing};
 use crate::server::{Control, Server, ServerParts};
-use crate::{pki, provision, sys};
+use crate::{descriptors, pki, provision, sys};
+
+/// How long a start waits for the registry's own affairs before it goes on without.
+const CHORES_WAIT: Duration = Duration::from_secs(2);
 
 /// Serves until SIGTERM or SIGINT; reloads on SIGHUP. Says whether everything ended in good order.
 ///
@@ -34,6 +42,12 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
         .with_context(|| format!("the data folder {} can't be made", config.data.display()))?;
     // Before anything is open, so that a signal during the start isn't lost.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("signals can't be handled")?;
+    // Until somebody is let in there is nothing to put down: whatever the start is at (a large store, a slow disk), it ends at once.
+    let starting = Arc::new(AtomicBool::new(true));
+    for signal in [SIGTERM, SIGINT] {
+        signal_hook::flag::register_conditional_shutdown(signal, 0, Arc::clone(&starting))
+            .context("signals can't be handled")?;
+    }
     // A limit on file sizes is a failed write to us, not the end.
     signal_hook::flag::register(SIGXFSZ, Arc::default()).context("signals can't be handled")?;
     let store = open_store(config)?;
@@ -43,12 +57,12 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
     let gate = Arc::new(if config.anonymous { gate.open_to_all() } else { gate });
     let development = development(config)?;
     let (server, damaged) = start(config, development.as_ref(), &gate, store)?;
+    starting.store(false, Relaxed);
     // From here on there is something to put down in good order, whatever goes wrong.
-    if let Err(error) = open(config, &server, &gate, damaged) {
+    if let Err(error) = open(config, &server, &gate, damaged, development) {
         server.drain(config.drain_timeout);
         return Err(error);
     }
-    tell_demo(config, &server, development.as_ref(), &gate);
     tracing::info!(data = %config.data.display(), shards = config.shards, anonymous = config.anonymous, "serving");
     for signal in &mut signals {
         match signal {
@@ -63,24 +77,60 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
 }
 
 /// What comes after the data plane: the registry's own affairs, the addresses, the HTTP API, `$SYS`.
-fn open(config: &Config, server: &Server, gate: &Arc<Gatekeeper>, damaged: Option<RecordError>) -> anyhow::Result<()> {
+fn open(
+    config: &Config,
+    server: &Server,
+    gate: &Arc<Gatekeeper>,
+    damaged: Option<RecordError>,
+    development: Option<pki::Development>,
+) -> anyhow::Result<()> {
     let control = server.control();
     if let Some(error) = damaged {
         return Err(error).context("the registry can't be read");
     }
     gate.check_key().context("the registry was sealed under another master key")?;
-    sweep(&control, gate);
-    provision_demo(&control, gate);
     for (listener, (name, address)) in config.listeners.iter().zip(server.addresses()) {
         tracing::info!(%name, kind = %listener.kind.as_str(), %address, "listening");
     }
+    let changing = Changing::default();
+    let opening = begin_chores(config, server, gate, development, &changing)?;
     if let Some(address) = config.http {
         let token = provision::admin_token(&config.data)?;
-        let bound = http::serve(address, Api::new(control.clone(), Arc::clone(gate), &token))
+        let bound = http::serve(address, Api::new(control.clone(), Arc::clone(gate), &token, Arc::clone(&changing)))
             .with_context(|| format!("the HTTP API can't listen on {address}"))?;
         tracing::info!(name = %"http", kind = %"http", address = %bound, "listening");
     }
+    // Kept until here: now there is all that the lines for the terminal speak of.
+    drop(opening);
     sys::start(control, config.sys_interval).context("a thread can't be started")
+}
+
+/// Has the registry's own affairs done, on a thread of their own: the store may be in no state to take anything, for as long as it likes.
+/// Waits a moment, so that the demo device is there when the broker says that it is ready. When what it gives is dropped, lines for the
+/// terminal follow.
+fn begin_chores(
+    config: &Config,
+    server: &Server,
+    gate: &Arc<Gatekeeper>,
+    development: Option<pki::Development>,
+    changing: &Changing,
+) -> anyhow::Result<Sender<()>> {
+    let (opening, opened) = channel::<()>();
+    let (finish, finished) = channel::<()>();
+    let (config, addresses, control) = (config.clone(), server.addresses().to_vec(), server.control());
+    let (gate, changing) = (Arc::clone(gate), Arc::clone(changing));
+    let work = move || {
+        chores::run(&control, &gate, &changing);
+        drop(finish);
+        // Nothing is ever sent: it ends when the other side goes.
+        let _ = opened.recv();
+        tell_demo(&config, &addresses, development.as_ref(), &gate);
+    };
+    std::thread::Builder::new().name("chores".to_owned()).spawn(work).context("a thread can't be started")?;
+    if finished.recv_timeout(CHORES_WAIT) == Err(RecvTimeoutError::Timeout) {
+        tracing::warn!("the store is slow or fails; the demo device and what is left to delete have to wait for it");
+    }
+    Ok(opening)
 }
 
 fn open_store(config: &Config) -> anyhow::Result<Box<dyn Store>> {
@@ -111,9 +161,11 @@ fn start(
     let damaged = Arc::new(std::sync::OnceLock::new());
     let found = Arc::clone(&damaged);
     let certificate = development.map(|development| &development.server);
+    let limit = descriptors::limit();
     let server = Server::start(ServerParts {
         listeners: config.listeners.iter().map(|listener| listener.settings(certificate)).collect(),
-        limits: config.limits.clone(),
+        limits: descriptors::fitted(&config.limits, limit),
+        first_descriptor_kept: descriptors::first_kept_back(limit),
         transport: config.transport,
         commit: config.commit,
         shards: config.shards,
@@ -128,42 +180,14 @@ fn start(
     Ok((server, damaged.get().cloned()))
 }
 
-/// Goes on removing the devices of products whose deletion a crash has interrupted.
-fn sweep(control: &Control, gate: &Gatekeeper) {
-    let registry = gate.registry();
-    for product in registry.swept_products() {
-        loop {
-            let changes = registry.plan_sweep(&product, 1000);
-            let committed = control.commit_registry(changes.iter().map(Change::op).collect());
-            if changes.is_empty() || committed.blocking_recv().is_err() {
-                break;
-            }
-            changes.into_iter().for_each(|change| registry.apply(change));
-        }
-    }
-}
-
-/// The demo device, once in the life of a store.
-fn provision_demo(control: &Control, gate: &Gatekeeper) {
-    let registry = gate.registry();
-    let changes = provision::demo(registry, gate.master_key(), now_s());
-    if changes.is_empty() {
-        return;
-    }
-    let committed = control.commit_registry(changes.iter().map(Change::op).collect());
-    match committed.blocking_recv() {
-        Ok(()) => changes.into_iter().for_each(|change| registry.apply(change)),
-        Err(_) => tracing::warn!("the demo device could not be stored"),
-    }
-}
-
-fn now_s() -> u64 {
-    std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs())
-}
-
 /// Lines to paste, for whoever starts a broker by hand. Not in the log: they have a password in them.
 #[allow(clippy::print_stdout, reason = "it is for the person at the terminal")]
-fn tell_demo(config: &Config, server: &Server, development: Option<&pki::Development>, gate: &Gatekeeper) {
+fn tell_demo(
+    config: &Config,
+    addresses: &[(String, SocketAddr)],
+    development: Option<&pki::Development>,
+    gate: &Gatekeeper,
+) {
     use std::io::IsTerminal;
     let is_default = config.listeners == Config::default().listeners;
     if !is_default && !std::io::stdout().is_terminal() {
@@ -171,7 +195,7 @@ fn tell_demo(config: &Config, server: &Server, development: Option<&pki::Develop
     }
     let address = |kind: Kind| {
         let index = config.listeners.iter().position(|listener| listener.kind == kind && !listener.proxy_protocol)?;
-        server.addresses().get(index).map(|(_, address)| *address)
+        addresses.get(index).map(|(_, address)| *address)
     };
     let tls: Option<(_, &Path)> = address(Kind::Mqtts).zip(development.map(|development| development.ca.as_path()));
     if let Some(lines) = provision::demo_lines(gate.registry(), gate.master_key(), address(Kind::Mqtt), tls) {
@@ -207,7 +231,7 @@ fn reload(options: &Serve, running: &Config, control: &Control) {
     };
     let certificate = development.as_ref().map(|development| &development.server);
     let listeners: Vec<_> = config.listeners.iter().map(|listener| listener.settings(certificate)).collect();
-    match control.reload(&listeners, config.limits.clone(), config.transport) {
+    match control.reload(&listeners, descriptors::fitted(&config.limits, descriptors::limit()), config.transport) {
         Ok(listeners) => {
             let keys = config.restart_needed(running);
             if listeners.is_empty() && keys.is_empty() {

@@ -84,6 +84,8 @@ pub(crate) struct Connection {
     pub(crate) tls: bool,
     pub(crate) touched: bool,
     pub(crate) paused: bool,
+    /// The shard has an entry for its unfinished packets.
+    pub(crate) partial: bool,
     /// Slot of its session, once it has one.
     pub(crate) session: Option<u32>,
     pub(crate) addr: SocketAddr,
@@ -114,6 +116,7 @@ impl Connection {
             tls: peer.tls,
             touched: false,
             paused: false,
+            partial: false,
             session: None,
             addr: peer.addr,
             certificate: peer.certificate,

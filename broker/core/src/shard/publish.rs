@@ -28,7 +28,11 @@ impl<G: Gate> Shard<G> {
         };
         let topic = TopicName::from_validated(&topic);
         if topic.depth() > usize::from(self.limits.topic_levels_max) {
-            return Err(ReasonCode::MalformedPacket);
+            // Well-formed, and more than we take: MQTT 5 has a word for that.
+            return match publish.id {
+                Some(_) => self.refuse_publish(conn, publish, ReasonCode::TopicNameInvalid),
+                None => Err(ReasonCode::TopicNameInvalid),
+            };
         }
         let Some(connection) = self.conns.get(conn.0 as usize) else { return Ok(()) };
         let Some(slot) = connection.session else { return Ok(()) };
