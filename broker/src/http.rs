@@ -4,6 +4,7 @@
 //! and only then answered; sessions that it concerns are judged again.
 
 mod api;
+mod extract;
 mod import;
 mod openapi;
 
@@ -60,8 +61,17 @@ impl Api {
         }
     }
 
+    fn is_token(&self, given: &str) -> bool {
+        let hash: [u8; 32] = Sha256::digest(given).into();
+        hash.iter().zip(&self.token).fold(0, |different, (a, b)| different | (a ^ b)) == 0
+    }
+
     fn router(self) -> Router {
-        let device = get(api::show_device).put(api::put_device).patch(api::patch_device).delete(api::delete_device);
+        let device = get(api::show_device)
+            .put(api::put_device)
+            .patch(api::patch_device)
+            .delete(api::delete_device)
+            .post(import::import_devices);
         let product =
             get(api::show_product).put(api::put_product).patch(api::patch_product).delete(api::delete_product);
         let guarded = Router::new()
@@ -73,11 +83,10 @@ impl Api {
             .route("/products/{product}/devices/{device}", device)
             .route("/products/{product}/devices/{device}/enable", post(api::enable_device))
             .route("/products/{product}/devices/{device}/disable", post(api::disable_device))
+            .route("/products/{product}/devices/{device}/secret", post(api::renew_secret))
+            .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+            // Imports read their body as it comes, and aren't bounded by this.
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-            .route(
-                "/products/{product}/devices/import",
-                post(import::import_devices).layer(DefaultBodyLimit::disable()),
-            )
             .layer(middleware::from_fn_with_state(self.clone(), authorize));
         Router::new()
             .route("/healthz", get(healthz))
@@ -85,6 +94,7 @@ impl Api {
             .route("/metrics", get(metrics_text))
             .route("/api/openapi.json", get(openapi::document))
             .nest("/api/v1", guarded)
+            .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
             .fallback(|| async { Problem::not_found("there is nothing at this path") })
             .layer(middleware::from_fn_with_state(self.clone(), bounded))
             .with_state(self)
@@ -160,6 +170,11 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
     }
 
+    fn method_not_allowed() -> Self {
+        let message = "this path doesn't take this method; the header Allow says which it takes";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+    }
+
     fn invalid(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid", message)
     }
@@ -177,13 +192,16 @@ impl IntoResponse for Problem {
     }
 }
 
+/// The token of an `Authorization` header. The scheme's case doesn't matter (RFC 9110, section 11.1); a token isn't empty.
+fn bearer(header: &str) -> Option<&str> {
+    let (scheme, token) = header.trim().split_once(' ')?;
+    Some(token.trim()).filter(|token| !token.is_empty() && scheme.eq_ignore_ascii_case("bearer"))
+}
+
 /// Lets through whoever has the token.
 async fn authorize(State(api): State<Api>, request: Request, next: Next) -> Response {
     let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let token = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
-    let hash: [u8; 32] = Sha256::digest(token.trim()).into();
-    let same = hash.iter().zip(&api.token).fold(0, |different, (a, b)| different | (a ^ b)) == 0;
-    if same {
+    if given.and_then(bearer).is_some_and(|token| api.is_token(token)) {
         next.run(request).await
     } else {
         let problem = Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "a bearer token is needed");
@@ -229,7 +247,23 @@ async fn metrics_text(State(api): State<Api>) -> Response {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => {
             tracing::error!(%error, "metrics can't be encoded");
-            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+            let message = "the metrics can't be told; the log says why";
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message).into_response()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bearer_token_is_there_or_not() {
+        for header in ["Bearer t0ken", "bearer t0ken", "BEARER  t0ken "] {
+            assert_eq!(bearer(header), Some("t0ken"), "{header:?}");
+        }
+        for header in ["", "Bearer", "Bearer ", "bearer   ", "Basic t0ken", "t0ken", "Bearert0ken"] {
+            assert_eq!(bearer(header), None, "{header:?}");
         }
     }
 }

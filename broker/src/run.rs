@@ -51,7 +51,8 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
     // A limit on file sizes is a failed write to us, not the end.
     signal_hook::flag::register(SIGXFSZ, Arc::default()).context("signals can't be handled")?;
     let store = open_store(config)?;
-    let key = provision::master_key(&config.data, config.master_key_file.as_deref())?;
+    let provision::FoundKey { key, made } = provision::master_key(&config.data, config.master_key_file.as_deref())?;
+    let token = config.http.map(|_| provision::admin_token(&config.data)).transpose()?;
     let registry = Arc::new(Registry::new());
     let gate = Gatekeeper::new(Arc::clone(&registry), key, config.nonces_max);
     let gate = Arc::new(if config.anonymous { gate.open_to_all() } else { gate });
@@ -59,7 +60,7 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
     let (server, damaged) = start(config, development.as_ref(), &gate, store)?;
     starting.store(false, Relaxed);
     // From here on there is something to put down in good order, whatever goes wrong.
-    if let Err(error) = open(config, &server, &gate, damaged, development) {
+    if let Err(error) = open(config, &server, &gate, Secrets { made, token }, damaged, development) {
         server.drain(config.drain_timeout);
         return Err(error);
     }
@@ -76,11 +77,19 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
     Ok(whole)
 }
 
+/// The broker's own, as they were found before anything was opened.
+struct Secrets {
+    made: provision::MadeKey,
+    /// None where there is no HTTP API.
+    token: Option<String>,
+}
+
 /// What comes after the data plane: the registry's own affairs, the addresses, the HTTP API, `$SYS`.
 fn open(
     config: &Config,
     server: &Server,
     gate: &Arc<Gatekeeper>,
+    secrets: Secrets,
     damaged: Option<RecordError>,
     development: Option<pki::Development>,
 ) -> anyhow::Result<()> {
@@ -88,14 +97,14 @@ fn open(
     if let Some(error) = damaged {
         return Err(error).context("the registry can't be read");
     }
+    secrets.made.keep(gate.registry().any_device().is_some())?;
     gate.check_key().context("the registry was sealed under another master key")?;
     for (listener, (name, address)) in config.listeners.iter().zip(server.addresses()) {
         tracing::info!(%name, kind = %listener.kind.as_str(), %address, "listening");
     }
     let changing = Changing::default();
     let opening = begin_chores(config, server, gate, development, &changing)?;
-    if let Some(address) = config.http {
-        let token = provision::admin_token(&config.data)?;
+    if let Some((address, token)) = config.http.zip(secrets.token) {
         let bound = http::serve(address, Api::new(control.clone(), Arc::clone(gate), &token, Arc::clone(&changing)))
             .with_context(|| format!("the HTTP API can't listen on {address}"))?;
         tracing::info!(name = %"http", kind = %"http", address = %bound, "listening");
@@ -227,7 +236,7 @@ fn reload(options: &Serve, running: &Config, control: &Control) {
     warn(&config);
     let development = match development(&config) {
         Ok(development) => development,
-        Err(error) => return tracing::error!("not reloaded: {error:#}"),
+        Err(error) => return tracing::error!("not reloaded: {}", told(&error)),
     };
     let certificate = development.as_ref().map(|development| &development.server);
     let listeners: Vec<_> = config.listeners.iter().map(|listener| listener.settings(certificate)).collect();
@@ -241,5 +250,36 @@ fn reload(options: &Serve, running: &Config, control: &Control) {
             tracing::warn!(listeners, keys, "reloaded; some of what has changed needs a restart");
         }
         Err(faults) => faults.iter().for_each(|fault| tracing::error!("not reloaded: {fault}")),
+    }
+}
+
+/// An error and its causes in one line. A cause that the text before it ends with already isn't said twice.
+#[must_use]
+pub fn told(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |text, cause| {
+        let cause = cause.to_string();
+        match text.as_str() {
+            "" => cause,
+            before if before.ends_with(&cause) => text,
+            before => format!("{before}: {cause}"),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_told_with_its_causes_and_none_twice() {
+        let taken = || std::io::Error::other("taken");
+        let bind = crate::listener::BindError {
+            name: "mqtt".to_owned(),
+            address: ([127, 0, 0, 1], 1883).into(),
+            source: taken(),
+        };
+        let bind = anyhow::Error::new(bind).context("it can't start");
+        assert_eq!(told(&bind), "it can't start: listener `mqtt`: can't listen on 127.0.0.1:1883: taken");
+        assert_eq!(told(&anyhow::Error::new(taken()).context("http")), "http: taken");
     }
 }

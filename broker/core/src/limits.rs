@@ -55,7 +55,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             packet_bytes_max: 1 << 20,
-            connect_bytes_max: 64 << 10,
+            connect_bytes_max: 128 << 10,
             partial_bytes_max: 256 << 20,
             packet_time_max_s: 30,
             topic_levels_max: 128,
