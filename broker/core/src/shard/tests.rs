@@ -199,7 +199,7 @@ fn whole_packets_leave_no_more_than_one_timer() {
 
 #[test]
 fn a_connect_has_a_bound_of_its_own() {
-    let mut bench = Bench::new(Limits::default());
+    let mut bench = Bench::new(Limits { connect_bytes_max: 64 << 10, ..Limits::default() });
     let (large, fits) = (bench.open(), bench.open());
     assert_eq!(bench.send(large, &[0x10, 0x80, 0x80, 0x04]), Next::Ending);
     // 65,532 and four bytes of header.
