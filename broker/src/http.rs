@@ -7,6 +7,7 @@ mod access;
 mod api;
 mod audit;
 mod bans;
+mod connections;
 mod extract;
 mod import;
 mod openapi;
@@ -33,6 +34,7 @@ use turnpike_authz::quota::{Caller, Quotas};
 
 pub use audit::Auditing;
 
+use self::connections::Bounds;
 use crate::metrics;
 use crate::server::{Control, StoreHealth};
 
@@ -203,8 +205,10 @@ pub fn serve(address: SocketAddr, api: Api) -> std::io::Result<SocketAddr> {
     std::thread::Builder::new().name("http".to_owned()).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let served = runtime.and_then(|runtime| {
-            let service = api.router().into_make_service_with_connect_info::<SocketAddr>();
-            runtime.block_on(async { axum::serve(TcpListener::from_std(listener)?, service).await })
+            runtime.block_on(async {
+                connections::serve(TcpListener::from_std(listener)?, api.router(), Bounds::DEFAULT).await;
+                Ok(())
+            })
         });
         if let Err(error) = served {
             tracing::error!(%error, "the HTTP API has ended");

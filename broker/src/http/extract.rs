@@ -1,6 +1,8 @@
 //! What is taken from a request. The framework's own words about a fault are plain text and may repeat what was sent; these say it as
 //! the API says everything.
 
+use std::time::Duration;
+
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::StatusCode;
@@ -10,6 +12,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::{BODY_BYTES_MAX, Problem};
+
+/// How long a body of at most [`BODY_BYTES_MAX`] may take.
+const BODY_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// Parts of the path, percent-decoded.
 pub(super) struct Path<T>(pub(super) T);
@@ -62,7 +67,9 @@ impl<S: Send + Sync> FromRequest<S> for Bounded {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        Bytes::from_request(request, state).await.map(Self).map_err(|rejection| match rejection.status() {
+        let body = tokio::time::timeout(BODY_TIME_MAX, Bytes::from_request(request, state)).await;
+        let body = body.map_err(|_| Problem::new(StatusCode::REQUEST_TIMEOUT, "too_slow", "the body took too long"))?;
+        body.map(Self).map_err(|rejection| match rejection.status() {
             status @ StatusCode::PAYLOAD_TOO_LARGE => {
                 Problem::new(status, "too_large", format!("the body has more than {BODY_BYTES_MAX} bytes"))
             }
