@@ -150,9 +150,11 @@ pub(crate) fn principal_text(principal: &Principal) -> Box<str> {
 /// The principal of such a text.
 pub(crate) fn principal_of(text: &str) -> Principal {
     match text.split_once('\0') {
-        Some((product, device)) => {
-            Principal::Device(Arc::new(crate::gate::DeviceIdentity { product: product.into(), device: device.into() }))
-        }
+        Some((product, device)) => Principal::Device(Arc::new(crate::gate::DeviceIdentity {
+            product: product.into(),
+            device: device.into(),
+            means: crate::gate::Means::default(),
+        })),
         None => Principal::Anonymous,
     }
 }
