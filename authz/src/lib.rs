@@ -29,6 +29,7 @@
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing))]
 
+pub mod cipher;
 pub mod credential;
 pub mod gate;
 pub mod import;
