@@ -355,3 +355,5 @@ impl Cipher {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vectors;

@@ -44,11 +44,9 @@ fn cfb_and_the_block_cipher_are_those_of_sp_800_38a() {
     assert_eq!(decrypt(Suite::Cfb, &lane, &iv, &expected), Some(payload));
 }
 
-/// NIST's CAVP vectors for AES-128-GCM (gcmEncryptExtIV128.rsp: 96-bit IV, 128-bit text, 160-bit associated data), so that a feature of the crate
-/// that changes the nonce or the tag would be noticed.
+/// The GCM specification's test case 4, so that a feature of the crate that changes the nonce or the tag would be noticed.
 #[test]
 fn gcm_is_that_of_sp_800_38d() {
-    // Test case 4 of the GCM specification.
     let cipher = Aes128Gcm::new_from_slice(&hex("feffe9928665731c6d6a8f9467308308")).expect("16 bytes");
     let mut text = hex("d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a72
         1c3c0c95956809532fcf0e2449a6b525b16aedf5aa0de657ba637b39");
