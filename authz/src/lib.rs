@@ -37,6 +37,7 @@ pub mod names;
 pub mod nonce;
 pub mod plan;
 pub mod policy;
+pub mod presale;
 pub mod profile;
 mod record;
 pub mod refusal;
