@@ -13,6 +13,10 @@
 //! Neither way of making keys is forward secret: whoever has the device's secret, or the platform's RSA key, and a recording reads it.
 //! Where that matters there is TLS.
 //!
+//! Figures, printed by `cargo run --release -p turnpike-authz --example cipher_figures` (lowest and highest of several runs on the 2-core machine, which had other
+//! work beside it): to open or to seal 64 bytes in AES-128-GCM takes 0.4 µs, 1024 bytes 0.7–1.0 µs; in the legacy suites 0.6–1.1 and 1.4–3.4 µs; to begin and
+//! announce 1.5–1.8 µs.
+//!
 //! **Invariant:** a counter is used once under a key. Each log-in's keys depend on 16 random bytes of the broker, and within them the counter only goes up.
 
 use std::sync::Arc;
@@ -221,7 +225,7 @@ impl Sending {
     }
 }
 
-/// The cipher of a session's connection, about 400 bytes; in a box, so that a session without one pays for a pointer.
+/// The cipher of a session's connection, 360 bytes; in a box, so that a session without one pays for a pointer.
 pub struct Cipher {
     who: Arc<DeviceIdentity>,
     suite: Suite,

@@ -29,13 +29,16 @@ pub mod desk;
 pub mod gizwits;
 pub mod identifier;
 pub mod list;
+mod lists;
 mod record;
+pub mod register;
 pub mod tencent;
 
 pub use book::{Book, Change, Package, PackageId, Settings};
-pub use desk::{Desk, Proof, Registration, Request};
+pub use desk::Desk;
 pub use identifier::{Identifier, IdentifierError, Kind};
 pub use record::is_record;
+pub use register::{Proof, Registration, Request};
 
 /// A way of registration. Its bit in a record never changes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

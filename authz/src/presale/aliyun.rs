@@ -10,7 +10,7 @@
 
 use subtle::ConstantTimeEq;
 
-use super::desk::Proven;
+use super::register::Proven;
 use super::{RegisterError, Registration, Way};
 use crate::names::ProductKey;
 use crate::profile::SignMethod;

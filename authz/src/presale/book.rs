@@ -1,8 +1,6 @@
 //! Packages and allow-lists in memory.
 //!
-//! A listed identifier is a key of a B-tree and 4 bytes: 30 to 65 bytes, as `cargo run --release -p turnpike-authz --example list_figures` prints. Only those used
-//! for a device of another name remember which. A used burn-in key remembers its device too, an unused one costs nothing: keys are
-//! computed ([`super::burn`]).
+//! A used burn-in key remembers its device, an unused one costs nothing: keys are computed ([`super::burn`]). What a listed identifier costs stands in `lists.rs`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,12 +9,13 @@ use std::ops::Bound;
 use turnpike_core::durable::Op;
 
 use super::identifier::{Identifier, Kind};
+use super::lists::Lists;
 use super::{Ways, record};
 use crate::names::{DeviceName, ProductKey};
 use crate::record::RecordError;
 use crate::secret::Sealed;
 
-/// Identifiers on all lists together: what is bounded is memory, about 64 bytes each.
+/// Identifiers on all lists together: what is bounded is memory, at most about 64 bytes each, 90 where serial numbers are long.
 pub const LISTED_MAX: usize = 5_000_000;
 
 /// Packages of a product.
@@ -104,26 +103,6 @@ impl Change {
     }
 }
 
-/// A listed identifier: its package, and in the highest bit whether it has registered a device.
-#[derive(Clone, Copy)]
-struct Entry(u32);
-
-const USED: u32 = 1 << 31;
-
-impl Entry {
-    fn new(package: PackageId, is_used: bool) -> Self {
-        Self(package.0 | if is_used { USED } else { 0 })
-    }
-
-    fn package(self) -> PackageId {
-        PackageId(self.0 & !USED)
-    }
-
-    fn is_used(self) -> bool {
-        self.0 & USED != 0
-    }
-}
-
 #[derive(Default)]
 struct Pack {
     /// None while it is swept up, and at start until its record has been loaded.
@@ -137,21 +116,10 @@ struct Pack {
 struct Shelf {
     settings: Option<Settings>,
     packs: BTreeMap<PackageId, Pack>,
-    macs: BTreeMap<u64, Entry>,
-    imeis: BTreeMap<u64, Entry>,
-    serials: BTreeMap<Box<str>, Entry>,
-    /// Devices of used identifiers, where the device isn't named by it.
-    named: BTreeMap<Identifier, DeviceName>,
+    lists: Lists,
 }
 
-/// What is known of a listed identifier.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Listed {
-    /// Its package.
-    pub package: PackageId,
-    /// The device that it has registered.
-    pub device: Option<DeviceName>,
-}
+pub use super::lists::Listed;
 
 /// A package and what has become of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -224,30 +192,16 @@ impl Book {
         pack.listed += 1;
         pack.listed_used += usize::from(device.is_some());
         self.listed += 1;
-        let entry = Entry::new(package, device.is_some());
-        if let Some(device) = device.filter(|device| device.as_str() != identifier.to_string()) {
-            shelf.named.insert(identifier.clone(), device);
-        }
-        match identifier {
-            Identifier::Mac(bits) => shelf.macs.insert(bits, entry),
-            Identifier::Imei(digits) => shelf.imeis.insert(digits, entry),
-            Identifier::Serial(text) => shelf.serials.insert(text, entry),
-        };
+        shelf.lists.insert(identifier, package, device);
     }
 
     fn unlist(&mut self, product: &ProductKey, identifier: &Identifier) {
         let Some(shelf) = self.products.get_mut(product) else { return };
-        let removed = match identifier {
-            Identifier::Mac(bits) => shelf.macs.remove(bits),
-            Identifier::Imei(digits) => shelf.imeis.remove(digits),
-            Identifier::Serial(text) => shelf.serials.remove(text),
-        };
-        let Some(entry) = removed else { return };
-        shelf.named.remove(identifier);
+        let Some(was) = shelf.lists.remove(identifier) else { return };
         self.listed -= 1;
-        self.pack_changed(product, entry.package(), |pack| {
+        self.pack_changed(product, was.package, |pack| {
             pack.listed -= 1;
-            pack.listed_used -= usize::from(entry.is_used());
+            pack.listed_used -= usize::from(was.device.is_some());
         });
     }
 
@@ -305,16 +259,10 @@ impl Book {
     /// What is known of an identifier; none if it isn't listed.
     #[must_use]
     pub fn listed(&self, product: &str, identifier: &Identifier) -> Option<Listed> {
-        let shelf = self.products.get(product)?;
-        let entry = match identifier {
-            Identifier::Mac(bits) => shelf.macs.get(bits),
-            Identifier::Imei(digits) => shelf.imeis.get(digits),
-            Identifier::Serial(text) => shelf.serials.get(text),
-        };
-        Some(shelf.listing(identifier, *entry?))
+        self.products.get(product)?.lists.get(identifier)
     }
 
-    /// Up to `limit` identifiers of a kind after one, in order. The last one asks for the next page.
+    /// Up to `limit` identifiers of a kind after one, in order, long serial numbers last. The last one asks for the next page.
     #[must_use]
     pub fn list_of(
         &self,
@@ -323,38 +271,7 @@ impl Book {
         after: Option<&Identifier>,
         limit: usize,
     ) -> Vec<(Identifier, Listed)> {
-        let Some(shelf) = self.products.get(product) else { return Vec::new() };
-        let number = match after {
-            Some(Identifier::Mac(number) | Identifier::Imei(number)) => Bound::Excluded(*number),
-            _ => Bound::Unbounded,
-        };
-        let text = match after {
-            Some(Identifier::Serial(text)) => Bound::Excluded(&**text),
-            _ => Bound::Unbounded,
-        };
-        let page: Vec<(Identifier, Entry)> = match kind {
-            Kind::Mac => shelf
-                .macs
-                .range((number, Bound::Unbounded))
-                .take(limit)
-                .map(|(n, e)| (Identifier::Mac(*n), *e))
-                .collect(),
-            Kind::Imei => shelf
-                .imeis
-                .range((number, Bound::Unbounded))
-                .take(limit)
-                .map(|(n, e)| (Identifier::Imei(*n), *e))
-                .collect(),
-            Kind::Serial => {
-                let range = shelf.serials.range::<str, _>((text, Bound::Unbounded)).take(limit);
-                range.map(|(text, e)| (Identifier::Serial(text.clone()), *e)).collect()
-            }
-        };
-        let listed = |(identifier, entry): (Identifier, Entry)| {
-            let listed = shelf.listing(&identifier, entry);
-            (identifier, listed)
-        };
-        page.into_iter().map(listed).collect()
+        self.products.get(product).map_or_else(Vec::new, |shelf| shelf.lists.page(kind, after, limit))
     }
 
     /// Identifiers on all lists.
@@ -377,14 +294,6 @@ impl Book {
         let packs =
             self.products.iter().flat_map(|(product, shelf)| shelf.packs.iter().map(move |pack| (product, pack)));
         packs.filter(|(_, (_, pack))| pack.head.is_none()).map(|(product, (id, _))| (product.clone(), *id)).collect()
-    }
-}
-
-impl Shelf {
-    fn listing(&self, identifier: &Identifier, entry: Entry) -> Listed {
-        let by_itself = || DeviceName::parse(&identifier.to_string()).ok();
-        let device = if entry.is_used() { self.named.get(identifier).cloned().or_else(by_itself) } else { None };
-        Listed { package: entry.package(), device }
     }
 }
 

@@ -10,7 +10,7 @@
 use aes::Aes128;
 use aes::cipher::{BlockCipherDecrypt, BlockCipherEncrypt, KeyInit};
 
-use super::desk::Proven;
+use super::register::Proven;
 use super::{RegisterError, Registration, Way};
 use crate::names::ProductKey;
 use crate::secret::Secret;

@@ -19,7 +19,7 @@ use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest, Sha1};
 use sha2::Sha256;
 
-use super::desk::Proven;
+use super::register::Proven;
 use super::{RegisterError, Registration, Way};
 use crate::names::ProductKey;
 use crate::profile::SignMethod;

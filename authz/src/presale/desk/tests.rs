@@ -1,11 +1,17 @@
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
+use turnpike_core::durable::Op;
 
 use super::super::identifier::Kind;
 use super::super::list::{ListImport, RowError, Sweep};
-use super::super::{aliyun, gizwits};
+use super::super::register::{Fresh, Proof, REPEAT_S, Registration, Request};
+use super::super::{RegisterError, Way, aliyun, gizwits, tencent};
 use super::*;
 use crate::import::BATCH;
+use crate::names::DeviceName;
 use crate::profile::SignMethod;
+use crate::registry::owner;
 use crate::signed::sign;
 
 const NOW_S: u64 = 1_800_000_000;
@@ -277,6 +283,34 @@ fn vendors_ways() {
     // A proof of one product is none of another.
     let other = gizwits::prove(b"passcode=QWERTYUIOP&mac=001A2B3C4D5E&product_key=q").expect("a request");
     assert_eq!(label(house.register(None, Proof::Vendor(&other))), "malformed");
+}
+
+#[test]
+fn tencents_way_gives_a_secret_in_its_form() {
+    let mut house = House::new();
+    let id = house.package(10, None);
+    house.list(id, Kind::Serial, "SN-0001");
+    house.settings(&[Way::Tencent], Some(id));
+    let secret = house.desk().product_secret("p").expect("set");
+    let claim = |device: &str, is_listed| {
+        let text = format!("deviceName={device}&nonce=1&productId=p&timestamp=0");
+        let signature = STANDARD.encode(sign(SignMethod::Sha1, &secret, &text));
+        let claim = tencent::Claim::from_body(("p", device), (1, 0), &signature).expect("base64");
+        claim.prove(&secret, is_listed).expect("signed")
+    };
+    let made = house.register(None, Proof::Vendor(&claim("SN-0001", true))).expect("listed");
+    assert_eq!(STANDARD.decode(made.secret.expose()).map(|psk| psk.len()), Ok(16));
+    assert_eq!(house.secret(&made.name), made.secret);
+    assert!(tencent::body(&made, &secret).is_some());
+    assert_eq!(label(house.register(None, Proof::Vendor(&claim("SN-0001", true)))), "exists");
+    assert_eq!(label(house.register(None, Proof::Vendor(&claim("SN-0002", true)))), "unknown");
+    assert_eq!(label(house.register(None, Proof::Vendor(&claim("SN-0002", false)))), "not_allowed");
+    house.settings(&[Way::TencentUnlisted], Some(id));
+    assert_eq!(label(house.register(None, Proof::Vendor(&claim("SN-0002", false)))), "made");
+    assert_eq!(label(house.register(None, Proof::Vendor(&claim("SN-0002", false)))), "exists");
+    house.settings(&[Way::TencentUnlisted], None);
+    assert_eq!(house.book.settings("p").package, None);
+    assert_eq!(label(house.register(None, Proof::Vendor(&claim("SN-0003", false)))), "not_allowed", "no package");
 }
 
 #[test]
