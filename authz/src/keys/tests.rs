@@ -5,7 +5,7 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, RSA_PSS_SHA256, RsaKeyPair};
 use rsa::pkcs1::{EncodeRsaPrivateKey, EncodeRsaPublicKey, UintRef};
 use rsa::pkcs8::{EncodePrivateKey, EncodePublicKey};
-use rsa::sha2::Sha256;
+use sha2::Sha256;
 use rsa::signature::{RandomizedSigner, SignatureEncoding};
 use x509_cert::der::Encode;
 
