@@ -60,7 +60,7 @@ pub struct Api {
 impl Api {
     /// Serves these.
     #[must_use]
-    pub fn new(control: Control, guarded: Arc<Guarded<Gatekeeper>>, token: &str, auditing: Auditing) -> Self {
+    pub fn new(control: Control, guarded: &Guarded<Gatekeeper>, token: &str, auditing: Auditing) -> Self {
         Self {
             control,
             gate: Arc::clone(guarded.gate()),

@@ -141,9 +141,8 @@ fn open(
     }
     if let Some(address) = config.http {
         let token = provision::admin_token(&config.data)?;
-        let bound =
-            http::serve(address, Api::new(control.clone(), Arc::clone(guarded), &token, auditing(config, gate, audit)))
-                .with_context(|| format!("the HTTP API can't listen on {address}"))?;
+        let bound = http::serve(address, Api::new(control.clone(), guarded, &token, auditing(config, gate, audit)))
+            .with_context(|| format!("the HTTP API can't listen on {address}"))?;
         tracing::info!(name = %"http", kind = %"http", address = %bound, "listening");
     }
     forget(control.clone(), Arc::clone(guarded)).context("a thread can't be started")?;

@@ -73,7 +73,7 @@ impl<'a> Claim<'a> {
     pub fn prove(&self, product_secret: &Secret) -> Result<Proven, RegisterError> {
         let Self { product, device, random, .. } = *self;
         let text = format!("deviceName{device}productKey{product}random{random}");
-        if !is_signature_hex(self.method, product_secret, &text, self.signature.as_bytes()) {
+        if !is_signature_hex(self.method, product_secret.expose(), &text, self.signature) {
             return Err(RegisterError::WrongKey);
         }
         let product = ProductKey::parse(product).map_err(|_| RegisterError::Malformed)?;
@@ -151,7 +151,7 @@ mod tests {
     }
 
     fn signature(method: SignMethod) -> String {
-        sign(method, &secret(), "deviceNameSN-0001productKeya1B2c3random567")
+        hex::encode(sign(method, secret().expose(), "deviceNameSN-0001productKeya1B2c3random567"))
     }
 
     #[test]

@@ -65,8 +65,8 @@ pub struct PackageRequest {
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Release {
-    /// The device, if it is still there.
-    pub device: Option<plan::Change>,
+    /// The device and its keys, if it is still there. All of the changes go into one commit.
+    pub device: Vec<plan::Change>,
     /// What is free again.
     pub change: Change,
 }
@@ -226,7 +226,7 @@ impl Desk<'_> {
     pub fn plan_release_key(&self, product: &ProductKey, id: KeyId) -> Result<Release, DeskError> {
         let user = self.book.key_user(product.as_str(), id.package, id.index).ok_or(DeskError::NothingToRelease)?;
         let change = Change::ReleaseKey(product.clone(), id.package, id.index);
-        Ok(Release { device: self.registry.plan_delete_device(product, user).ok(), change })
+        Ok(Release { device: self.registry.plan_delete_device(product, user).unwrap_or_default(), change })
     }
 
     /// Takes back what an identifier has registered; it stays on the list.
@@ -237,7 +237,7 @@ impl Desk<'_> {
         let listed = self.book.listed(product.as_str(), identifier).ok_or(DeskError::NothingToRelease)?;
         let device = listed.device.ok_or(DeskError::NothingToRelease)?;
         let change = Change::List(product.clone(), identifier.clone(), listed.package, None);
-        Ok(Release { device: self.registry.plan_delete_device(product, &device).ok(), change })
+        Ok(Release { device: self.registry.plan_delete_device(product, &device).unwrap_or_default(), change })
     }
 
     /// The product's secret, for the verification of a vendor's request.

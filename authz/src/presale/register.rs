@@ -8,7 +8,7 @@ use super::desk::Desk;
 use super::identifier::{Identifier, Kind};
 use super::{RegisterError, Way};
 use crate::names::{DeviceName, ProductKey};
-use crate::plan::{self, DeviceRequest, Making, PlanError};
+use crate::plan::{self, DeviceRequest, Making};
 use crate::registry::{Device, owner};
 use crate::secret::Secret;
 
@@ -310,9 +310,8 @@ impl Desk<'_> {
         let making = Making { key: self.key, random: fresh.making, now_s };
         let made =
             self.registry.plan_put_device(product, &name, DeviceRequest { secret, enabled: Some(true) }, &making);
-        let made = made.map_err(|error| match error {
-            PlanError::NoSuchProduct | PlanError::NoSuchDevice | PlanError::BeingDeleted => RegisterError::NotAllowed,
-        })?;
+        // A device with a secret fails for want of the product alone.
+        let made = made.map_err(|_| RegisterError::NotAllowed)?;
         let change = match uses {
             Uses::Key(key) => Change::UseKey(product.clone(), key.package, key.index, name.clone()),
             Uses::Identifier(identifier, package) => {
