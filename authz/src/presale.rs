@@ -17,6 +17,14 @@
 //! | aliyun `regnwl`, tencent unlisted | the same | the device's name |
 //! | gizwits | nothing; or encryption under the product's secret | a made name; the MAC address is listed, the secret is the device's own |
 //!
+//! Over TLS alone, since the answer (or the request) shows a secret: a whole burn-in key, listed, both of aliyun's. The others encrypt with AES-128, or send
+//! nothing but what the device has made, as gizwits does in the clear.
+//!
+//! **A lost answer.** The device asks again. Whoever has proved a burn-in key is given the same answer for ten minutes ([`register::REPEAT_S`]); after that,
+//! and by every way that proves no more than that somebody knows the product's secret or the identifier, it hears that it exists: a
+//! second device must not get the first one's secret. Then the operator releases the key or the identifier ([`Desk::plan_release_key`]). A gizwits device
+//! has its secret already and hears its id again whenever it asks with the same passcode.
+//!
 //! **Invariant:** as in [`crate::registry`], memory is changed after the commit, and whoever plans holds the control plane's lock until it has
 //! applied. All that a registration changes is in one commit: a device, and what is used up by it.
 
@@ -168,6 +176,8 @@ errors! {
     NotAllowed = "not_allowed", "the product doesn't take this registration";
     /// No such package, a key that was never issued, an identifier that isn't listed.
     Unknown = "unknown", "the key or the identifier is unknown";
+    /// The answer would show a secret to whoever listens.
+    TlsRequired = "tls_required", "this registration needs TLS";
     /// The key's secret, or the signature, is wrong.
     WrongKey = "wrong_key", "the key or the signature is wrong";
     /// The package has expired, or is disabled.

@@ -441,3 +441,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_token_of_aliyun_opens_through_tls_alone() {
+    let gate = gate();
+    let client_id = "c1|authType=connwl,securemode=-2,_v=1|";
+    let right = secret();
+    let enter = |tls, token: &[u8]| {
+        let attempt = Attempt { tls, ..attempt(client_id, Some("d&p"), Some(token)) };
+        gate.authenticate(&attempt, NOW, [9; 32])
+    };
+    let Verdict::Granted(admission) = enter(true, right.expose()) else { panic!("the token is right") };
+    assert_eq!(admission.client_id.as_deref(), Some("c1"));
+    let before = count(&gate, Refusal::TlsRequired);
+    assert!(matches!(enter(false, right.expose()), Verdict::Refused(..)));
+    assert_eq!(count(&gate, Refusal::TlsRequired), before + 1);
+    for wrong in [&b""[..], b"another token", &right.expose()[1..]] {
+        assert!(matches!(enter(true, wrong), Verdict::Refused(ConnectReason::BadUserNameOrPassword, _)));
+    }
+}

@@ -6,9 +6,7 @@
 //!   names that nobody has listed.
 //! - Over HTTP: `POST /auth/register/device`, a form of `productKey`, `deviceName`, `random`, `sign`, `signMethod`.
 //!
-//! What a `regnwl` gives is a client id and a token; the later log-in is [`Connwl`].
-
-use subtle::ConstantTimeEq;
+//! What a `regnwl` gives is a client id and a token; the later log-in is one of [`crate::profile::Aliyun`].
 
 use super::register::Proven;
 use super::{RegisterError, Registration, Way};
@@ -109,38 +107,6 @@ pub fn body(product: &ProductKey, registration: &Registration) -> String {
     format!(r#"{{"code":200,"data":{data},"message":"success"}}"#)
 }
 
-/// A log-in with what a `regnwl` gave: client id `{clientId}|authType=connwl,securemode=-2,…|`, user name `{device}&{product}`, the token as password.
-#[derive(Clone, Copy)]
-pub struct Connwl<'a> {
-    /// Product key.
-    pub product: &'a str,
-    /// Device name.
-    pub device: &'a str,
-    token: &'a [u8],
-}
-
-impl std::fmt::Debug for Connwl<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Connwl(…)")
-    }
-}
-
-impl<'a> Connwl<'a> {
-    /// From a CONNECT; none if it is another log-in.
-    #[must_use]
-    pub fn parse(client_id: &'a str, user_name: &'a str, password: &'a [u8]) -> Option<Self> {
-        extra(client_id, "authType").filter(|kind| *kind == "connwl")?;
-        let (device, product) = user_name.split_once('&')?;
-        Some(Self { product, device, token: password })
-    }
-
-    /// Whether the token is the device's secret. Takes the same time wherever they differ.
-    #[must_use]
-    pub fn is(&self, secret: &Secret) -> bool {
-        self.token.ct_eq(secret.expose()).into()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,15 +169,5 @@ mod tests {
         }
         assert_eq!(Claim::from_connect("id|authType=register,random=1,signmethod=hmacsha1|", "d", b"00"), None);
         assert_eq!(Claim::from_connect("id|authType=register,random=1,signmethod=hmacsha1|", "d&p", b"\xFF"), None);
-    }
-
-    #[test]
-    fn a_token_opens_as_a_password() {
-        let secret = Secret::generate([1; 16]);
-        let log_in = Connwl::parse("c1|authType=connwl,securemode=-2|", "d&p", secret.expose()).expect("a log-in");
-        assert_eq!((log_in.product, log_in.device), ("p", "d"));
-        assert!(log_in.is(&secret) && !log_in.is(&Secret::generate([2; 16])));
-        assert!(Connwl::parse("c1|authType=register|", "d&p", b"").is_none());
-        assert_eq!(format!("{log_in:?}"), "Connwl(…)");
     }
 }

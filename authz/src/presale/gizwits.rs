@@ -209,6 +209,7 @@ mod tests {
             way: Way::Gizwits,
             sealed: None,
             device: None,
+            package: None,
             changes: Vec::new(),
         };
         assert_eq!(body(&registration, None).as_deref(), Ok("did=AbCdEfGhIjKlMnOpQrStUv"));

@@ -24,6 +24,8 @@ pub struct Request<'a> {
     pub name: Option<&'a str>,
     /// What entitles it.
     pub proof: Proof<'a>,
+    /// Whether it came through TLS.
+    pub tls: bool,
 }
 
 /// What entitles a device to be registered.
@@ -44,6 +46,17 @@ pub enum Proof<'a> {
     Listed(&'a str),
     /// A vendor's way, verified.
     Vendor(&'a Proven),
+}
+
+impl Proof<'_> {
+    /// Whether the request or the answer shows a secret.
+    fn needs_tls(&self) -> bool {
+        match self {
+            Self::Key(_) | Self::Listed(_) => true,
+            Self::Signed { .. } => false,
+            Self::Vendor(proven) => matches!(proven.way, Way::Aliyun | Way::AliyunUnlisted),
+        }
+    }
 }
 
 /// That a vendor's request was found right. Only the verification makes it.
@@ -102,6 +115,8 @@ pub struct Registration {
     pub sealed: Option<Vec<u8>>,
     /// The device in the registry; none if it is there, and the answer is given again.
     pub device: Option<plan::Change>,
+    /// What it counts against; none if the answer is given again.
+    pub package: Option<PackageId>,
     /// What it uses up.
     pub changes: Vec<Change>,
 }
@@ -141,6 +156,9 @@ impl Desk<'_> {
         };
         if !is_enabled || !settings.ways.contains(way) {
             return Err(RegisterError::NotAllowed);
+        }
+        if !request.tls && request.proof.needs_tls() {
+            return Err(RegisterError::TlsRequired);
         }
         match request.proof {
             Proof::Key(text) => {
@@ -219,7 +237,15 @@ impl Desk<'_> {
         let device = device.ok_or(RegisterError::Exists)?;
         let secret = self.key.open(&owner(product.as_str(), name.as_str()), &device.secret);
         let secret = secret.map_err(|_| RegisterError::Sealed)?;
-        Ok(Registration { name: name.clone(), secret, way, sealed: None, device: None, changes: Vec::new() })
+        Ok(Registration {
+            name: name.clone(),
+            secret,
+            way,
+            sealed: None,
+            device: None,
+            package: None,
+            changes: Vec::new(),
+        })
     }
 
     /// What a text is on the product's list, unless it has registered a device.
@@ -319,7 +345,7 @@ impl Desk<'_> {
             }
         };
         let (device, secret) = (Some(made.change), made.secret);
-        Ok(Registration { name, secret, way, sealed: None, device, changes: vec![change] })
+        Ok(Registration { name, secret, way, sealed: None, device, package: Some(id), changes: vec![change] })
     }
 }
 

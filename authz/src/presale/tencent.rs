@@ -212,6 +212,7 @@ mod tests {
             way: Way::Tencent,
             sealed: None,
             device: None,
+            package: None,
             changes: Vec::new(),
         };
         let answer = body(&registration, &secret()).expect("long enough");

@@ -5,7 +5,7 @@ use turnpike_core::durable::Op;
 
 use super::super::identifier::Kind;
 use super::super::list::{ListImport, RowError, Sweep};
-use super::super::register::{Fresh, Proof, REPEAT_S, Registration, Request};
+use super::super::register::{Fresh, Proof, Proven, REPEAT_S, Registration, Request};
 use super::super::{RegisterError, Way, aliyun, gizwits, tencent};
 use super::*;
 use crate::import::BATCH;
@@ -22,11 +22,13 @@ struct House {
     book: Book,
     key: MasterKey,
     made: u8,
+    tls: bool,
 }
 
 impl House {
     fn new() -> Self {
-        let house = Self { registry: Registry::new(), book: Book::new(), key: MasterKey::new([7; 32]), made: 0 };
+        let house =
+            Self { registry: Registry::new(), book: Book::new(), key: MasterKey::new([7; 32]), made: 0, tls: true };
         let change = house.registry.plan_put_product(&product(), None, NOW_S).expect("new").0;
         house.registry.apply(change);
         house
@@ -74,7 +76,7 @@ impl House {
     /// Registers at a moment, and applies what was planned.
     fn register_at(&mut self, now_s: u64, name: Option<&str>, proof: Proof<'_>) -> Result<Registration, RegisterError> {
         let fresh = self.fresh();
-        let made = self.desk().plan_register(&Request { product: "p", name, proof }, now_s, &fresh)?;
+        let made = self.desk().plan_register(&Request { product: "p", name, proof, tls: self.tls }, now_s, &fresh)?;
         assert_eq!(made.ops().len(), made.changes.len() + usize::from(made.device.is_some()));
         made.device.iter().for_each(|device| self.registry.apply(device.clone()));
         made.changes.iter().for_each(|change| self.book.apply(change.clone()));
@@ -189,6 +191,31 @@ fn a_device_without_tls_gets_its_secret_encrypted() {
     let again = house.register(Some("d1"), signed(nonce, &signature)).expect("again");
     assert!(again.device.is_none() && again.sealed.as_ref() != Some(&sealed));
     assert_eq!(key.open(nonce, ("p", "d1"), &again.sealed.expect("encrypted")), Some(made.secret));
+}
+
+#[test]
+fn what_would_show_a_secret_needs_tls() {
+    let mut house = House::new();
+    let id = house.package(10, None);
+    house.settings(&Way::ALL, Some(id));
+    let keys = house.keys(id, 1);
+    for serial in ["SN-0001", "SN-0002", "SN-0003"] {
+        house.list(id, Kind::Serial, serial);
+    }
+    let vendor = |way, subject: &str| Proven { product: product(), way, subject: subject.into(), secret: None };
+    let aliyun = [vendor(Way::Aliyun, "SN-0002"), vendor(Way::AliyunUnlisted, "SN-0009")];
+    house.tls = false;
+    for proof in [Proof::Key(&keys[0]), Proof::Listed("SN-0001"), Proof::Vendor(&aliyun[0]), Proof::Vendor(&aliyun[1])]
+    {
+        assert_eq!(label(house.register(None, proof)), "tls_required", "{proof:?}");
+    }
+    let tencent = vendor(Way::Tencent, "SN-0003");
+    assert_eq!(label(house.register(None, Proof::Vendor(&tencent))), "made", "its answer is encrypted");
+    house.tls = true;
+    for proof in [Proof::Key(&keys[0]), Proof::Listed("SN-0001"), Proof::Vendor(&aliyun[0]), Proof::Vendor(&aliyun[1])]
+    {
+        assert_eq!(label(house.register(None, proof)), "made", "{proof:?}");
+    }
 }
 
 #[test]
