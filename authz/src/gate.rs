@@ -215,6 +215,9 @@ impl Gatekeeper {
         }
         let proven = self.prove(self.candidates(claim), |holder| claim.is_signed_by(holder))?;
         let Some((of, found)) = proven else { return Err(self.unknown(claim.identity().named)) };
+        if claim.shows_secret() && !attempt.tls {
+            return Err(Refusal::TlsRequired);
+        }
         // After the signature: a stranger must not use up a device's nonces, nor the room for them.
         if let Freshness::Once { nonce, until_ms } = freshness {
             self.take_nonce(of.identity(), nonce, until_ms, now)?;

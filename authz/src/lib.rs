@@ -41,6 +41,7 @@
 
 mod allowed;
 pub mod audit;
+pub mod cipher;
 pub mod credential;
 pub mod gate;
 pub mod guard;
@@ -54,6 +55,7 @@ pub mod origin;
 pub mod people;
 pub mod plan;
 pub mod policy;
+pub mod presale;
 pub mod product;
 pub mod profile;
 pub mod quota;

@@ -48,6 +48,14 @@ labels! {
         CloneDetected = "clone_detected",
         /// A device registered itself.
         Register = "register",
+        /// How a product's devices register, and whether they may.
+        ProductRegistration = "product_registration",
+        /// A registration was taken back: its key or identifier may register another device.
+        RegistrationRelease = "registration_release",
+        /// Burn-in keys were issued.
+        KeysIssue = "keys_issue",
+        /// Burn-in keys that had been issued were shown again.
+        KeysShow = "keys_show",
         /// A package of registrations was made or changed.
         PackagePut = "package_put",
         /// It was withdrawn.
@@ -212,6 +220,10 @@ labels! {
         Message = "message",
         /// Version of the program, or of something else that has versions.
         Version = "version",
+        /// Number of a package of registrations.
+        Package = "package",
+        /// A way of registration.
+        Way = "way",
         /// Whether something needs a restart.
         RestartNeeded = "restart_needed",
     }
@@ -390,7 +402,8 @@ impl<'a> Event<'a> {
     /// Whether a stranger can cause as many of these as they like.
     #[must_use]
     pub fn is_unsolicited(&self) -> bool {
-        matches!(self.outcome, Outcome::Refused(_)) && matches!(self.action, Action::LogIn | Action::ApiRefused)
+        matches!(self.outcome, Outcome::Refused(_))
+            && matches!(self.action, Action::LogIn | Action::ApiRefused | Action::Register)
     }
 
     /// Appends the members of a JSON object, without its braces, that this is written as.

@@ -135,7 +135,7 @@ fn check(der: &[u8]) -> Result<(), AuthorityError> {
     }
     let certificate = Certificate::from_der(der).map_err(|_| AuthorityError::Damaged)?;
     anchor_from_trusted_cert(&CertificateDer::from(der)).map_err(|_| AuthorityError::Damaged)?;
-    match certificate.tbs_certificate.get::<BasicConstraints>() {
+    match certificate.tbs_certificate().get_extension::<BasicConstraints>() {
         Ok(Some((_, constraints))) if constraints.ca => Ok(()),
         _ => Err(AuthorityError::NotCa),
     }
@@ -144,7 +144,7 @@ fn check(der: &[u8]) -> Result<(), AuthorityError> {
 /// An anchor's time is nothing that `webpki` looks at.
 fn is_good_at(ca: &CertificateDer<'_>, unix_ms: u64) -> bool {
     let Ok(certificate) = Certificate::from_der(ca) else { return false };
-    let validity = &certificate.tbs_certificate.validity;
+    let validity = certificate.tbs_certificate().validity();
     let seconds = unix_ms / 1000;
     (validity.not_before.to_unix_duration().as_secs()..=validity.not_after.to_unix_duration().as_secs())
         .contains(&seconds)

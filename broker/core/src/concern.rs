@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::gate::{DeviceIdentity, Means, Principal, ServiceIdentity, UserIdentity};
+use crate::gate::{DeviceIdentity, Principal, ServiceIdentity, UserIdentity};
 
 /// Some of the principals.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,11 +23,7 @@ impl Concern {
     /// One device.
     #[must_use]
     pub fn device(product: &str, device: &str) -> Self {
-        Self::Principal(Principal::Device(Arc::new(DeviceIdentity {
-            product: product.into(),
-            device: device.into(),
-            means: Means::default(),
-        })))
+        Self::Principal(Principal::Device(Arc::new(DeviceIdentity::new(product, device))))
     }
 
     /// One user.

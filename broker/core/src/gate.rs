@@ -89,6 +89,12 @@ pub struct Means {
 }
 
 impl DeviceIdentity {
+    /// A device of which it isn't known how it came in.
+    #[must_use]
+    pub fn new(product: impl Into<Box<str>>, device: impl Into<Box<str>>) -> Self {
+        Self { product: product.into(), device: device.into(), means: Means::default() }
+    }
+
     fn name(&self) -> (&str, &str) {
         (&self.product, &self.device)
     }
