@@ -15,15 +15,14 @@
 //! shell that asks [`Gatekeeper::check_key`] before it opens its listeners leaves damaged records as its only cause.
 
 mod login;
+mod means;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use turnpike_core::clock::Now;
 use turnpike_core::feed::Feed;
-use turnpike_core::gate::{
-    Admission, Attempt, ChallengeState, DeviceIdentity, Gate, Passage, Principal, Verdict, Visit,
-};
+use turnpike_core::gate::{Admission, Attempt, ChallengeState, Gate, Passage, Principal, Verdict, Visit};
 use turnpike_mqtt::{TopicFilter, TopicName};
 
 use crate::keys::{Method, Signed};
@@ -34,8 +33,9 @@ use crate::people::log_in as people;
 use crate::policy;
 use crate::profile::{self, Claim, Freshness, Holder, Profile};
 use crate::refusal::Refusal;
-use crate::registry::{Found, Registry, owner};
+use crate::registry::{Found, Glimpse, Registry, owner};
 use crate::secret::{MasterKey, SealError, Sealed, Secret};
+use means::{By, Proven, is_met};
 
 /// Whom the decoy is sealed for; no record has such a key.
 const DECOY: &str = "decoy";
@@ -161,7 +161,7 @@ impl Gatekeeper {
         &self,
         candidates: Vec<Candidate<'_>>,
         proof: impl Fn(&Holder<'_>) -> bool,
-    ) -> Result<Option<(DeviceIdentity, Found)>, Refusal> {
+    ) -> Result<Option<(Device, Found)>, Refusal> {
         if candidates.is_empty() {
             self.spend(proof);
             return Ok(None);
@@ -178,7 +178,7 @@ impl Gatekeeper {
                 continue;
             };
             if proof(&Holder { product: &product, secret: &secret }) {
-                return Ok(Some((DeviceIdentity { product: product.into(), device: device.into() }, found)));
+                return Ok(Some((Device { product, device: device.to_owned() }, found)));
             }
         }
         Err(refusal)
@@ -214,12 +214,13 @@ impl Gatekeeper {
             return Err(Refusal::StaleTimestamp);
         }
         let proven = self.prove(self.candidates(claim), |holder| claim.is_signed_by(holder))?;
-        let Some((identity, found)) = proven else { return Err(self.unknown(claim.identity().named)) };
+        let Some((of, found)) = proven else { return Err(self.unknown(claim.identity().named)) };
         // After the signature: a stranger must not use up a device's nonces, nor the room for them.
         if let Freshness::Once { nonce, until_ms } = freshness {
-            self.take_nonce((&identity.product, &identity.device), nonce, until_ms, now)?;
+            self.take_nonce(of.identity(), nonce, until_ms, now)?;
         }
-        let admission = admit(identity, &found, claim.profile(), attempt, now)?;
+        let proven = Proven { identity: of.identity(), found: &found, profile: claim.profile(), by: By::Secret };
+        let admission = proven.admit(attempt, now)?;
         let lasting = claim.lasting_client_id().filter(|id| *id != attempt.client_id);
         Ok(Admission { client_id: lasting.map(Box::from), ..admission })
     }
@@ -267,8 +268,8 @@ impl Gatekeeper {
             profile::answers(holder.secret, attempt.client_id, product, device, &state.data, data)
         };
         let proven = self.prove(self.candidate(product, device).into_iter().collect(), proof)?;
-        let Some((identity, found)) = proven else { return Err(self.unknown(Some((product, device)))) };
-        admit(identity, &found, Profile::Native, attempt, now)
+        let Some((of, found)) = proven else { return Err(self.unknown(Some((product, device)))) };
+        Proven { identity: of.identity(), found: &found, profile: Profile::Native, by: By::Secret }.admit(attempt, now)
     }
 
     fn verdict(&self, result: Result<Admission, Refusal>) -> Verdict {
@@ -292,22 +293,16 @@ impl<'a> Candidate<'a> {
     }
 }
 
-/// Whether a device that has proved who it is comes in, and on what terms.
-fn admit(
-    identity: DeviceIdentity,
-    found: &Found,
-    profile: Profile,
-    attempt: &Attempt<'_>,
-    now: Now,
-) -> Result<Admission, Refusal> {
-    if !found.product.enabled || !found.device.enabled {
-        return Err(Refusal::Disabled);
+/// A device that has shown that it knows its secret.
+struct Device {
+    product: String,
+    device: String,
+}
+
+impl Device {
+    fn identity(&self) -> login::Identity<'_> {
+        (&self.product, &self.device)
     }
-    if !found.profiles.contains(profile) {
-        return Err(Refusal::ProfileNotAllowed);
-    }
-    let until_ms = login::check_demands((&identity.product, &identity.device), found, attempt, now)?;
-    Ok(Admission { until_ms, ..Admission::new(Principal::Device(Arc::new(identity))) })
 }
 
 impl Gate for Gatekeeper {
@@ -382,7 +377,10 @@ impl Gate for Gatekeeper {
         match principal {
             Principal::Broker => true,
             Principal::Anonymous => self.anonymous,
-            Principal::Device(identity) => self.registry.is_enabled(&identity.product, &identity.device),
+            Principal::Device(identity) => {
+                let judge = |seen: &Glimpse<'_>| is_met(identity.means, seen);
+                self.registry.look(&identity.product, &identity.device, judge).unwrap_or(false)
+            }
             Principal::User(user) => self.people.is_user_welcome(user),
             Principal::Service(service) => self.people.is_service_welcome(service, None),
         }

@@ -1,6 +1,6 @@
 //! What a product demands of its devices' log-ins.
 
-/// Demands and permissions of a product, all absent unless given. In force from the next log-in on: live sessions stay.
+/// Demands and permissions of a product, all absent unless given. Live sessions that don't meet them are closed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct ProductPolicy {
     /// Devices may have RSA keys of 1024 bits, which can be broken at a price.

@@ -9,6 +9,7 @@ mod audit;
 mod bans;
 mod extract;
 mod import;
+mod limits;
 mod openapi;
 
 use std::net::SocketAddr;
@@ -20,7 +21,7 @@ use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{get, post};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use turnpike_authz::Gatekeeper;
@@ -113,10 +114,18 @@ impl Api {
             .route("/products/{product}/devices/{device}", device)
             .route("/products/{product}/devices/{device}/enable", post(api::enable_device))
             .route("/products/{product}/devices/{device}/disable", post(api::disable_device))
-            .route("/products/{product}/devices/{device}/secret", post(api::renew_secret))
+            .route("/products/{product}/devices/{device}/secret", post(api::renew_secret).delete(access::drop_secret))
             .route("/products/{product}/profiles", get(access::show_profiles).put(access::put_profiles))
             .route("/products/{product}/policy", get(access::show_policy).put(access::put_policy))
-            .route("/products/{product}/authorities", put(access::put_authorities))
+            .route(
+                "/products/{product}/limits",
+                get(limits::show_limits).put(limits::put_limits).delete(limits::delete_limits),
+            )
+            .route(
+                "/products/{product}/devices/{device}/limits",
+                get(limits::show_device_limits).put(limits::put_device_limits).delete(limits::delete_device_limits),
+            )
+            .route("/products/{product}/authorities", get(access::show_authorities).put(access::put_authorities))
             .route(
                 "/products/{product}/devices/{device}/keys",
                 get(access::show_keys).put(access::put_keys).delete(access::delete_keys),
@@ -184,6 +193,7 @@ impl Api {
     fn apply(&self, changes: Vec<Change>) {
         for change in changes {
             let concerned = change.concerns().map(|(product, device)| (product.clone(), device.cloned()));
+            self.quotas.follow(&change);
             self.gate.registry().apply(change);
             if let Some((product, device)) = concerned {
                 self.control.rejudge(product.as_str(), device.as_ref().map(DeviceName::as_str));

@@ -7,6 +7,7 @@ mod clients;
 mod durable;
 mod gate;
 mod harness;
+mod limits;
 mod ops;
 mod slow;
 mod wire;

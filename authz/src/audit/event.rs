@@ -80,6 +80,8 @@ labels! {
         ProductSettings = "product_settings",
         /// Who issues the certificates of a product's devices.
         ProductAuthorities = "product_authorities",
+        /// How fast a product's devices may be.
+        ProductLimits = "product_limits",
         /// A product is gone, and its devices with it.
         ProductDelete = "product_delete",
         /// A device is new.
@@ -88,6 +90,8 @@ labels! {
         DevicePut = "device_put",
         /// Which public keys and certificates a device has.
         DeviceKeys = "device_keys",
+        /// How fast a device may be.
+        DeviceLimits = "device_limits",
         /// A device may come in.
         DeviceEnable = "device_enable",
         /// A device may no longer come in.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::gate::{DeviceIdentity, Principal, ServiceIdentity, UserIdentity};
+use crate::gate::{DeviceIdentity, Means, Principal, ServiceIdentity, UserIdentity};
 
 /// Some of the principals.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,7 +23,12 @@ impl Concern {
     /// One device.
     #[must_use]
     pub fn device(product: &str, device: &str) -> Self {
-        Self::Principal(Principal::Device(Arc::new(DeviceIdentity { product: product.into(), device: device.into() })))
+        let means = Means::default();
+        Self::Principal(Principal::Device(Arc::new(DeviceIdentity {
+            product: product.into(),
+            device: device.into(),
+            means,
+        })))
     }
 
     /// One user.

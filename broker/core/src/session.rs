@@ -8,7 +8,7 @@ use turnpike_mqtt::{PacketId, QoS, SubscribeOptions};
 
 use crate::clock::Now;
 use crate::durable::SessionRecord;
-use crate::gate::{DeviceIdentity, Principal, ServiceIdentity, UserIdentity};
+use crate::gate::{DeviceIdentity, Means, Principal, ServiceIdentity, UserIdentity};
 use crate::ids::{ClientId, ConnId, Seq, SessionKey};
 use crate::message::Message;
 use crate::meter::Meter;
@@ -162,7 +162,11 @@ pub(crate) fn principal_of(text: &str) -> Principal {
         }
         (Some(""), Some("s"), Some(key), None) => Principal::Service(Arc::new(ServiceIdentity { key: key.into() })),
         (Some(product), Some(device), None, None) if !product.is_empty() => {
-            Principal::Device(Arc::new(DeviceIdentity { product: product.into(), device: device.into() }))
+            Principal::Device(Arc::new(DeviceIdentity {
+                product: product.into(),
+                device: device.into(),
+                means: Means::default(),
+            }))
         }
         _ => Principal::Anonymous,
     }
@@ -175,7 +179,11 @@ mod tests {
     #[test]
     fn a_principal_is_restored_from_its_text() {
         let device = |product: &str, device: &str| {
-            Principal::Device(Arc::new(DeviceIdentity { product: product.into(), device: device.into() }))
+            Principal::Device(Arc::new(DeviceIdentity {
+                product: product.into(),
+                device: device.into(),
+                means: Means::default(),
+            }))
         };
         for principal in [
             Principal::Anonymous,

@@ -299,7 +299,13 @@ fn the_gate_knows_devices_users_and_services() {
     assert!(gate.still_welcome(&o) && gate.still_welcome(&s));
     assert!(gate.still_welcome_from(&s, Some(SocketAddr::from(([10, 0, 0, 1], 1)))));
     assert!(!gate.still_welcome_from(&s, Some(SocketAddr::from(([11, 0, 0, 1], 1)))));
-    let device = |name: &str| Principal::Device(Arc::new(DeviceIdentity { product: "p".into(), device: name.into() }));
+    let device = |name: &str| {
+        Principal::Device(Arc::new(DeviceIdentity {
+            product: "p".into(),
+            device: name.into(),
+            means: turnpike_core::gate::Means::default(),
+        }))
+    };
     assert!(gate.has_feed(&device("d")) && !gate.has_feed(&device("e")) && !gate.has_feed(&o));
     let mut feed = Feed::default();
     gate.feed(&device("d"), topic("dev/p/d/up/x"), &mut feed);

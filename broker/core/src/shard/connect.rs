@@ -241,6 +241,9 @@ impl<G: Gate> Shard<G> {
         };
         match verdict {
             Verdict::Granted(admission) if admission.principal == session.principal && admission.is_good_at(now) => {
+                if let Some(session) = connection.session.and_then(|slot| self.sessions.get_mut(slot)) {
+                    session.principal = admission.principal;
+                }
                 self.end_authentication_at(conn, admission.until_ms, now);
                 self.send_auth(conn, ReasonCode::Success, &method, admission.data.as_deref());
                 Ok(())

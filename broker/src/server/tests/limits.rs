@@ -132,6 +132,7 @@ fn limits_can_come_and_go_while_clients_are_connected() {
     let slow = Allowance::new(FlowRate { messages, ..FlowRate::UNLIMITED }, Excess::default());
     *gate.allowance.lock() = Some(Arc::new(slow));
     server.control().remeter();
+    assert!(server.control().settle(Instant::now() + PATIENCE), "all shards have asked for meters");
     for client in &mut clients {
         client.ping();
     }

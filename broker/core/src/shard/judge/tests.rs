@@ -37,7 +37,11 @@ fn principal(user_name: &str) -> Principal {
     match kind {
         "u" => Principal::User(Arc::new(UserIdentity { app: "a".into(), user: name.into(), code: None })),
         "s" => Principal::Service(Arc::new(ServiceIdentity { key: name.into() })),
-        _ => Principal::Device(Arc::new(DeviceIdentity { product: "p".into(), device: name.into() })),
+        _ => Principal::Device(Arc::new(DeviceIdentity {
+            product: "p".into(),
+            device: name.into(),
+            means: crate::gate::Means::default(),
+        })),
     }
 }
 
