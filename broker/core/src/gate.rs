@@ -40,6 +40,42 @@ pub struct DeviceIdentity {
     pub means: Means,
 }
 
+/// How a device has come in, in the gate's own terms, so that [`Gate::still_welcome`] can judge a live session by what let it in. `Default`
+/// is for one of whom that isn't known, as of a session that was restored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Means {
+    /// What it was.
+    pub flags: u32,
+    /// Which of several it was.
+    pub marks: [u64; 2],
+}
+
+impl DeviceIdentity {
+    /// A device of which it isn't known how it came in.
+    #[must_use]
+    pub fn new(product: impl Into<Box<str>>, device: impl Into<Box<str>>) -> Self {
+        Self { product: product.into(), device: device.into(), means: Means::default() }
+    }
+
+    fn name(&self) -> (&str, &str) {
+        (&self.product, &self.device)
+    }
+}
+
+impl PartialEq for DeviceIdentity {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl Eq for DeviceIdentity {}
+
+impl Hash for DeviceIdentity {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name().hash(state);
+    }
+}
+
 /// A user who has proved who it is. Two are equal if app and user are, however they came in.
 #[derive(Clone)]
 pub struct UserIdentity {
@@ -77,41 +113,6 @@ impl fmt::Debug for UserIdentity {
 pub struct ServiceIdentity {
     /// Its access key.
     pub key: Box<str>,
-}
-/// How a device has come in, in the gate's own terms, so that [`Gate::still_welcome`] can judge a live session by what let it in. `Default`
-/// is for one of whom that isn't known, as of a session that was restored.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Means {
-    /// What it was.
-    pub flags: u32,
-    /// Which of several it was.
-    pub marks: [u64; 2],
-}
-
-impl DeviceIdentity {
-    /// A device of which it isn't known how it came in.
-    #[must_use]
-    pub fn new(product: impl Into<Box<str>>, device: impl Into<Box<str>>) -> Self {
-        Self { product: product.into(), device: device.into(), means: Means::default() }
-    }
-
-    fn name(&self) -> (&str, &str) {
-        (&self.product, &self.device)
-    }
-}
-
-impl PartialEq for DeviceIdentity {
-    fn eq(&self, other: &Self) -> bool {
-        self.name() == other.name()
-    }
-}
-
-impl Eq for DeviceIdentity {}
-
-impl Hash for DeviceIdentity {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.name().hash(state);
-    }
 }
 
 impl fmt::Debug for DeviceIdentity {

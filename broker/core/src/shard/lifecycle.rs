@@ -1,5 +1,6 @@
 //! How connections and sessions end: DISCONNECT, errors, take-over, wills, expiry, drain; and the timers.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use turnpike_mqtt::{
@@ -162,7 +163,8 @@ impl<G: Gate> Shard<G> {
         let ends = session.expiry_s == 0;
         // [MQTT-3.1.3-9] a delayed will waits for the delay or the end of the session, whichever is first.
         let will_now = session.will.take_if(|will| will.delay_s == 0 || ends);
-        session.will_due_ms = session.will.as_ref().map(|will| now.unix_ms + u64::from(will.delay_s) * 1000);
+        let due_ms = |will: &Will| NonZeroU64::new((now.unix_ms + u64::from(will.delay_s) * 1000).max(1));
+        session.will_due_ms = session.will.as_deref().and_then(due_ms);
         if let Some(will) = will_now {
             let principal = session.principal.clone();
             self.publish_will(&will, &principal, now);
@@ -231,7 +233,7 @@ impl<G: Gate> Shard<G> {
     /// Sets the timer of a session without a connection.
     pub(super) fn arm_session(&mut self, slot: u32, now: Now) {
         let Some(session) = self.sessions.get(slot) else { return };
-        let due_ms = match (session.expires_at_ms(), session.will_due_ms) {
+        let due_ms = match (session.expires_at_ms(), session.will_due_ms.map(NonZeroU64::get)) {
             (Some(expiry), Some(will)) => expiry.min(will),
             (Some(due), None) | (None, Some(due)) => due,
             (None, None) => return,
