@@ -13,6 +13,8 @@ use turnpike_authz::audit::{Action, Event, Key, Outcome, Subject, Value, describ
 use turnpike_authz::guard::{self, Guard, SecurityEvent};
 use turnpike_authz::guarded::{Guarded, claimed_by_user_name};
 use turnpike_authz::plan::Change;
+use turnpike_authz::presale;
+use turnpike_authz::presale::list::Sweep;
 use turnpike_authz::quota::{self, Quotas};
 use turnpike_authz::registry::{RecordError, Registry};
 use turnpike_authz::secret::MasterKey;
@@ -26,6 +28,7 @@ use crate::cli::Serve;
 use crate::config::{Config, Engine, Fault, Faults, Kind};
 use crate::http::{self, Api, Auditing};
 use crate::nonces::NonceFiles;
+use crate::registrar::Registrar;
 use crate::server::{Control, Server, ServerParts};
 use crate::{pki, provision, sys};
 
@@ -57,14 +60,15 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
     let audit = audit(config, &key)?;
     let sink = audit.sink();
     let registry = Arc::new(Registry::new());
+    let registrar = Arc::new(Registrar::new(config.registration.clone(), config.rates.exempt.clone()));
     let gate = Gatekeeper::new(Arc::clone(&registry), key, config.nonces_max);
     let gate = if audit.is_kept() { gate.witnessed_by(Box::new(LogInWitness(sink.clone()))) } else { gate };
     let gate = Arc::new(if config.anonymous { gate.open_to_all() } else { keep_nonces(gate, config)? });
     let development = development(config)?;
     let guarded = Arc::new(guarded(config, &gate, &sink));
-    let (server, damaged) = start(config, development.as_ref(), &guarded, store)?;
+    let (server, damaged) = start(config, development.as_ref(), (&guarded, &registrar), store)?;
     // From here on there is something to put down in good order, whatever goes wrong.
-    if let Err(error) = open(config, &server, &guarded, damaged, &audit) {
+    if let Err(error) = open(config, &server, (&guarded, &registrar), damaged, &audit) {
         server.drain(config.drain_timeout);
         audit.finish(AUDIT_TIME_MAX);
         return Err(error);
@@ -124,7 +128,7 @@ fn begin_audit(control: &Control, gate: &Gatekeeper, audit: &Audit) {
 fn open(
     config: &Config,
     server: &Server,
-    guarded: &Arc<Guarded<Gatekeeper>>,
+    (guarded, registrar): (&Arc<Guarded<Gatekeeper>>, &Arc<Registrar>),
     damaged: Option<RecordError>,
     audit: &Audit,
 ) -> anyhow::Result<()> {
@@ -135,17 +139,24 @@ fn open(
     gate.check_key().context("the registry was sealed under another master key")?;
     begin_audit(&control, gate, audit);
     sweep(&control, gate);
+    sweep_packages(&control, registrar);
     provision_demo(&control, gate, &audit.sink());
     for (listener, (name, address)) in config.listeners.iter().zip(server.addresses()) {
         tracing::info!(%name, kind = %listener.kind.as_str(), %address, "listening");
     }
     if let Some(address) = config.http {
         let token = provision::admin_token(&config.data)?;
-        let bound = http::serve(address, Api::new(control.clone(), guarded, &token, auditing(config, gate, audit)))
-            .with_context(|| format!("the HTTP API can't listen on {address}"))?;
+        let auditing = auditing(config, gate, audit);
+        let api = Api::new(control.clone(), guarded, &token, auditing, Arc::clone(registrar));
+        if let Some(address) = config.registration.address.filter(|_| config.registration.enabled) {
+            let bound = http::serve_registration(address, api.clone())
+                .with_context(|| format!("devices can't register on {address}"))?;
+            tracing::info!(name = %"registration", kind = %"http", address = %bound, "listening");
+        }
+        let bound = http::serve(address, api).with_context(|| format!("the HTTP API can't listen on {address}"))?;
         tracing::info!(name = %"http", kind = %"http", address = %bound, "listening");
     }
-    forget(control.clone(), Arc::clone(guarded)).context("a thread can't be started")?;
+    forget(control.clone(), Arc::clone(guarded), Arc::clone(registrar)).context("a thread can't be started")?;
     sys::start(control, config.sys_interval).context("a thread can't be started")
 }
 
@@ -159,12 +170,13 @@ fn guarded(config: &Config, gate: &Arc<Gatekeeper>, audit: &AuditSink) -> Guarde
 }
 
 /// Has limits and guard forget what is over, on a thread of its own, until the process ends.
-fn forget(control: Control, guarded: Arc<Guarded<Gatekeeper>>) -> std::io::Result<()> {
+fn forget(control: Control, guarded: Arc<Guarded<Gatekeeper>>, registrar: Arc<Registrar>) -> std::io::Result<()> {
     let sweep = move || {
         loop {
             std::thread::sleep(SWEEP_INTERVAL);
             guarded.quotas().sweep(control.now());
             guarded.guard().sweep(control.now());
+            registrar.sweep(control.now());
         }
     };
     std::thread::Builder::new().name("sweep".to_owned()).spawn(sweep).map(drop)
@@ -206,10 +218,10 @@ fn development(config: &Config) -> anyhow::Result<Option<pki::Development>> {
 fn start(
     config: &Config,
     development: Option<&pki::Development>,
-    gate: &Arc<Guarded<Gatekeeper>>,
+    (gate, registrar): (&Arc<Guarded<Gatekeeper>>, &Arc<Registrar>),
     store: Box<dyn Store>,
 ) -> anyhow::Result<(Server, Option<RecordError>)> {
-    let registry = Arc::clone(gate.gate().registry());
+    let (registry, registrar) = (Arc::clone(gate.gate().registry()), Arc::clone(registrar));
     let damaged = Arc::new(std::sync::OnceLock::new());
     let found = Arc::clone(&damaged);
     let certificate = development.map(|development| &development.server);
@@ -222,7 +234,11 @@ fn start(
         gate: Arc::clone(gate),
         store,
         registry: Box::new(move |key, value| {
-            if let Err(error) = registry.load(key, value) {
+            let loaded = match presale::is_record(key) {
+                true => registrar.load(key, value),
+                false => registry.load(key, value),
+            };
+            if let Err(error) = loaded {
                 let _ = found.set(error);
             }
         }),
@@ -241,6 +257,31 @@ fn sweep(control: &Control, gate: &Gatekeeper) {
                 break;
             }
             changes.into_iter().for_each(|change| registry.apply(change));
+        }
+    }
+}
+
+/// The same for packages: their keys and lists.
+fn sweep_packages(control: &Control, registrar: &Registrar) {
+    let commit = |changes: Vec<presale::Change>| {
+        let committed = control.commit_registry(changes.iter().map(presale::Change::op).collect());
+        let is_committed = committed.blocking_recv().is_ok();
+        if is_committed {
+            registrar.apply(changes);
+        }
+        is_committed
+    };
+    let left = registrar.book().swept_packages();
+    for (product, package) in left {
+        let mut sweep = Sweep::new(product, package);
+        let mut next = || {
+            let book = registrar.book();
+            sweep.step(&book, 1000)
+        };
+        while let Some(changes) = next() {
+            if !changes.is_empty() && !commit(changes) {
+                break;
+            }
         }
     }
 }
