@@ -148,13 +148,14 @@ fn open(
         let token = provision::admin_token(&config.data)?;
         let auditing = auditing(config, gate, audit);
         let api = Api::new(control.clone(), guarded, &token, auditing, Arc::clone(registrar));
+        let bound =
+            http::serve(address, api.clone()).with_context(|| format!("the HTTP API can't listen on {address}"))?;
+        tracing::info!(name = %"http", kind = %"http", address = %bound, "listening");
         if let Some(address) = config.registration.address.filter(|_| config.registration.enabled) {
-            let bound = http::serve_registration(address, api.clone())
+            let bound = http::serve_registration(address, api)
                 .with_context(|| format!("devices can't register on {address}"))?;
             tracing::info!(name = %"registration", kind = %"http", address = %bound, "listening");
         }
-        let bound = http::serve(address, api).with_context(|| format!("the HTTP API can't listen on {address}"))?;
-        tracing::info!(name = %"http", kind = %"http", address = %bound, "listening");
     }
     forget(control.clone(), Arc::clone(guarded), Arc::clone(registrar)).context("a thread can't be started")?;
     sys::start(control, config.sys_interval).context("a thread can't be started")
