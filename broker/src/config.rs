@@ -4,6 +4,7 @@ mod access;
 mod audit;
 mod listeners;
 mod read;
+mod registration;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +17,7 @@ use turnpike_core::limits::Limits;
 
 use crate::audit::AuditSettings;
 use crate::listener::{ListenerSettings, WebSocketSettings};
+use crate::registrar::RegistrationSettings;
 use crate::tls::{CertificateSettings, ClientAuth, TlsSettings, TlsVersion};
 use crate::transport::TransportLimits;
 use crate::{logging, provision};
@@ -194,6 +196,8 @@ pub struct Config {
     pub guard: guard::Settings,
     /// How the audit is kept.
     pub audit: AuditSettings,
+    /// How devices register over HTTP.
+    pub registration: RegistrationSettings,
 }
 
 impl Default for Config {
@@ -221,6 +225,7 @@ impl Default for Config {
             rates: quota::Settings::default(),
             guard: guard::Settings::default(),
             audit: AuditSettings::default(),
+            registration: RegistrationSettings::default(),
         }
     }
 }
@@ -293,6 +298,7 @@ impl Config {
             limits(section, &mut config.limits);
             access::rates(section, &mut config.rates);
         });
+        root.section("registration", |section| registration::read(section, &mut config.registration));
         root.section("guard", |section| access::guard(section, &mut config.guard));
         root.sections("listeners", |sections| {
             config.listeners = sections.iter_mut().map(listeners::listener).collect();
@@ -325,6 +331,7 @@ impl Config {
             ("nonces_max", self.nonces_max != running.nonces_max),
             ("http", self.http != running.http),
             ("audit", self.audit != running.audit),
+            ("registration", self.registration != running.registration),
             ("log", (self.log_format, &self.log_level) != (running.log_format, &running.log_level)),
             (
                 "store",

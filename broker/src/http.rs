@@ -7,11 +7,16 @@ mod access;
 mod api;
 mod audit;
 mod bans;
+mod batch;
 mod connections;
 mod extract;
 mod import;
 mod limits;
+mod lists;
 mod openapi;
+mod packages;
+mod register;
+mod vendors;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,7 +31,7 @@ use axum::routing::{get, post};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use turnpike_authz::Gatekeeper;
-use turnpike_authz::audit::describe;
+use turnpike_authz::audit::Described;
 use turnpike_authz::guard::Guard;
 use turnpike_authz::guarded::Guarded;
 use turnpike_authz::names::DeviceName;
@@ -35,8 +40,10 @@ use turnpike_authz::quota::{Caller, Quotas};
 
 pub use audit::Auditing;
 
+use self::batch::Batch;
 use self::connections::Bounds;
 use crate::metrics;
+use crate::registrar::Registrar;
 use crate::server::{Control, StoreHealth};
 
 /// Bytes of a request's body, but for imports.
@@ -61,6 +68,8 @@ pub struct ApiParts<'a> {
     pub changing: Changing,
     /// Where changes are put on record.
     pub auditing: Auditing,
+    /// Who registers devices.
+    pub registrar: Arc<Registrar>,
 }
 
 /// What every handler needs.
@@ -75,13 +84,16 @@ pub struct Api {
     changing: Changing,
     busy: Arc<tokio::sync::Semaphore>,
     audit: audit::Desk,
+    registrar: Arc<Registrar>,
+    /// Registrations served at once.
+    registering: Arc<tokio::sync::Semaphore>,
 }
 
 impl Api {
     /// Serves these.
     #[must_use]
     pub fn new(parts: ApiParts<'_>) -> Self {
-        let ApiParts { control, guarded, token, changing, auditing } = parts;
+        let ApiParts { control, guarded, token, changing, auditing, registrar } = parts;
         Self {
             control,
             gate: Arc::clone(guarded.gate()),
@@ -91,6 +103,8 @@ impl Api {
             changing,
             busy: Arc::new(tokio::sync::Semaphore::new(REQUESTS_MAX)),
             audit: audit::Desk::new(auditing, token),
+            registrar,
+            registering: Arc::new(tokio::sync::Semaphore::new(register::REQUESTS_MAX)),
         }
     }
 
@@ -134,10 +148,15 @@ impl Api {
             )
             .route("/bans", get(bans::list_bans).post(bans::put_ban).delete(bans::delete_ban))
             .route("/audit", get(audit::search_audit))
+            .merge(packages::routes())
+            .route("/products/{product}/packages/{package}/list", post(lists::import_list))
             .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
             // Imports read their body as it comes, and aren't bounded by this.
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
             .layer(middleware::from_fn_with_state(self.clone(), authorize));
+        let settings = self.registrar.settings();
+        let registration =
+            if settings.enabled && settings.address.is_none() { register::routes(self.clone()) } else { Router::new() };
         Router::new()
             .route("/healthz", get(healthz))
             .route("/readyz", get(readyz))
@@ -147,39 +166,58 @@ impl Api {
             .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
             .fallback(|| async { Problem::not_found("there is nothing at this path") })
             .layer(middleware::from_fn_with_state(self.clone(), bounded))
+            // Of strangers, with bounds of its own: they must not keep operators out.
+            .merge(registration)
+            .with_state(self)
+    }
+
+    /// What an address serves that is for devices alone.
+    fn registration_router(self) -> Router {
+        register::routes(self.clone())
+            .fallback(|| async { Problem::not_found("there is nothing at this path") })
             .with_state(self)
     }
 
     /// Puts changes on record, commits them, applies them, and has the sessions that they concern judged again. The caller holds
     /// `changing`. Whoever asked is known by the request that this is called in.
     async fn commit(&self, changes: Vec<Change>) -> Result<(), Problem> {
+        self.commit_batch(Batch::of_registry(changes)).await
+    }
+
+    /// The same for changes of packages and lists.
+    async fn commit_batch(&self, batch: Batch) -> Result<(), Problem> {
+        let described = self.describe(&batch);
+        self.commit_described(&described, batch).await
+    }
+
+    async fn commit_described(&self, described: &[Described], batch: Batch) -> Result<(), Problem> {
         if let StoreHealth::Failing(fault) = self.control.health().store {
             tracing::warn!(%fault, "a change of the registry was refused");
             return Err(Problem::store());
         }
-        let described = describe(self.gate.registry(), &changes);
-        self.audit.accept(&described).await?;
-        let committed = self.commit_accepted(changes).await;
+        self.audit.accept(described).await?;
+        let committed = self.commit_accepted(batch).await;
         if committed.is_err() {
-            self.audit.fail(&described, "store_unavailable");
+            self.audit.fail(described, "store_unavailable");
         }
         committed
     }
 
-    async fn commit_accepted(&self, changes: Vec<Change>) -> Result<(), Problem> {
-        let mut committed = self.control.commit_registry(changes.iter().map(Change::op).collect());
+    async fn commit_accepted(&self, batch: Batch) -> Result<(), Problem> {
+        let mut committed = self.control.commit_registry(batch.ops());
         let Ok(outcome) = tokio::time::timeout(COMMIT_TIME_MAX, &mut committed).await else {
             // Nothing is confirmed; but if it does reach the disk, memory has to follow.
-            let api = self.clone();
+            let (api, doubt) = (self.clone(), self.registrar.doubt());
             tokio::spawn(async move {
                 if committed.await.is_ok() {
-                    api.apply(changes);
+                    api.apply(batch);
                 }
+                drop(doubt);
             });
             return Err(Problem::store());
         };
         outcome.map_err(|_| Problem::store())?;
-        self.apply(changes);
+        self.apply(batch);
         Ok(())
     }
 
@@ -192,8 +230,9 @@ impl Api {
         Some(([(header::RETRY_AFTER, after_s)], problem).into_response())
     }
 
-    fn apply(&self, changes: Vec<Change>) {
-        for change in changes {
+    fn apply(&self, batch: Batch) {
+        self.registrar.apply(batch.book);
+        for change in batch.registry {
             let concerned = change.concerns().map(|(product, device)| (product.clone(), device.cloned()));
             self.quotas.follow(&change);
             self.gate.registry().apply(change);
@@ -209,19 +248,31 @@ impl Api {
 /// # Errors
 /// The address can't be bound, or the thread not be started.
 pub fn serve(address: SocketAddr, api: Api) -> std::io::Result<SocketAddr> {
+    serve_router("http", address, api.router())
+}
+
+/// Serves the registration of devices, and nothing else, in the same way.
+///
+/// # Errors
+/// As [`serve`].
+pub fn serve_registration(address: SocketAddr, api: Api) -> std::io::Result<SocketAddr> {
+    serve_router("registration", address, api.registration_router())
+}
+
+fn serve_router(name: &'static str, address: SocketAddr, router: Router) -> std::io::Result<SocketAddr> {
     let listener = std::net::TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
-    std::thread::Builder::new().name("http".to_owned()).spawn(move || {
+    std::thread::Builder::new().name(name.to_owned()).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let served = runtime.and_then(|runtime| {
             runtime.block_on(async {
-                connections::serve(TcpListener::from_std(listener)?, api.router(), Bounds::DEFAULT).await;
+                connections::serve(TcpListener::from_std(listener)?, router, Bounds::DEFAULT).await;
                 Ok(())
             })
         });
         if let Err(error) = served {
-            tracing::error!(%error, "the HTTP API has ended");
+            tracing::error!(name, %error, "an HTTP server has ended");
         }
     })?;
     Ok(address)
@@ -327,7 +378,13 @@ async fn readyz(State(api): State<Api>) -> Response {
 async fn metrics_text(State(api): State<Api>) -> Response {
     let stats = api.control.stats().await;
     let audit = api.audit.sink().is_kept().then(|| api.audit.sink().status());
-    match metrics::text(&stats, api.control.commit_stats(), &api.control.totals(), &api.gate, audit.as_ref()) {
+    match metrics::text(
+        &stats,
+        api.control.commit_stats(),
+        &api.control.totals(),
+        (&api.gate, &api.registrar),
+        audit.as_ref(),
+    ) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => {
             tracing::error!(%error, "metrics can't be encoded");

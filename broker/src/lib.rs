@@ -12,6 +12,7 @@ pub mod metrics;
 pub mod nonces;
 pub mod pki;
 pub mod provision;
+pub mod registrar;
 pub mod run;
 pub mod server;
 pub mod shard;

@@ -9,6 +9,7 @@ use turnpike_core::counters::{Dropped, Flow};
 use turnpike_store::stats::{CommitStats, LATENCY_BOUNDS_US};
 
 use crate::audit::AuditStatus;
+use crate::registrar::Registrar;
 use crate::server::Totals;
 use crate::shard::ShardStats;
 
@@ -97,11 +98,13 @@ pub fn text(
     shards: &[ShardStats],
     commits: &CommitStats,
     totals: &Totals,
-    gate: &Gatekeeper,
+    (gate, registrar): (&Gatekeeper, &Registrar),
     audit: Option<&AuditStatus>,
 ) -> Result<Vec<u8>, prometheus::Error> {
     let mut families = Families::default();
     clients(&mut families, shards, gate);
+    let samples = registrar.counts().map(|(outcome, count)| counter(&[("outcome", outcome)], count)).collect();
+    families.family("registrations_total", "Registrations of devices asked for.", MetricType::COUNTER, samples);
     messages(&mut families, shards);
     store(&mut families, commits, totals);
     audit.into_iter().for_each(|status| audited(&mut families, status));

@@ -19,6 +19,7 @@ use turnpike_authz::Gatekeeper;
 use turnpike_authz::audit::{Action, Event};
 use turnpike_authz::guard::{self, Guard, SecurityEvent};
 use turnpike_authz::guarded::{Guarded, claimed_by_user_name};
+use turnpike_authz::presale;
 use turnpike_authz::quota::{self, Quotas};
 use turnpike_authz::registry::{RecordError, Registry};
 use turnpike_core::clock::Now;
@@ -32,6 +33,7 @@ use crate::cli::Serve;
 use crate::config::{Config, Engine, Fault, Kind};
 use crate::http::{self, Api, ApiParts, Changing};
 use crate::nonces::NonceFiles;
+use crate::registrar::Registrar;
 use crate::server::{Control, Server, ServerParts};
 use crate::{descriptors, pki, provision, sys};
 
@@ -71,15 +73,16 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
     let audit = auditing::start(config, &key)?;
     let sink = audit.sink();
     let registry = Arc::new(Registry::new());
+    let registrar = Arc::new(Registrar::new(config.registration.clone(), config.rates.exempt.clone()));
     let gate = Gatekeeper::new(Arc::clone(&registry), key, config.nonces_max);
     let gate = if audit.is_kept() { gate.witnessed_by(Box::new(LogInWitness(sink.clone()))) } else { gate };
     let gate = Arc::new(if config.anonymous { gate.open_to_all() } else { keep_nonces(gate, config)? });
     let development = development(config)?;
     let guarded = Arc::new(guarded(config, &gate, &sink));
-    let (server, damaged) = start(config, development.as_ref(), &guarded, store)?;
+    let (server, damaged) = start(config, development.as_ref(), (&guarded, &registrar), store)?;
     starting.store(false, Relaxed);
     // From here on there is something to put down in good order, whatever goes wrong.
-    let own = Own { made, token, damaged, development };
+    let own = Own { made, token, damaged, development, registrar };
     if let Err(error) = open(config, &server, &guarded, &audit, own) {
         server.drain(config.drain_timeout);
         audit.finish(AUDIT_TIME_MAX);
@@ -108,6 +111,7 @@ struct Own {
     /// A record of the registry that can't be read.
     damaged: Option<RecordError>,
     development: Option<pki::Development>,
+    registrar: Arc<Registrar>,
 }
 
 /// What comes after the data plane: the registry's own affairs, the addresses, the HTTP API, `$SYS`.
@@ -131,24 +135,36 @@ fn open(
     for (listener, (name, address)) in config.listeners.iter().zip(server.addresses()) {
         tracing::info!(%name, kind = %listener.kind.as_str(), %address, "listening");
     }
-    let changing = Changing::default();
+    let (changing, registrar) = (Changing::default(), own.registrar);
     let chores = Chores {
         control: control.clone(),
         gate: Arc::clone(gate),
+        registrar: Arc::clone(&registrar),
         changing: Arc::clone(&changing),
         audit: audit.sink(),
     };
     let opening = begin_chores(config, server, chores, own.development)?;
     if let Some((address, token)) = config.http.zip(own.token) {
-        let (control, guarded, auditing) =
-            (control.clone(), Arc::clone(guarded), auditing::of_api(config, gate, audit));
-        let api = Api::new(ApiParts { control, guarded, token: &token, changing, auditing });
-        let bound = http::serve(address, api).with_context(|| format!("the HTTP API can't listen on {address}"))?;
+        let api = Api::new(ApiParts {
+            control: control.clone(),
+            guarded: Arc::clone(guarded),
+            token: &token,
+            changing,
+            auditing: auditing::of_api(config, gate, audit),
+            registrar: Arc::clone(&registrar),
+        });
+        let bound =
+            http::serve(address, api.clone()).with_context(|| format!("the HTTP API can't listen on {address}"))?;
         tracing::info!(name = %"http", kind = %"http", address = %bound, "listening");
+        if let Some(address) = config.registration.address.filter(|_| config.registration.enabled) {
+            let bound = http::serve_registration(address, api)
+                .with_context(|| format!("devices can't register on {address}"))?;
+            tracing::info!(name = %"registration", kind = %"http", address = %bound, "listening");
+        }
     }
     // Kept until here: now there is all that the lines for the terminal speak of.
     drop(opening);
-    forget(control.clone(), Arc::clone(guarded)).context("a thread can't be started")?;
+    forget(control.clone(), Arc::clone(guarded), registrar).context("a thread can't be started")?;
     sys::start(control, config.sys_interval).context("a thread can't be started")
 }
 
@@ -188,12 +204,13 @@ fn guarded(config: &Config, gate: &Arc<Gatekeeper>, audit: &AuditSink) -> Guarde
 }
 
 /// Has limits and guard forget what is over, on a thread of its own, until the process ends.
-fn forget(control: Control, guarded: Arc<Guarded<Gatekeeper>>) -> std::io::Result<()> {
+fn forget(control: Control, guarded: Arc<Guarded<Gatekeeper>>, registrar: Arc<Registrar>) -> std::io::Result<()> {
     let sweep = move || {
         loop {
             std::thread::sleep(SWEEP_INTERVAL);
             guarded.quotas().sweep(control.now());
             guarded.guard().sweep(control.now());
+            registrar.sweep(control.now());
         }
     };
     std::thread::Builder::new().name("sweep".to_owned()).spawn(sweep).map(drop)
@@ -235,10 +252,10 @@ fn development(config: &Config) -> anyhow::Result<Option<pki::Development>> {
 fn start(
     config: &Config,
     development: Option<&pki::Development>,
-    gate: &Arc<Guarded<Gatekeeper>>,
+    (gate, registrar): (&Arc<Guarded<Gatekeeper>>, &Arc<Registrar>),
     store: Box<dyn Store>,
 ) -> anyhow::Result<(Server, Option<RecordError>)> {
-    let registry = Arc::clone(gate.gate().registry());
+    let (registry, registrar) = (Arc::clone(gate.gate().registry()), Arc::clone(registrar));
     let damaged = Arc::new(std::sync::OnceLock::new());
     let found = Arc::clone(&damaged);
     let certificate = development.map(|development| &development.server);
@@ -253,7 +270,11 @@ fn start(
         gate: Arc::clone(gate),
         store,
         registry: Box::new(move |key, value| {
-            if let Err(error) = registry.load(key, value) {
+            let loaded = match presale::is_record(key) {
+                true => registrar.load(key, value),
+                false => registry.load(key, value),
+            };
+            if let Err(error) = loaded {
                 let _ = found.set(error);
             }
         }),

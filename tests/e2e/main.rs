@@ -5,6 +5,7 @@ mod audit;
 mod bad_input;
 mod clients;
 mod durable;
+mod enroll;
 mod gate;
 mod harness;
 mod limits;

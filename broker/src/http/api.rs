@@ -10,6 +10,7 @@ use turnpike_authz::registry::{Device, Product};
 use turnpike_authz::secret::Secret;
 use utoipa::ToSchema;
 
+use super::batch::Batch;
 use super::extract::{Asked, Bounded, Page, Path, Query, body, whole_body};
 use super::{Api, Problem};
 use crate::provision::random;
@@ -17,14 +18,19 @@ use crate::provision::random;
 /// Items of a page, unless the caller says otherwise.
 const PAGE: usize = 100;
 /// Items of a page at the most; also devices deleted in one commit.
-const PAGE_MAX: usize = 1000;
+pub(super) const PAGE_MAX: usize = 1000;
 
 impl Page {
-    fn limit(&self) -> Result<usize, Problem> {
-        match self.limit.unwrap_or(PAGE) {
-            limit @ 1..=PAGE_MAX => Ok(limit),
-            _ => Err(Problem::invalid(format!("limit must be from 1 to {PAGE_MAX}"))),
-        }
+    pub(super) fn limit(&self) -> Result<usize, Problem> {
+        page_limit(self.limit)
+    }
+}
+
+/// How many items a page has, where so many were asked for.
+pub(super) fn page_limit(asked: Option<usize>) -> Result<usize, Problem> {
+    match asked.unwrap_or(PAGE) {
+        limit @ 1..=PAGE_MAX => Ok(limit),
+        _ => Err(Problem::invalid(format!("limit must be from 1 to {PAGE_MAX}"))),
     }
 }
 
@@ -264,8 +270,11 @@ pub(super) async fn disable_product(
 pub(super) async fn delete_product(State(api): State<Api>, Path(product): Path<String>) -> Result<StatusCode, Problem> {
     let _changing = api.changing.lock().await;
     let key = product_key(&product)?;
-    api.commit(vec![api.gate.registry().plan_delete_product(&key)?]).await?;
+    let deleted = api.gate.registry().plan_delete_product(&key)?;
+    let book = api.plan_at_desk(|desk| Ok::<_, Problem>(desk.plan_delete_product(&key)))?;
+    api.commit_batch(Batch { registry: vec![deleted], book }).await?;
     api.sweep(&key).await?;
+    api.sweep_packages().await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -34,7 +34,8 @@ tokio::task_local! {
 
 #[derive(Clone, Copy)]
 struct Caller {
-    token: TokenId,
+    /// None: a stranger.
+    token: Option<TokenId>,
     source: Option<SocketAddr>,
 }
 
@@ -74,7 +75,18 @@ impl Desk {
 
     /// Serves a request of somebody who has shown the token.
     pub(super) async fn called_from<F: Future>(&self, source: Option<SocketAddr>, serve: F) -> F::Output {
-        CALLER.scope(Caller { token: self.token, source }, serve).await
+        CALLER.scope(Caller { token: Some(self.token), source }, serve).await
+    }
+
+    /// Serves a request of somebody who has shown nothing.
+    pub(super) async fn called_by_stranger<F: Future>(source: SocketAddr, serve: F) -> F::Output {
+        CALLER.scope(Caller { token: None, source: Some(source) }, serve).await
+    }
+
+    /// Puts on record what a request has come to that changed nothing.
+    pub(super) fn note(&self, action: Action, target: Option<Subject<'_>>, outcome: Outcome) {
+        let (actor, source) = Self::caller();
+        self.sink.record(&Event { at_ms: now_ms(), actor, source, action, target, outcome, details: &[] });
     }
 
     /// Somebody has not shown the token.
@@ -91,7 +103,8 @@ impl Desk {
     }
 
     fn caller() -> (Subject<'static>, Option<SocketAddr>) {
-        let caller = CALLER.try_with(|caller| (Subject::Operator(caller.token), caller.source));
+        let caller =
+            CALLER.try_with(|caller| (caller.token.map_or(Subject::Unknown, Subject::Operator), caller.source));
         caller.unwrap_or((Subject::Broker, None))
     }
 

@@ -11,9 +11,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::{BODY_BYTES_MAX, Problem};
+use super::Problem;
 
-/// How long a body of at most [`BODY_BYTES_MAX`] may take.
+/// How long a bounded body may take.
 const BODY_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// Parts of the path, percent-decoded.
@@ -71,7 +71,7 @@ impl<S: Send + Sync> FromRequest<S> for Bounded {
         let body = body.map_err(|_| Problem::new(StatusCode::REQUEST_TIMEOUT, "too_slow", "the body took too long"))?;
         body.map(Self).map_err(|rejection| match rejection.status() {
             status @ StatusCode::PAYLOAD_TOO_LARGE => {
-                Problem::new(status, "too_large", format!("the body has more than {BODY_BYTES_MAX} bytes"))
+                Problem::new(status, "too_large", "the body has more bytes than this takes")
             }
             _ => Problem::invalid("the body broke off"),
         })

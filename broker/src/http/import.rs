@@ -17,7 +17,7 @@ use super::{Api, Problem};
 use crate::provision::random;
 
 /// Bytes of one line.
-const LINE_BYTES_MAX: usize = 1024;
+pub(super) const LINE_BYTES_MAX: usize = 1024;
 
 /// What became of an import.
 #[derive(Serialize, ToSchema)]
@@ -36,9 +36,9 @@ pub(super) struct Imported {
 #[derive(Serialize, ToSchema)]
 pub(super) struct LineFault {
     /// From 1, the header included.
-    line: u64,
+    pub(super) line: u64,
     /// What is wrong with it.
-    message: String,
+    pub(super) message: String,
 }
 
 // A POST to any device comes here, so that `import` is a device's name like any other: its GET, PUT, PATCH and DELETE are its own.
@@ -88,12 +88,12 @@ async fn import_into(api: &Api, product: &str, body: Body) -> Result<Json<Import
 
 /// Cuts bytes into lines, of which it keeps so much as a valid one can have.
 #[derive(Default)]
-struct Lines {
+pub(super) struct Lines {
     line: Vec<u8>,
 }
 
 impl Lines {
-    fn push(&mut self, byte: u8) -> Option<Vec<u8>> {
+    pub(super) fn push(&mut self, byte: u8) -> Option<Vec<u8>> {
         if byte == b'\n' {
             return Some(std::mem::take(&mut self.line));
         }
@@ -103,7 +103,7 @@ impl Lines {
         None
     }
 
-    fn finish(self) -> Option<Vec<u8>> {
+    pub(super) fn finish(self) -> Option<Vec<u8>> {
         (!self.line.is_empty()).then_some(self.line)
     }
 }

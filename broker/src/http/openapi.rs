@@ -6,7 +6,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa::{OpenApi, ToSchema};
 
-use super::{access, api, audit, bans, import, limits};
+use super::{access, api, audit, bans, import, limits, lists, packages, register, vendors};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -48,6 +48,31 @@ use super::{access, api, audit, bans, import, limits};
         api::renew_secret,
         import::import_devices,
         audit::search_audit,
+        packages::show_registration,
+        packages::put_registration,
+        packages::list_packages,
+        packages::create_package,
+        packages::show_package,
+        packages::put_package,
+        packages::delete_package,
+        packages::issue_keys,
+        packages::show_keys,
+        packages::list_used_keys,
+        packages::release_key,
+        lists::import_list,
+        lists::put_identifier,
+        lists::show_list,
+        lists::show_identifier,
+        lists::unlist,
+        lists::release_identifier,
+        register::register,
+        vendors::aliyun,
+        vendors::tencent,
+        vendors::tencent_signed_by_headers,
+        vendors::gizwits,
+        vendors::gizwits_sealed,
+        vendors::gizwits_provision,
+        vendors::gizwits_provision_sealed,
     ),
     components(schemas(Failure)),
     modifiers(&Token, &Failures)

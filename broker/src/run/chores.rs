@@ -7,12 +7,15 @@ use std::time::Duration;
 
 use turnpike_authz::Gatekeeper;
 use turnpike_authz::plan::Change;
+use turnpike_authz::presale;
+use turnpike_authz::presale::list::Sweep;
 use turnpike_core::durable::Op;
 
 use super::auditing;
 use crate::audit::AuditSink;
 use crate::http::Changing;
 use crate::provision;
+use crate::registrar::Registrar;
 use crate::server::{Control, StoreHealth};
 
 /// Devices removed in one commit.
@@ -26,6 +29,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct Chores {
     pub(super) control: Control,
     pub(super) gate: Arc<Gatekeeper>,
+    pub(super) registrar: Arc<Registrar>,
     pub(super) changing: Changing,
     pub(super) audit: AuditSink,
 }
@@ -54,6 +58,9 @@ impl Chores {
                 }
             }
         }
+        if self.sweep_packages() == Done::Ended {
+            return;
+        }
         self.change(|| {
             let changes = provision::demo(registry, self.gate.master_key(), now_s());
             auditing::tell(registry, &changes, &self.audit);
@@ -61,8 +68,39 @@ impl Chores {
         });
     }
 
+    /// Goes on removing keys and lists of packages whose deletion a crash has interrupted.
+    fn sweep_packages(&self) -> Done {
+        let left = self.registrar.book().swept_packages();
+        for (product, package) in left {
+            let mut sweep = Sweep::new(product, package);
+            let mut is_over = false;
+            while !is_over {
+                let done = self.commit(|| {
+                    let step = sweep.step(&self.registrar.book(), SWEEP_DEVICES);
+                    is_over = step.is_none();
+                    let changes = step.unwrap_or_default();
+                    let ops = changes.iter().map(presale::Change::op).collect();
+                    (ops, || self.registrar.apply(changes))
+                });
+                if done == Done::Ended {
+                    return done;
+                }
+            }
+        }
+        Done::Nothing
+    }
+
     /// Commits and applies what `plan` says.
     fn change(&self, plan: impl FnOnce() -> Vec<Change>) -> Done {
+        self.commit(|| {
+            let changes = plan();
+            let ops = changes.iter().map(Change::op).collect();
+            (ops, || changes.into_iter().for_each(|change| self.gate.registry().apply(change)))
+        })
+    }
+
+    /// Commits what `plan` says, and then has it applied.
+    fn commit<A: FnOnce()>(&self, plan: impl FnOnce() -> (Vec<Op>, A)) -> Done {
         while let StoreHealth::Failing(_) = self.control.health().store {
             if self.control.health().draining {
                 return Done::Ended;
@@ -70,11 +108,10 @@ impl Chores {
             std::thread::sleep(LOOK_INTERVAL);
         }
         let mut held = Some(self.changing.blocking_lock());
-        let changes = plan();
-        if changes.is_empty() {
+        let (ops, apply) = plan();
+        if ops.is_empty() {
             return Done::Nothing;
         }
-        let ops: Vec<Op> = changes.iter().map(Change::op).collect();
         let mut committed = self.control.commit_registry(ops);
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_time().build() else {
             return Done::Ended;
@@ -92,9 +129,7 @@ impl Chores {
         if outcome.is_err() {
             return Done::Ended;
         }
-        for change in changes {
-            self.gate.registry().apply(change);
-        }
+        apply();
         Done::Changed
     }
 }
