@@ -17,6 +17,7 @@ use crate::gate::{Gate, Principal};
 use crate::ids::{ConnId, SessionRef};
 use crate::message::{Message, MessageParts};
 use crate::outgoing::{Entry, Phase};
+use crate::retain::Walk;
 use crate::session::{Session, Will};
 
 /// How often expired retained messages are looked for, in milliseconds.
