@@ -23,6 +23,7 @@ use tokio::net::TcpListener;
 use turnpike_authz::Gatekeeper;
 use turnpike_authz::names::DeviceName;
 use turnpike_authz::plan::Change;
+use turnpike_authz::policy;
 
 use crate::metrics;
 use crate::server::{Control, StoreHealth};
@@ -124,10 +125,18 @@ impl Api {
 
     fn apply(&self, changes: Vec<Change>) {
         for change in changes {
+            let left_behind = match &change {
+                Change::DeleteDevice(product, device) => policy::own_filters(product.as_str(), device.as_str()),
+                _ => Vec::new(),
+            };
             let concerned = change.concerns().map(|(product, device)| (product.clone(), device.cloned()));
             self.gate.registry().apply(change);
             if let Some((product, device)) = concerned {
                 self.control.rejudge(product.as_str(), device.as_ref().map(DeviceName::as_str));
+            }
+            // Whoever gets the name next isn't to find what this device left there.
+            if !left_behind.is_empty() {
+                self.control.forget_retained(left_behind);
             }
         }
     }

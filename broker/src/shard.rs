@@ -73,6 +73,8 @@ pub(crate) enum Command {
     Limits(Arc<Limits>, TransportLimits),
     /// The registry has changed for a product, or for one of its devices.
     Rejudge(Arc<str>, Option<Arc<str>>),
+    /// Remove the retained messages of these filters.
+    ForgetRetained(Vec<Box<str>>),
     /// Publish as the broker.
     System(Vec<SystemMessage>),
     /// Take no connections any more, part with those there are, and answer when they are gone.
@@ -357,6 +359,7 @@ impl<G: Gate> ShardThread<G> {
                 self.transport = transport;
             }
             Command::Rejudge(product, device) => self.core.rejudge(&product, device.as_deref(), self.now),
+            Command::ForgetRetained(filters) => self.core.forget_retained(&filters),
             Command::System(messages) => self.publish_system(&messages),
             Command::Drain(reply) => {
                 self.drain();
