@@ -36,6 +36,7 @@ use turnpike_authz::guard::Guard;
 use turnpike_authz::guarded::Guarded;
 use turnpike_authz::names::DeviceName;
 use turnpike_authz::plan::Change;
+use turnpike_authz::policy;
 use turnpike_authz::quota::{Caller, Quotas};
 
 pub use audit::Auditing;
@@ -233,11 +234,19 @@ impl Api {
     fn apply(&self, batch: Batch) {
         self.registrar.apply(batch.book);
         for change in batch.registry {
+            let left_behind = match &change {
+                Change::DeleteDevice(product, device) => policy::own_filters(product.as_str(), device.as_str()),
+                _ => Vec::new(),
+            };
             let concerned = change.concerns().map(|(product, device)| (product.clone(), device.cloned()));
             self.quotas.follow(&change);
             self.gate.registry().apply(change);
             if let Some((product, device)) = concerned {
                 self.control.rejudge(product.as_str(), device.as_ref().map(DeviceName::as_str));
+            }
+            // Whoever gets the name next isn't to find what this device left there.
+            if !left_behind.is_empty() {
+                self.control.forget_retained(left_behind);
             }
         }
     }
