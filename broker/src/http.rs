@@ -32,12 +32,11 @@ use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use turnpike_authz::Gatekeeper;
 use turnpike_authz::audit::Described;
-use turnpike_authz::guard::Guard;
 use turnpike_authz::guarded::Guarded;
 use turnpike_authz::names::DeviceName;
 use turnpike_authz::plan::Change;
 use turnpike_authz::policy;
-use turnpike_authz::quota::{Caller, Quotas};
+use turnpike_authz::quota::Caller;
 
 pub use audit::Auditing;
 
@@ -78,8 +77,7 @@ pub struct ApiParts<'a> {
 pub struct Api {
     control: Control,
     gate: Arc<Gatekeeper>,
-    quotas: Arc<Quotas>,
-    guard: Arc<Guard>,
+    guarded: Arc<Guarded<Gatekeeper>>,
     /// Hash of the bearer token: comparing hashes takes the same time wherever the texts differ.
     token: [u8; 32],
     changing: Changing,
@@ -98,8 +96,7 @@ impl Api {
         Self {
             control,
             gate: Arc::clone(guarded.gate()),
-            quotas: Arc::clone(guarded.quotas()),
-            guard: Arc::clone(guarded.guard()),
+            guarded,
             token: Sha256::digest(token).into(),
             changing,
             busy: Arc::new(tokio::sync::Semaphore::new(REQUESTS_MAX)),
@@ -131,6 +128,7 @@ impl Api {
             .route("/products/{product}/devices/{device}", device)
             .route("/products/{product}/devices/{device}/enable", post(api::enable_device))
             .route("/products/{product}/devices/{device}/disable", post(api::disable_device))
+            .route("/products/{product}/devices/{device}/pardon", post(bans::pardon_device))
             .route("/products/{product}/devices/{device}/secret", post(api::renew_secret).delete(access::drop_secret))
             .route("/products/{product}/profiles", get(access::show_profiles).put(access::put_profiles))
             .route("/products/{product}/policy", get(access::show_policy).put(access::put_policy))
@@ -224,7 +222,7 @@ impl Api {
 
     /// What an address hears that asks too often.
     fn over_limit(&self, source: SocketAddr) -> Option<Response> {
-        let wait = self.quotas.request(&[Caller::Address(source.ip())], self.control.now()).err()?;
+        let wait = self.guarded.quotas().request(&[Caller::Address(source.ip())], self.control.now()).err()?;
         let after_s = wait.after_ms.div_ceil(1000).to_string();
         let message = format!("this address asks too often; try again in {after_s} s");
         let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message);
@@ -239,7 +237,7 @@ impl Api {
                 _ => Vec::new(),
             };
             let concerned = change.concerns().map(|(product, device)| (product.clone(), device.cloned()));
-            self.quotas.follow(&change);
+            self.guarded.follow(&change);
             self.gate.registry().apply(change);
             if let Some((product, device)) = concerned {
                 self.control.rejudge(product.as_str(), device.as_ref().map(DeviceName::as_str));
@@ -391,7 +389,7 @@ async fn metrics_text(State(api): State<Api>) -> Response {
         &stats,
         api.control.commit_stats(),
         &api.control.totals(),
-        (&api.gate, &api.registrar),
+        (&api.guarded, &api.registrar),
         audit.as_ref(),
     ) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),

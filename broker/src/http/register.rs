@@ -58,7 +58,7 @@ async fn receive(State(api): State<Api>, mut request: Request, next: Next) -> Re
     let Some(peer) = peer else { return Problem::not_found("nobody asks").into_response() };
     let guest = api.guest(peer, request.headers());
     let now = api.control.now();
-    if !api.guard.accepts(guest.source.ip(), now) {
+    if !api.guarded.guard().accepts(guest.source.ip(), now) {
         return Problem::new(StatusCode::FORBIDDEN, "banned", "this address is banned").into_response();
     }
     if let Err(wait) = api.registrar.asked_by(guest.source.ip(), now) {
@@ -263,7 +263,7 @@ impl Api {
         if matches!(error, RegisterError::WrongKey | RegisterError::Unknown) {
             // Of nobody: a guess at a key says nothing of a device that logs in.
             let who: Option<Who<'_>> = None;
-            let events = self.guard.failed(guest.source.ip(), who, self.control.now());
+            let events = self.guarded.guard().failed(guest.source.ip(), who, self.control.now());
             events.iter().for_each(|event| self.audit.sink().record_security(event));
         }
     }
