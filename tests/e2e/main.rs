@@ -7,6 +7,8 @@ mod clients;
 mod durable;
 mod gate;
 mod harness;
+mod linkkit;
 mod ops;
+mod profiles;
 mod slow;
 mod wire;
