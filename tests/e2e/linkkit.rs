@@ -15,7 +15,7 @@ use crate::gate::{register, registered};
 
 /// The device's program.
 fn sdk(port: u16, device: &str, secret: &str, authority: Option<&Path>) -> Peer {
-    let mut command = peers::python("linkkit_tour.py");
+    let mut command = peers::python_with_linkkit("linkkit_tour.py");
     command.args([&port.to_string(), PRODUCT, device, secret]).args(authority.map(arg));
     Peer::start(command)
 }
