@@ -79,7 +79,8 @@ for line in sys.stdin:
     elif command == "version":
         client.ota_report_version("default", rest)
     elif command == "firmware":
-        assert client.query_ota_firmware() == 0
+        # What it returns says that it failed, even where it didn't: the SDK compares a tuple with a number.
+        client.query_ota_firmware()
     elif command == "answer":
         name, id = rest.split()
         assert client.thing_answer_service(name, id, 200) == 0

@@ -99,8 +99,10 @@ fn tour(broker: &Broker, device: &mut Peer) {
     device.say("answer blink 8");
     assert_eq!(heard(&mut platform, &blink_reply)["code"], 200);
 
-    device.say("version 1.0");
-    device.say("firmware");
+    for command in ["version 1.0", "firmware"] {
+        device.say(command);
+        device.expect("published");
+    }
     heard(&mut platform, &firmware);
     let (url, sign) = ("https://localhost/firmware", "00");
     let data = json!({ "url": url, "version": "1.1", "size": "1", "signMethod": "Md5", "sign": sign });
