@@ -10,7 +10,7 @@ use turnpike_authz::names::ProductKey;
 use turnpike_authz::profile::{Profile, ProfileSet};
 use turnpike_authz::registry::Registry;
 use turnpike_authz::secret::MasterKey;
-use turnpike_core::gate::{Gate, Identity, Principal};
+use turnpike_core::gate::{DeviceIdentity, Gate, Principal};
 use turnpike_mqtt::{TopicFilter, TopicName};
 
 const DEVICE: &str = "serial-00000001";
@@ -33,7 +33,7 @@ fn product(n: u32) -> String {
 
 fn device(c: &mut Criterion) {
     let (gate, product) = (gate(), product(500));
-    let identity = Identity { product: product.as_str().into(), device: DEVICE.into() };
+    let identity = DeviceIdentity { product: product.as_str().into(), device: DEVICE.into() };
     let principal = Principal::Device(Arc::new(identity));
     for (topic, may) in [
         (format!("dev/{product}/{DEVICE}/up/telemetry"), true),
