@@ -13,6 +13,7 @@ use crate::compare::{self, Compare};
 use crate::conduct::{self, Report};
 use crate::cpu;
 use crate::floor::Floor;
+use crate::logins::{self, Logins};
 use crate::report::{html, json, text};
 use crate::spec::{Scenario, Spec};
 use crate::workers::{self, Workers};
@@ -54,6 +55,8 @@ enum Command {
     },
     /// The same work against this broker, the floor, mosquitto and rumqttd, in turns.
     Compare(Compare),
+    /// What each way to log in costs this broker, beyond a log-in by nobody.
+    Logins(Logins),
     /// What a run starts for each of its processes.
     #[command(hide = true)]
     Worker,
@@ -78,6 +81,7 @@ impl Cli {
             Command::Slow(run) => slow(&run),
             Command::Floor { listen } => floor(listen),
             Command::Compare(compare) => compare::run(&compare),
+            Command::Logins(logins) => logins::run(&logins),
             Command::Worker => Ok(workers::work()?),
         }
     }

@@ -60,6 +60,17 @@ pub struct Tls {
     pub insecure: bool,
     /// Name that the certificate must have; the address if none.
     pub server_name: Option<String>,
+    /// What the clients show.
+    pub certificate: Option<Certificate>,
+}
+
+/// A certificate of the clients, and its private key.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Certificate {
+    /// PEM file of the certificate and of those that lead up to its authority.
+    pub chain: PathBuf,
+    /// PEM file of the key.
+    pub key: PathBuf,
 }
 
 /// How clients log in over time.

@@ -94,6 +94,19 @@ fn devices_sign_for_themselves() {
 }
 
 #[test]
+fn every_way_to_log_in_is_measured() {
+    let mut command = Command::new(broker::program("turnpike-bench"));
+    command.args(["logins", "--count", "5", "--rounds", "1", "--turnpike"]).arg(broker::program("turnpike"));
+    let table = turnpike_tests::peers::run(command);
+    let figures: Vec<f64> = table
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| log-in"))
+        .map(|line| line.split('|').nth(2).and_then(|figure| figure.trim().parse().ok()).expect("a figure"))
+        .collect();
+    assert!(figures.len() == 6 && figures.iter().all(|figure| *figure > 0.0), "{table}");
+}
+
+#[test]
 fn a_run_that_says_nothing_fails() {
     let broker = Setup::anonymous().start();
     let run = |arguments: &str| {

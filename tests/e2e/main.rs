@@ -9,6 +9,8 @@ mod enroll;
 mod gate;
 mod harness;
 mod limits;
+mod linkkit;
 mod ops;
+mod profiles;
 mod slow;
 mod wire;
