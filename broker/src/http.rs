@@ -29,6 +29,7 @@ use turnpike_authz::audit::describe;
 use turnpike_authz::guarded::Guarded;
 use turnpike_authz::names::DeviceName;
 use turnpike_authz::plan::Change;
+use turnpike_authz::policy;
 use turnpike_authz::quota::Caller;
 
 pub use audit::Auditing;
@@ -190,11 +191,22 @@ impl Api {
 
     fn apply(&self, changes: Vec<Change>) {
         for change in changes {
+            let left_behind = match &change {
+                Change::DeleteDevice(product, device) => {
+                    let allowed = self.gate.registry().allowed(product.as_str());
+                    policy::own_filters(product.as_str(), device.as_str(), allowed)
+                }
+                _ => Vec::new(),
+            };
             let concerned = change.concerns().map(|(product, device)| (product.clone(), device.cloned()));
             self.guarded.follow(&change);
             self.gate.registry().apply(change);
             if let Some((product, device)) = concerned {
                 self.control.rejudge(product.as_str(), device.as_ref().map(DeviceName::as_str));
+            }
+            // Whoever gets the name next isn't to find what this device left there.
+            if !left_behind.is_empty() {
+                self.control.forget_retained(left_behind);
             }
         }
     }
