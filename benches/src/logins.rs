@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
+use chacha20::ChaCha20Rng;
+use chacha20::rand_core::SeedableRng;
 use clap::Args;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-use ring::rand::SystemRandom;
+use ring::rand::{SecureRandom, SystemRandom};
 use rsa::RsaPrivateKey;
 use rsa::pkcs8::{EncodePrivateKey, EncodePublicKey};
 use turnpike_authz::credential::{self, SignedRequest};
@@ -142,7 +144,9 @@ impl Stage {
         let pem = authority.self_signed(&authority_key)?.pem();
         let [open, closed] = [Broker::turnpike(program, true, &pem)?, Broker::turnpike(program, false, &pem)?];
 
-        let private = RsaPrivateKey::new(&mut rsa::rand_core::OsRng, RSA_BITS)?;
+        let mut seed = [0; 32];
+        SystemRandom::new().fill(&mut seed).map_err(|_| anyhow::anyhow!("no random bytes"))?;
+        let private = RsaPrivateKey::new(&mut ChaCha20Rng::from_seed(seed), RSA_BITS)?;
         let text = |tag: &str, der: &[u8]| pem::encode(&pem::Pem::new(tag, der));
         let key = PrivateKey::from_pem(&text("PRIVATE KEY", private.to_pkcs8_der()?.as_bytes()), &SystemRandom::new())?;
         let public = text("PUBLIC KEY", private.to_public_key().to_public_key_der()?.as_bytes());

@@ -233,7 +233,10 @@ impl Api {
         self.registrar.apply(batch.book);
         for change in batch.registry {
             let left_behind = match &change {
-                Change::DeleteDevice(product, device) => policy::own_filters(product.as_str(), device.as_str()),
+                Change::DeleteDevice(product, device) => {
+                    let allowed = self.gate.registry().allowed(product.as_str());
+                    policy::own_filters(product.as_str(), device.as_str(), allowed)
+                }
                 _ => Vec::new(),
             };
             let concerned = change.concerns().map(|(product, device)| (product.clone(), device.cloned()));
