@@ -33,7 +33,7 @@ fn product(n: u32) -> String {
 
 fn device(c: &mut Criterion) {
     let (gate, product) = (gate(), product(500));
-    let identity = DeviceIdentity { product: product.as_str().into(), device: DEVICE.into() };
+    let identity = DeviceIdentity::new(product.as_str(), DEVICE);
     let principal = Principal::Device(Arc::new(identity));
     for (topic, may) in [
         (format!("dev/{product}/{DEVICE}/up/telemetry"), true),
