@@ -85,7 +85,7 @@ pub enum PlanError {
 /// What is asked of a device.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct DeviceRequest {
-    /// Its secret; one is made if none is given, also where the device has one.
+    /// Its secret; if none is given, the device keeps the one that it has, and a new device gets one made.
     pub secret: Option<Secret>,
     /// Whether it gets in. If it isn't said, it stays as it is, so a new secret doesn't let a disabled device in.
     pub enabled: Option<bool>,
@@ -118,8 +118,8 @@ impl Making<'_> {
 pub struct MadeDevice {
     /// To be committed and applied.
     pub change: Change,
-    /// The device's secret, which is shown once.
-    pub secret: Secret,
+    /// The secret that was made, which is shown once; none where it was given or kept.
+    pub secret: Option<Secret>,
     /// Whether there was none of that name.
     pub is_new: bool,
 }
@@ -190,10 +190,34 @@ impl Registry {
         self.product(product.as_str()).ok_or(PlanError::NoSuchProduct)?;
         let existing = self.device(product.as_str(), name.as_str());
         let (enabled, created_at_s) = existing.as_ref().map_or((true, making.now_s), |d| (d.enabled, d.created_at_s));
-        let (secret, sealed) = making.secret(product, name, request.secret);
+        let (is_new, is_given) = (existing.is_none(), request.secret.is_some());
+        let (made, sealed) = match existing {
+            Some(device) if !is_given => (None, device.secret),
+            _ => {
+                let (secret, sealed) = making.secret(product, name, request.secret);
+                ((!is_given).then_some(secret), sealed)
+            }
+        };
         let device = Device { enabled: request.enabled.unwrap_or(enabled), created_at_s, secret: sealed };
         let change = Change::PutDevice(product.clone(), name.clone(), device);
-        Ok(MadeDevice { change, secret, is_new: existing.is_none() })
+        Ok(MadeDevice { change, secret: made, is_new })
+    }
+
+    /// Makes a new secret for a device. The old one isn't good any more once this has been applied.
+    ///
+    /// # Errors
+    /// [`PlanError::NoSuchProduct`], [`PlanError::NoSuchDevice`].
+    pub fn plan_renew_secret(
+        &self,
+        product: &ProductKey,
+        name: &DeviceName,
+        making: &Making<'_>,
+    ) -> Result<MadeDevice, PlanError> {
+        self.product(product.as_str()).ok_or(PlanError::NoSuchProduct)?;
+        let device = self.device(product.as_str(), name.as_str()).ok_or(PlanError::NoSuchDevice)?;
+        let (secret, sealed) = making.secret(product, name, None);
+        let change = Change::PutDevice(product.clone(), name.clone(), Device { secret: sealed, ..device });
+        Ok(MadeDevice { change, secret: Some(secret), is_new: false })
     }
 
     /// Disables or enables a device.

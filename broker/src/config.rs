@@ -379,6 +379,9 @@ fn transport(section: &mut Section<'_>, transport: &mut TransportLimits) {
 
 fn limits(section: &mut Section<'_>, limits: &mut Limits) {
     section.integer("packet_bytes_max", &mut limits.packet_bytes_max, 128..=268_435_460);
+    section.integer("connect_bytes_max", &mut limits.connect_bytes_max, 128..=268_435_460);
+    section.integer("partial_bytes_max", &mut limits.partial_bytes_max, 1 << 20..=1 << 40);
+    section.integer("packet_time_max_s", &mut limits.packet_time_max_s, 1..=86_400);
     section.integer("topic_levels_max", &mut limits.topic_levels_max, 1..=1024);
     section.integer("client_id_bytes_max", &mut limits.client_id_bytes_max, 23..=65_535);
     section.integer("receive_max", &mut limits.receive_max, 1..=65_535);

@@ -7,6 +7,7 @@ mod access;
 mod api;
 mod audit;
 mod bans;
+mod extract;
 mod import;
 mod openapi;
 
@@ -42,6 +43,23 @@ const REQUESTS_MAX: usize = 256;
 /// How long a change may wait for its commit before the caller is told to try again.
 const COMMIT_TIME_MAX: Duration = Duration::from_secs(10);
 
+/// One change of the registry at a time: what is decided must still hold when it is applied.
+pub type Changing = Arc<tokio::sync::Mutex<()>>;
+
+/// What an [`Api`] is made of.
+pub struct ApiParts<'a> {
+    /// The running broker.
+    pub control: Control,
+    /// Who may come in, and how fast.
+    pub guarded: Arc<Guarded<Gatekeeper>>,
+    /// The administrator's.
+    pub token: &'a str,
+    /// Held by whoever changes the registry beside the API.
+    pub changing: Changing,
+    /// Where changes are put on record.
+    pub auditing: Auditing,
+}
+
 /// What every handler needs.
 #[derive(Clone)]
 pub struct Api {
@@ -51,8 +69,7 @@ pub struct Api {
     guard: Arc<Guard>,
     /// Hash of the bearer token: comparing hashes takes the same time wherever the texts differ.
     token: [u8; 32],
-    /// One change at a time: what is decided must still hold when it is applied.
-    changing: Arc<tokio::sync::Mutex<()>>,
+    changing: Changing,
     busy: Arc<tokio::sync::Semaphore>,
     audit: audit::Desk,
 }
@@ -60,21 +77,31 @@ pub struct Api {
 impl Api {
     /// Serves these.
     #[must_use]
-    pub fn new(control: Control, guarded: &Guarded<Gatekeeper>, token: &str, auditing: Auditing) -> Self {
+    pub fn new(parts: ApiParts<'_>) -> Self {
+        let ApiParts { control, guarded, token, changing, auditing } = parts;
         Self {
             control,
             gate: Arc::clone(guarded.gate()),
             quotas: Arc::clone(guarded.quotas()),
             guard: Arc::clone(guarded.guard()),
             token: Sha256::digest(token).into(),
-            changing: Arc::default(),
+            changing,
             busy: Arc::new(tokio::sync::Semaphore::new(REQUESTS_MAX)),
             audit: audit::Desk::new(auditing, token),
         }
     }
 
+    fn is_token(&self, given: &str) -> bool {
+        let hash: [u8; 32] = Sha256::digest(given).into();
+        hash.iter().zip(&self.token).fold(0, |different, (a, b)| different | (a ^ b)) == 0
+    }
+
     fn router(self) -> Router {
-        let device = get(api::show_device).put(api::put_device).patch(api::patch_device).delete(api::delete_device);
+        let device = get(api::show_device)
+            .put(api::put_device)
+            .patch(api::patch_device)
+            .delete(api::delete_device)
+            .post(import::import_devices);
         let product =
             get(api::show_product).put(api::put_product).patch(api::patch_product).delete(api::delete_product);
         let guarded = Router::new()
@@ -86,7 +113,7 @@ impl Api {
             .route("/products/{product}/devices/{device}", device)
             .route("/products/{product}/devices/{device}/enable", post(api::enable_device))
             .route("/products/{product}/devices/{device}/disable", post(api::disable_device))
-            .route("/audit", get(audit::search_audit))
+            .route("/products/{product}/devices/{device}/secret", post(api::renew_secret))
             .route("/products/{product}/profiles", get(access::show_profiles).put(access::put_profiles))
             .route("/products/{product}/policy", get(access::show_policy).put(access::put_policy))
             .route("/products/{product}/authorities", put(access::put_authorities))
@@ -95,11 +122,10 @@ impl Api {
                 get(access::show_keys).put(access::put_keys).delete(access::delete_keys),
             )
             .route("/bans", get(bans::list_bans).post(bans::put_ban).delete(bans::delete_ban))
+            .route("/audit", get(audit::search_audit))
+            .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+            // Imports read their body as it comes, and aren't bounded by this.
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-            .route(
-                "/products/{product}/devices/import",
-                post(import::import_devices).layer(DefaultBodyLimit::disable()),
-            )
             .layer(middleware::from_fn_with_state(self.clone(), authorize));
         Router::new()
             .route("/healthz", get(healthz))
@@ -107,6 +133,7 @@ impl Api {
             .route("/metrics", get(metrics_text))
             .route("/api/openapi.json", get(openapi::document))
             .nest("/api/v1", guarded)
+            .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
             .fallback(|| async { Problem::not_found("there is nothing at this path") })
             .layer(middleware::from_fn_with_state(self.clone(), bounded))
             .with_state(self)
@@ -203,6 +230,11 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
     }
 
+    fn method_not_allowed() -> Self {
+        let message = "this path doesn't take this method; the header Allow says which it takes";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+    }
+
     fn invalid(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid", message)
     }
@@ -220,18 +252,21 @@ impl IntoResponse for Problem {
     }
 }
 
+/// The token of an `Authorization` header. The scheme's case doesn't matter (RFC 9110, section 11.1); a token isn't empty.
+fn bearer(header: &str) -> Option<&str> {
+    let (scheme, token) = header.trim().split_once(' ')?;
+    Some(token.trim()).filter(|token| !token.is_empty() && scheme.eq_ignore_ascii_case("bearer"))
+}
+
 /// Lets through whoever has the token.
 async fn authorize(State(api): State<Api>, request: Request, next: Next) -> Response {
     let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let token = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
-    let hash: [u8; 32] = Sha256::digest(token.trim()).into();
     let source = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
     // Guesses at the token count, too.
     if let Some(problem) = source.and_then(|source| api.over_limit(source)) {
         return problem;
     }
-    let same = hash.iter().zip(&api.token).fold(0, |different, (a, b)| different | (a ^ b)) == 0;
-    if same {
+    if given.and_then(bearer).is_some_and(|token| api.is_token(token)) {
         api.audit.called_from(source, next.run(request)).await
     } else {
         api.audit.refused(source);
@@ -282,7 +317,23 @@ async fn metrics_text(State(api): State<Api>) -> Response {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => {
             tracing::error!(%error, "metrics can't be encoded");
-            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+            let message = "the metrics can't be told; the log says why";
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message).into_response()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bearer_token_is_there_or_not() {
+        for header in ["Bearer t0ken", "bearer t0ken", "BEARER  t0ken "] {
+            assert_eq!(bearer(header), Some("t0ken"), "{header:?}");
+        }
+        for header in ["", "Bearer", "Bearer ", "bearer   ", "Basic t0ken", "t0ken", "Bearert0ken"] {
+            assert_eq!(bearer(header), None, "{header:?}");
         }
     }
 }

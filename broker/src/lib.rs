@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod cli;
 pub mod config;
+pub mod descriptors;
 pub mod http;
 mod inbox;
 pub mod listener;

@@ -120,6 +120,7 @@ fn clients(families: &mut Families, shards: &[ShardStats], gate: &Gatekeeper) {
     families.gauge("connections", "Sockets open, handshakes included.", sum(shards, |shard| shard.links));
     families.gauge("clients", "Clients connected.", sum(shards, |shard| shard.core.clients));
     families.gauge("sessions", "Sessions, with a connection or without.", sum(shards, |shard| shard.core.sessions));
+    families.gauge("partial_bytes", "Bytes of unfinished packets.", sum(shards, |shard| shard.core.partial_bytes));
     families.gauge(
         "handshakes",
         "PROXY, TLS and WebSocket handshakes under way.",
@@ -153,9 +154,11 @@ fn clients(families: &mut Families, shards: &[ShardStats], gate: &Gatekeeper) {
     families.family("connects_total", "CONNECTs answered, by reason.", MetricType::COUNTER, connects);
     let refusals = gate.refusals().map(|(refusal, count)| counter(&[("reason", refusal.label())], count)).collect();
     families.family("logins_refused_total", "Log-ins refused, by what was wrong.", MetricType::COUNTER, refusals);
-    let ended: [(&str, Figure); 3] = [
+    let ended: [(&str, Figure); 5] = [
         ("protocol_error", |shard| shard.core.protocol_errors),
         ("keep_alive", |shard| shard.core.keep_alive_timeouts),
+        ("packet_time", |shard| shard.core.packets_timed_out),
+        ("partial_bytes", |shard| shard.core.partials_shed),
         ("taken_over", |shard| shard.core.taken_over),
     ];
     let samples = ended.map(|(reason, figure)| counter(&[("reason", reason)], sum(shards, figure)));

@@ -126,6 +126,7 @@ pub(crate) struct Setup<G> {
     pub(crate) committer: CommitterHandle,
     pub(crate) limits: Arc<Limits>,
     pub(crate) transport: TransportLimits,
+    pub(crate) first_descriptor_kept: u32,
     pub(crate) clock: Clock,
     /// Counts up while the shard lives.
     pub(crate) heartbeat: Arc<AtomicU64>,
@@ -141,6 +142,7 @@ pub(crate) struct ShardThread<G> {
     committer: CommitterHandle,
     limits: Arc<Limits>,
     transport: TransportLimits,
+    first_descriptor_kept: u32,
     clock: Clock,
     now: Now,
     heartbeat: Arc<AtomicU64>,
@@ -193,6 +195,7 @@ impl<G: Gate> ShardThread<G> {
             committer: setup.committer,
             limits: setup.limits,
             transport: setup.transport,
+            first_descriptor_kept: setup.first_descriptor_kept,
             now: setup.clock.at(Instant::now()),
             clock: setup.clock,
             heartbeat: setup.heartbeat,

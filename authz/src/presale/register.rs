@@ -308,8 +308,8 @@ impl Desk<'_> {
             return Err(RegisterError::Capacity);
         }
         let making = Making { key: self.key, random: fresh.making, now_s };
-        let made =
-            self.registry.plan_put_device(product, &name, DeviceRequest { secret, enabled: Some(true) }, &making);
+        let request = DeviceRequest { secret: secret.clone(), enabled: Some(true) };
+        let made = self.registry.plan_put_device(product, &name, request, &making);
         // A device with a secret fails for want of the product alone.
         let made = made.map_err(|_| RegisterError::NotAllowed)?;
         let change = match uses {
@@ -318,7 +318,9 @@ impl Desk<'_> {
                 Change::List(product.clone(), identifier, package, Some(name.clone()))
             }
         };
-        let (device, secret) = (Some(made.change), made.secret);
+        // Given, or made: the device is new.
+        let secret = secret.or(made.secret).ok_or(RegisterError::NotAllowed)?;
+        let device = Some(made.change);
         Ok(Registration { name, secret, way, sealed: None, device, changes: vec![change] })
     }
 }

@@ -16,9 +16,12 @@ mod connect;
 mod deliver;
 mod durability;
 mod lifecycle;
+mod partial;
 mod publish;
 mod restore;
 mod subscribe;
+#[cfg(test)]
+mod tests;
 mod throttle;
 mod until;
 
@@ -49,6 +52,7 @@ use crate::wheel::Wheel;
 
 use durability::{Release, TicketBuffer};
 use lifecycle::Timer;
+use partial::Partials;
 use throttle::PauseEnd;
 
 /// Out buffers that a shard keeps for reuse.
@@ -156,6 +160,8 @@ pub struct Shard<G> {
     waiting: Vec<VecDeque<(Turn, Vec<Release>)>>,
     /// How many owed entries refer to a shared body.
     bodies: HashMap<MessageId, u32, foldhash::fast::RandomState>,
+    /// Packets that have begun and haven't ended.
+    partials: Partials,
     /// Sessions whose walk through retained messages goes on in the next turn.
     walking: VecDeque<u32>,
     draining: bool,
@@ -227,6 +233,7 @@ impl<G: Gate> Shard<G> {
             ticket: TicketBuffer::default(),
             waiting: (0..shards).map(|_| VecDeque::new()).collect(),
             bodies: HashMap::default(),
+            partials: Partials::default(),
             walking: VecDeque::new(),
             draining: false,
             counters: Counters::default(),
@@ -292,18 +299,23 @@ impl<G: Gate> Shard<G> {
                 connection.paused = true;
                 break Next::Pause;
             }
-            connection.last_heard_ms = now.mono_ms;
             let (live, version) = (connection.is_live(), connection.version);
             let rest = bytes.get(consumed..).unwrap_or_default();
-            let frame = match frame(rest, self.limits.packet_bytes_max) {
+            let frame = match frame(rest, packet_bytes_max(&self.limits, live)) {
                 Ok(Some(frame)) => frame,
-                Ok(None) => break Next::Continue,
+                Ok(None) if rest.is_empty() => break Next::Continue,
+                Ok(None) if self.note_partial(conn, rest.len(), consumed == 0, now) => {
+                    self.counters.bytes_received += consumed as u64;
+                    return Received { consumed, next: Next::Continue };
+                }
+                Ok(None) => break Next::Ending,
                 Err(error) => {
                     self.fail(conn, error.reason(), now);
                     break Next::Ending;
                 }
             };
             let length = frame.len();
+            connection.last_heard_ms = now.mono_ms;
             self.counters.packets_received += 1;
             let next =
                 if live { self.live_packet(conn, version, frame, now) } else { self.early_packet(conn, frame, now) };
@@ -321,6 +333,7 @@ impl<G: Gate> Shard<G> {
                 }
             }
         };
+        self.no_partial(conn);
         self.counters.bytes_received += consumed as u64;
         Received { consumed, next }
     }
@@ -386,6 +399,7 @@ impl<G: Gate> Shard<G> {
     /// The socket is gone, whoever ended it. Frees the identifier.
     pub fn closed(&mut self, conn: ConnId, now: Now) {
         if self.conns.contains(conn.0 as usize) {
+            self.forget_partial(conn);
             self.detach(conn, lifecycle::Leaving::Abruptly, now);
             if let Some(connection) = self.conns.remove(conn.0 as usize) {
                 if connection.counted {
@@ -482,6 +496,7 @@ impl<G: Gate> Shard<G> {
     pub fn counters(&self) -> Counters {
         let mut counters = self.counters.clone();
         counters.connections = self.conns.len() as u64;
+        counters.partial_bytes = self.partials.bytes();
         counters.sessions = self.sessions.len() as u64;
         counters.awaiting_commit = self.waiting.iter().flatten().map(|(_, releases)| releases.len() as u64).sum();
         counters
@@ -538,6 +553,13 @@ impl<G: Gate> Shard<G> {
     fn version(&self, conn: ConnId) -> Version {
         self.conns.get(conn.0 as usize).map_or(Version::V311, |connection| connection.version)
     }
+}
+
+/// Largest packet, bytes, from a client that is let in, or from somebody who isn't yet.
+#[inline]
+fn packet_bytes_max(limits: &Limits, live: bool) -> u32 {
+    let most = limits.packet_bytes_max;
+    if live { most } else { most.min(limits.connect_bytes_max) }
 }
 
 /// Has a connection named by [`Shard::next_touched`].

@@ -199,3 +199,13 @@ fn a_master_key_that_others_can_read_is_a_fault() {
     std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o644)).expect("changed");
     assert_eq!(keys(&text), ["master_key_file"]);
 }
+
+#[test]
+fn what_follows_from_a_kind_that_is_wrong_isnt_said() {
+    let text = "[[listeners]]\nkind = \"mqtt\"\naddress = \"127.0.0.1:0\"\n\
+                [[listeners]]\nkind = \"mqqt\"\naddress = \"127.0.0.1:0\"\npaths = [\"/mqtt\"]\n\
+                [[listeners]]\nname = 5\naddress = \"127.0.0.1:0\"\n";
+    let faults = Config::parse(text).expect_err("a kind and a name");
+    let keys: Vec<&str> = faults.iter().map(|fault| fault.key.as_str()).collect();
+    assert_eq!(keys, ["listeners[1].kind", "listeners[2].name"], "{faults:?}");
+}

@@ -1,8 +1,7 @@
 //! How a product's devices may log in, and by what a device proves who it is.
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use turnpike_authz::keys::{Proof, Proofs, PublicKey};
@@ -11,7 +10,8 @@ use turnpike_authz::profile::{Profile, ProfileSet};
 use turnpike_authz::x509::{Authorities, Fingerprint};
 use utoipa::ToSchema;
 
-use super::api::{device_name, product_key, whole_body};
+use super::api::{device_name, product_key};
+use super::extract::{Asked, Bounded, Path, whole_body};
 use super::{Api, Problem};
 
 /// Log-in formats.
@@ -68,6 +68,18 @@ pub(super) struct KeysView {
     certificates: Vec<String>,
 }
 
+impl Asked for ProfileList {
+    const FIELDS: &'static [&'static str] = &["profiles"];
+}
+
+impl Asked for PolicyView {
+    const FIELDS: &'static [&'static str] = &["allow_rsa_1024", "require_tls", "require_certificate"];
+}
+
+impl Asked for PutKeys {
+    const FIELDS: &'static [&'static str] = &["keys", "certificates"];
+}
+
 impl From<ProductPolicy> for PolicyView {
     fn from(policy: ProductPolicy) -> Self {
         let ProductPolicy { allow_rsa_1024, require_tls, require_certificate } = policy;
@@ -111,7 +123,7 @@ impl Api {
 }
 
 /// The log-in formats that a product takes.
-#[utoipa::path(get, path = "/api/v1/products/{product}/profiles", params(("product" = String, Path)), responses((status = 200, body = ProfileList), (status = 404)), security(("token" = [])))]
+#[utoipa::path(get, path = "/api/v1/products/{product}/profiles", params(("product" = String, Path)), responses((status = 200, body = ProfileList)), security(("token" = [])))]
 pub(super) async fn show_profiles(
     State(api): State<Api>,
     Path(product): Path<String>,
@@ -121,11 +133,11 @@ pub(super) async fn show_profiles(
 }
 
 /// Says which log-in formats a product takes, from the next log-in on.
-#[utoipa::path(put, path = "/api/v1/products/{product}/profiles", params(("product" = String, Path)), request_body = ProfileList, responses((status = 200, body = ProfileList), (status = 400), (status = 404), (status = 503)), security(("token" = [])))]
+#[utoipa::path(put, path = "/api/v1/products/{product}/profiles", params(("product" = String, Path)), request_body = ProfileList, responses((status = 200, body = ProfileList)), security(("token" = [])))]
 pub(super) async fn put_profiles(
     State(api): State<Api>,
     Path(product): Path<String>,
-    bytes: Bytes,
+    Bounded(bytes): Bounded,
 ) -> Result<Json<ProfileList>, Problem> {
     let asked: ProfileList = whole_body(&bytes)?;
     let key = product_key(&product)?;
@@ -139,7 +151,7 @@ pub(super) async fn put_profiles(
 }
 
 /// What a product demands of log-ins.
-#[utoipa::path(get, path = "/api/v1/products/{product}/policy", params(("product" = String, Path)), responses((status = 200, body = PolicyView), (status = 404)), security(("token" = [])))]
+#[utoipa::path(get, path = "/api/v1/products/{product}/policy", params(("product" = String, Path)), responses((status = 200, body = PolicyView)), security(("token" = [])))]
 pub(super) async fn show_policy(
     State(api): State<Api>,
     Path(product): Path<String>,
@@ -149,11 +161,11 @@ pub(super) async fn show_policy(
 }
 
 /// Says what a product demands of log-ins, from the next one on.
-#[utoipa::path(put, path = "/api/v1/products/{product}/policy", params(("product" = String, Path)), request_body = PolicyView, responses((status = 200, body = PolicyView), (status = 400), (status = 404), (status = 503)), security(("token" = [])))]
+#[utoipa::path(put, path = "/api/v1/products/{product}/policy", params(("product" = String, Path)), request_body = PolicyView, responses((status = 200, body = PolicyView)), security(("token" = [])))]
 pub(super) async fn put_policy(
     State(api): State<Api>,
     Path(product): Path<String>,
-    bytes: Bytes,
+    Bounded(bytes): Bounded,
 ) -> Result<Json<PolicyView>, Problem> {
     let PolicyView { allow_rsa_1024, require_tls, require_certificate } = whole_body(&bytes)?;
     let key = product_key(&product)?;
@@ -164,14 +176,15 @@ pub(super) async fn put_policy(
 }
 
 /// Says who issues the certificates of a product's devices: certificates in PEM. An empty body takes all of them away.
-#[utoipa::path(put, path = "/api/v1/products/{product}/authorities", params(("product" = String, Path)), request_body(content = String, content_type = "application/x-pem-file"), responses((status = 200, body = AuthoritiesView), (status = 400), (status = 404), (status = 503)), security(("token" = [])))]
+#[utoipa::path(put, path = "/api/v1/products/{product}/authorities", params(("product" = String, Path)), request_body(content = String, content_type = "application/x-pem-file"), responses((status = 200, body = AuthoritiesView)), security(("token" = [])))]
 pub(super) async fn put_authorities(
     State(api): State<Api>,
     Path(product): Path<String>,
-    text: String,
+    Bounded(bytes): Bounded,
 ) -> Result<Json<AuthoritiesView>, Problem> {
     let key = product_key(&product)?;
-    let given = (!text.trim().is_empty()).then(|| Authorities::from_pem(&text)).transpose();
+    let text = std::str::from_utf8(&bytes).map_err(|_| Problem::invalid("the body isn't PEM"))?;
+    let given = (!text.trim().is_empty()).then(|| Authorities::from_pem(text)).transpose();
     let given = given.map_err(|error| Problem::invalid(error.to_string()))?;
     let prints = given.iter().flat_map(Authorities::iter).map(|der| Fingerprint::of(der).to_string()).collect();
     let _changing = api.changing.lock().await;
@@ -180,7 +193,7 @@ pub(super) async fn put_authorities(
 }
 
 /// The public keys and certificates of a device.
-#[utoipa::path(get, path = "/api/v1/products/{product}/devices/{device}/keys", params(("product" = String, Path), ("device" = String, Path)), responses((status = 200, body = KeysView), (status = 404)), security(("token" = [])))]
+#[utoipa::path(get, path = "/api/v1/products/{product}/devices/{device}/keys", params(("product" = String, Path), ("device" = String, Path)), responses((status = 200, body = KeysView)), security(("token" = [])))]
 pub(super) async fn show_keys(
     State(api): State<Api>,
     Path((product, device)): Path<(String, String)>,
@@ -191,11 +204,11 @@ pub(super) async fn show_keys(
 
 /// Says which public keys and certificates a device has, in place of those that it had. Its secret stays; a device that isn't there is
 /// created, and has none.
-#[utoipa::path(put, path = "/api/v1/products/{product}/devices/{device}/keys", params(("product" = String, Path), ("device" = String, Path)), request_body = PutKeys, responses((status = 200, body = KeysView, description = "replaced"), (status = 201, body = KeysView, description = "the device was created"), (status = 400), (status = 404), (status = 409), (status = 503)), security(("token" = [])))]
+#[utoipa::path(put, path = "/api/v1/products/{product}/devices/{device}/keys", params(("product" = String, Path), ("device" = String, Path)), request_body = PutKeys, responses((status = 200, body = KeysView, description = "replaced"), (status = 201, body = KeysView, description = "the device was created"), (status = 409)), security(("token" = [])))]
 pub(super) async fn put_keys(
     State(api): State<Api>,
     Path((product, device)): Path<(String, String)>,
-    bytes: Bytes,
+    Bounded(bytes): Bounded,
 ) -> Result<(StatusCode, Json<KeysView>), Problem> {
     let asked: PutKeys = whole_body(&bytes)?;
     let (key, name) = (product_key(&product)?, device_name(&device)?);
@@ -209,7 +222,7 @@ pub(super) async fn put_keys(
 }
 
 /// Takes all public keys and certificates of a device away.
-#[utoipa::path(delete, path = "/api/v1/products/{product}/devices/{device}/keys", params(("product" = String, Path), ("device" = String, Path)), responses((status = 204), (status = 404), (status = 503)), security(("token" = [])))]
+#[utoipa::path(delete, path = "/api/v1/products/{product}/devices/{device}/keys", params(("product" = String, Path), ("device" = String, Path)), responses((status = 204)), security(("token" = [])))]
 pub(super) async fn delete_keys(
     State(api): State<Api>,
     Path((product, device)): Path<(String, String)>,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
@@ -14,6 +14,7 @@ use turnpike_authz::audit::chain::ChainKey;
 use turnpike_authz::audit::{Action, Described, Event, Key, Outcome, Subject, TokenId, Value};
 use utoipa::ToSchema;
 
+use super::extract::{Queried, Query};
 use super::{Api, Problem};
 use crate::audit::{self, AuditError, AuditSink, Cursor, Entry, Moment, Pattern, now_ms};
 
@@ -164,6 +165,11 @@ pub(super) struct Asked {
     after: Option<String>,
 }
 
+impl Queried for Asked {
+    const MESSAGE: &'static str =
+        "the query takes from, to, actor, action, target, order, limit and after, each once, and nothing else";
+}
+
 /// A page of records.
 #[derive(Serialize, ToSchema)]
 pub(super) struct AuditPage {
@@ -206,7 +212,7 @@ impl Asked {
 }
 
 /// Records of the audit, newest first. Reading it is on record, too.
-#[utoipa::path(get, path = "/api/v1/audit", params(("from" = Option<String>, Query, description = "from this time on: a day, RFC 3339, or milliseconds since 1970 UTC"), ("to" = Option<String>, Query, description = "before this time"), ("actor" = Option<String>, Query, description = "who, such as `operator:1b0c2d3e` or `device:lamp/one`; `*` at the end takes any ending"), ("action" = Option<String>, Query, description = "what, such as `log_in`; `*` at the end takes any ending"), ("target" = Option<String>, Query, description = "to whom; `*` at the end takes any ending"), ("order" = Option<String>, Query, description = "`desc` (default) or `asc`"), ("limit" = Option<usize>, Query, description = "1 to 1000; default 100"), ("after" = Option<String>, Query, description = "`next` of the page before")), responses((status = 200, body = AuditPage), (status = 400), (status = 401), (status = 404, description = "no audit is kept")), security(("token" = [])))]
+#[utoipa::path(get, path = "/api/v1/audit", params(("from" = Option<String>, Query, description = "from this time on: a day, RFC 3339, or milliseconds since 1970 UTC"), ("to" = Option<String>, Query, description = "before this time"), ("actor" = Option<String>, Query, description = "who, such as `operator:1b0c2d3e` or `device:lamp/one`; `*` at the end takes any ending"), ("action" = Option<String>, Query, description = "what, such as `log_in`; `*` at the end takes any ending"), ("target" = Option<String>, Query, description = "to whom; `*` at the end takes any ending"), ("order" = Option<String>, Query, description = "`desc` (default) or `asc`"), ("limit" = Option<usize>, Query, description = "1 to 1000; default 100"), ("after" = Option<String>, Query, description = "`next` of the page before")), responses((status = 200, body = AuditPage), (status = 404, description = "no audit is kept")), security(("token" = [])))]
 pub(super) async fn search_audit(
     State(api): State<Api>,
     Query(asked): Query<Asked>,

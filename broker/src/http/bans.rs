@@ -1,8 +1,7 @@
 //! Bans, as an operator sees and makes them. They end with the process.
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -10,7 +9,7 @@ use turnpike_authz::audit::Action;
 use turnpike_authz::guard::BanCause;
 use utoipa::ToSchema;
 
-use super::api::whole_body;
+use super::extract::{Asked, Bounded, Queried, Query, whole_body};
 use super::{Api, Problem};
 
 /// Bans of each cause that are listed.
@@ -56,6 +55,14 @@ pub(super) struct Lifted {
     network: String,
 }
 
+impl Asked for PutBan {
+    const FIELDS: &'static [&'static str] = &["network", "for_s", "note"];
+}
+
+impl Queried for Lifted {
+    const MESSAGE: &'static str = "the query takes network, once, and nothing else";
+}
+
 fn network(text: &str) -> Result<IpNet, Problem> {
     let address = || text.parse::<std::net::IpAddr>().map(IpNet::from);
     let invalid = || Problem::invalid("network: an address or a network, such as 192.0.2.0/24");
@@ -80,8 +87,8 @@ pub(super) async fn list_bans(State(api): State<Api>) -> Json<BanList> {
 }
 
 /// Bans a network. Its connections stay; none is accepted any more.
-#[utoipa::path(post, path = "/api/v1/bans", request_body = PutBan, responses((status = 204), (status = 400), (status = 409, description = "there are too many"), (status = 503)), security(("token" = [])))]
-pub(super) async fn put_ban(State(api): State<Api>, bytes: Bytes) -> Result<StatusCode, Problem> {
+#[utoipa::path(post, path = "/api/v1/bans", request_body = PutBan, responses((status = 204), (status = 409, description = "there are too many")), security(("token" = [])))]
+pub(super) async fn put_ban(State(api): State<Api>, Bounded(bytes): Bounded) -> Result<StatusCode, Problem> {
     let asked: PutBan = whole_body(&bytes)?;
     let network = network(&asked.network)?;
     let for_ms = asked.for_s.map(|for_s| for_s.saturating_mul(1000));
@@ -94,7 +101,7 @@ pub(super) async fn put_ban(State(api): State<Api>, bytes: Bytes) -> Result<Stat
 }
 
 /// Lifts the bans of a network and of its addresses.
-#[utoipa::path(delete, path = "/api/v1/bans", params(("network" = String, Query, description = "an address or a network")), responses((status = 204), (status = 400), (status = 404), (status = 503)), security(("token" = [])))]
+#[utoipa::path(delete, path = "/api/v1/bans", params(("network" = String, Query, description = "an address or a network")), responses((status = 204)), security(("token" = [])))]
 pub(super) async fn delete_ban(State(api): State<Api>, Query(lifted): Query<Lifted>) -> Result<StatusCode, Problem> {
     let network = network(&lifted.network)?;
     api.audit.accept_ban(Action::Unban, network.addr(), network.prefix_len()).await?;

@@ -555,6 +555,8 @@ impl<G: Gate> Shard<G> {
     pub(super) fn go_live(&mut self, conn: ConnId, now: Now) {
         let Some(connection) = self.conns.get_mut(conn.0 as usize) else { return };
         connection.state = State::Live;
+        // While its creation was being committed, it wasn't read.
+        connection.last_heard_ms = now.mono_ms;
         let slot = connection.session;
         // Whatever came behind the CONNECT was kept.
         if connection.paused {

@@ -78,33 +78,48 @@ impl<G: Gate> Shard<G> {
     }
 
     /// One message to one session of this shard.
+    #[inline]
     pub(super) fn deliver_one(&mut self, parts: &MessageParts<'_>, kept: &mut Kept, to: &Recipient<'_>, now: Now) {
+        if to.qos != QoS::AtMostOnce || !self.deliver_at_once(parts, to, now) {
+            self.owe(parts, kept, to, now);
+        }
+    }
+
+    /// One message of QoS 0; false if it must wait for room.
+    fn deliver_at_once(&mut self, parts: &MessageParts<'_>, to: &Recipient<'_>, now: Now) -> bool {
+        let Some(session) = self.sessions.get(to.slot).filter(|s| s.generation == to.generation) else { return true };
+        // [MQTT-4.3.1-1] without a connection a QoS 0 message has nowhere to go.
+        let Some(conn) = session.conn else { return true };
+        let Some(connection) = self.conns.get_mut(conn.0 as usize).filter(|connection| connection.is_live()) else {
+            return true;
+        };
+        let waiting = session.outgoing.as_ref().is_some_and(|outgoing| !outgoing.transient.is_empty());
+        if waiting || connection.pending() >= self.limits.out_bytes_high as usize {
+            return false;
+        }
+        let sending = Sending {
+            parts,
+            qos: QoS::AtMostOnce,
+            retain: to.retain,
+            dup: false,
+            id: None,
+            identifiers: to.identifiers,
+        };
+        note(send_publish(connection, &mut self.pool, &mut self.counters, &sending, now), &mut self.counters);
+        touch(connection, conn, &mut self.touched);
+        true
+    }
+
+    /// One message into a session's queue, and onto its connection if it is its turn.
+    fn owe(&mut self, parts: &MessageParts<'_>, kept: &mut Kept, to: &Recipient<'_>, now: Now) {
         let Some(session) = self.sessions.get_mut(to.slot).filter(|s| s.generation == to.generation) else {
             return;
         };
-        let mut connection = match session.conn {
+        let connection = match session.conn {
             Some(conn) => self.conns.get_mut(conn.0 as usize).filter(|connection| connection.is_live()),
             None => None,
         };
         let high = self.limits.out_bytes_high as usize;
-        if to.qos == QoS::AtMostOnce {
-            // [MQTT-4.3.1-1] without a connection a QoS 0 message has nowhere to go.
-            let (Some(connection), Some(conn)) = (connection.as_deref_mut(), session.conn) else { return };
-            let waiting = session.outgoing.as_ref().is_some_and(|outgoing| !outgoing.transient.is_empty());
-            if connection.pending() < high && !waiting {
-                let sending = Sending {
-                    parts,
-                    qos: to.qos,
-                    retain: to.retain,
-                    dup: false,
-                    id: None,
-                    identifiers: to.identifiers,
-                };
-                note(send_publish(connection, &mut self.pool, &mut self.counters, &sending, now), &mut self.counters);
-                touch(connection, conn, &mut self.touched);
-                return;
-            }
-        }
         let outgoing = queue_of(&mut session.outgoing, session.next_seq);
         if outgoing.messages() >= self.limits.queued_messages_max as usize
             || outgoing.bytes() + parts.payload.len() >= self.limits.queued_bytes_max as usize

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use turnpike_mqtt::{AckKind, PacketId, ReasonCode, encode_ack};
 
-use super::{Shard, writable};
+use super::{Shard, touch, writable};
 use crate::clock::Now;
 use crate::connection::State;
 use crate::durable::{Body, Op, Owed, Part};
@@ -208,7 +208,7 @@ impl<G: Gate> Shard<G> {
     pub(super) fn send_ack(&mut self, conn: ConnId, kind: AckKind, id: PacketId, reason: ReasonCode) {
         let Some(connection) = self.conns.get_mut(conn.0 as usize) else { return };
         encode_ack(connection.version, kind, id, reason, writable(connection, &mut self.pool));
-        self.touch(conn);
+        touch(connection, conn, &mut self.touched);
     }
 }
 

@@ -31,6 +31,8 @@ pub(super) enum Timer {
     Connect { conn: ConnId, serial: u32 },
     /// Something must have come within 1.5 × keep alive [MQTT-3.1.2-22].
     KeepAlive { conn: ConnId, serial: u32 },
+    /// An unfinished packet must have ended.
+    Partial { conn: ConnId, serial: u32 },
     /// A session without a connection: its will or its end is due.
     Session { slot: u32, generation: u32 },
     /// What let it in is good until then.
@@ -92,7 +94,11 @@ impl<G: Gate> Shard<G> {
     /// Ends a connection for what its peer did: MQTT 5 is told why, before CONNACK by CONNACK [MQTT-4.13.1-1].
     pub(super) fn fail(&mut self, conn: ConnId, reason: ReasonCode, now: Now) {
         let Some(connection) = self.conns.get(conn.0 as usize) else { return };
-        if reason != ReasonCode::KeepAliveTimeout {
+        let is_limit = matches!(
+            reason,
+            ReasonCode::KeepAliveTimeout | ReasonCode::QuotaExceeded | ReasonCode::ImplementationSpecificError
+        );
+        if !is_limit {
             self.counters.protocol_errors += 1;
         }
         match connection.state {
@@ -303,6 +309,7 @@ impl<G: Gate> Shard<G> {
             match timer {
                 Timer::Connect { conn, serial } => self.connect_overdue(conn, serial, now),
                 Timer::KeepAlive { conn, serial } => self.keep_alive_due(conn, serial, now),
+                Timer::Partial { conn, serial } => self.partial_due(conn, serial, now),
                 Timer::Session { slot, generation } => self.session_due(slot, generation, now),
                 Timer::Authentication { conn, serial } => self.authentication_due(conn, serial, now),
                 Timer::Sweep => self.sweep(now),
@@ -320,13 +327,16 @@ impl<G: Gate> Shard<G> {
     }
 
     fn keep_alive_due(&mut self, conn: ConnId, serial: u32, now: Now) {
-        let Some(connection) = self.conns.get(conn.0 as usize).filter(|c| c.serial == serial) else { return };
+        let Some(connection) = self.conns.get_mut(conn.0 as usize).filter(|c| c.serial == serial) else { return };
         if matches!(connection.state, State::Ending) || connection.idle_max_ms == 0 {
             return;
         }
+        if connection.paused {
+            // A connection that we don't read can't be heard.
+            connection.last_heard_ms = now.mono_ms;
+        }
         let due_ms = connection.last_heard_ms + u64::from(connection.idle_max_ms);
-        // A connection that we don't read can't be heard.
-        if due_ms <= now.mono_ms && !connection.paused {
+        if due_ms <= now.mono_ms {
             self.counters.keep_alive_timeouts += 1;
             self.fail(conn, ReasonCode::KeepAliveTimeout, now);
             return;

@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use turnpike_mqtt::{AckKind, PacketType, Publish, QoS, ReasonCode, TopicName, Version};
+use turnpike_mqtt::{AckKind, PacketType, Publish, QoS, ReasonCode, TopicName, Version, encode_ack};
 
-use super::Shard;
 use super::deliver::Kept;
 use super::durability::Release;
+use super::{Shard, touch, writable};
 use crate::batch::Recipient;
 use crate::clock::Now;
 use crate::durable::Op;
@@ -34,7 +34,11 @@ impl<G: Gate> Shard<G> {
         };
         let topic = TopicName::from_validated(&topic);
         if topic.depth() > usize::from(self.limits.topic_levels_max) {
-            return Err(ReasonCode::MalformedPacket);
+            // Well-formed, and more than we take: MQTT 5 has a word for that.
+            return match publish.id {
+                Some(_) => self.refuse_publish(conn, publish, ReasonCode::TopicNameInvalid),
+                None => Err(ReasonCode::TopicNameInvalid),
+            };
         }
         let Some(connection) = self.conns.get(conn.0 as usize) else { return Ok(()) };
         let Some(slot) = connection.session else { return Ok(()) };
@@ -178,7 +182,8 @@ impl<G: Gate> Shard<G> {
         if needs_commit || connection.awaited > 0 {
             self.await_commit(conn, |serial| Release::Ack { conn, serial, kind, id, reason });
         } else {
-            self.send_ack(conn, kind, id, reason);
+            encode_ack(connection.version, kind, id, reason, writable(connection, &mut self.pool));
+            touch(connection, conn, &mut self.touched);
         }
     }
 

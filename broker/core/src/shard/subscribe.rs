@@ -32,10 +32,6 @@ impl<G: Gate> Shard<G> {
         let version = self.version(conn);
         let identifier = subscribe.properties.identifier.unwrap_or(0);
         let ops = self.ticket.ops.len();
-        let levels_max = usize::from(self.limits.topic_levels_max);
-        if subscribe.filters.iter().any(|(filter, _)| filter.depth() > levels_max) {
-            return Err(ReasonCode::MalformedPacket);
-        }
         let (mut codes, mut retained) = (Vec::new(), Vec::new());
         for (filter, options) in subscribe.filters.iter() {
             match self.subscribe_one(slot, filter, options, identifier) {
@@ -80,6 +76,9 @@ impl<G: Gate> Shard<G> {
         options: SubscribeOptions,
         identifier: u32,
     ) -> Result<bool, ReasonCode> {
+        if filter.depth() > usize::from(self.limits.topic_levels_max) {
+            return Err(ReasonCode::TopicFilterInvalid);
+        }
         let (share, inner) = match filter.share() {
             Some((name, inner)) => (Some(name), inner),
             None => (None, filter),
