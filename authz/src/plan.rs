@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use turnpike_core::durable::Op;
 
+use crate::cipher::PayloadPolicy;
 use crate::keys::Proofs;
 use crate::names::{DeviceName, ProductKey};
 use crate::product::ProductPolicy;
@@ -32,6 +33,8 @@ pub enum Change {
     SetProofs(ProductKey, DeviceName, Option<Arc<Proofs>>),
     /// What a product demands of log-ins: nothing, until this says otherwise. Independent of [`Self::PutProduct`].
     SetPolicy(ProductKey, ProductPolicy),
+    /// What a product does with payloads: nothing, until this says otherwise. Independent of [`Self::PutProduct`].
+    SetPayloads(ProductKey, PayloadPolicy),
     /// Who issues the certificates of a product's devices. Independent of [`Self::PutProduct`].
     SetAuthorities(ProductKey, Option<Arc<Authorities>>),
     /// Remember that something was done once, such as the demo's provisioning. Without `\0`.
@@ -53,6 +56,7 @@ impl Change {
             | Self::DeleteProduct(product)
             | Self::AllowProfiles(product, _)
             | Self::SetPolicy(product, _)
+            | Self::SetPayloads(product, _)
             | Self::SetAuthorities(product, _) => Some((product, None)),
             Self::PutDevice(product, name, _)
             | Self::DeleteDevice(product, name)

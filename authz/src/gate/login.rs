@@ -3,7 +3,7 @@
 use turnpike_core::clock::Now;
 use turnpike_core::gate::{Admission, Attempt, DeviceIdentity};
 
-use super::{Gatekeeper, admit};
+use super::Gatekeeper;
 use crate::keys::{Method, PublicKey, Signed, answer_bytes, signer};
 use crate::nonce::WINDOW_MS;
 use crate::profile::Profile;
@@ -29,7 +29,7 @@ impl Gatekeeper {
         let (found, key) = self.prove_signed(identity, |_| true, &signed.text(), &signed.signature)?;
         // After the signature, as with a secret.
         self.take_nonce(identity, signed.nonce, signed.timestamp_ms.saturating_add(WINDOW_MS), now)?;
-        admit_key(identity, &found, &key, attempt, now)
+        self.admit_key(identity, (&found, &key, Some(signed.nonce)), attempt, now)
     }
 
     pub(super) fn answer_signed(
@@ -42,7 +42,21 @@ impl Gatekeeper {
     ) -> Result<Admission, Refusal> {
         let text = challenge_text(attempt.client_id, identity.0, identity.1, challenge);
         let (found, key) = self.prove_signed(identity, |key| method.takes(key.kind()), &text, &answer_bytes(answer))?;
-        admit_key(identity, &found, &key, attempt, now)
+        self.admit_key(identity, (&found, &key, None), attempt, now)
+    }
+
+    /// `login_nonce`: what the key has signed, if it was a nonce of the device's.
+    fn admit_key(
+        &self,
+        identity: Identity<'_>,
+        (found, key, login_nonce): (&Found, &PublicKey, Option<&str>),
+        attempt: &Attempt<'_>,
+        now: Now,
+    ) -> Result<Admission, Refusal> {
+        if key.kind().is_legacy() && !found.policy.allow_rsa_1024 {
+            return Err(Refusal::WeakKey);
+        }
+        self.admit(identity_of(identity), found, (Profile::Native, login_nonce), attempt, now)
     }
 
     /// Finds a device one of whose keys signed the text, and the key. Whoever is unknown, or has no such key, costs as much.
@@ -78,26 +92,14 @@ impl Gatekeeper {
         if !is_bound((product, device), &found, &leaf, attempt, now) {
             return Err(Refusal::WrongCertificate);
         }
-        let admission = admit(identity_of((product, device)), &found, Profile::Native, attempt, now)?;
+        let identity = identity_of((product, device));
+        let admission = self.admit(identity, &found, (Profile::Native, None), attempt, now)?;
         Ok(Admission { until_ms: Some(good_until(&leaf, now)?), ..admission })
     }
 }
 
 fn unknown(registry: &Registry, product: &str) -> Refusal {
     if registry.product(product).is_some() { Refusal::UnknownDevice } else { Refusal::UnknownProduct }
-}
-
-fn admit_key(
-    identity: Identity<'_>,
-    found: &Found,
-    key: &PublicKey,
-    attempt: &Attempt<'_>,
-    now: Now,
-) -> Result<Admission, Refusal> {
-    if key.kind().is_legacy() && !found.policy.allow_rsa_1024 {
-        return Err(Refusal::WeakKey);
-    }
-    admit(identity_of(identity), found, Profile::Native, attempt, now)
 }
 
 fn identity_of((product, device): Identity<'_>) -> DeviceIdentity {

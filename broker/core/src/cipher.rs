@@ -52,8 +52,8 @@ pub trait PayloadCipher: Send + fmt::Debug {
     /// What MQTT 5 hears on the acknowledgement of a payload that is dropped; [`ReasonCode::Success`] for one that has been taken before.
     fn open(&mut self, topic: &str, payload: &[u8], now: Now) -> Result<Vec<u8>, ReasonCode>;
 
-    /// Seals what goes to the device, in the order of writing. There are keys.
-    fn seal(&mut self, topic: &str, payload: &[u8]) -> Vec<u8>;
+    /// Seals what goes to the device, in the order of writing; none if there are no keys.
+    fn seal(&mut self, topic: &str, payload: &[u8]) -> Option<Vec<u8>>;
 
     /// What is to be announced now, again until there is nothing.
     fn poll(&mut self, now: Now) -> Option<Announcement>;

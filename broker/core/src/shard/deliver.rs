@@ -320,9 +320,9 @@ fn send_publish(
     Sent::Yes
 }
 
-/// The payload as a device without TLS is to have it.
+/// The payload as a device without TLS is to have it; none if there are no keys, which nothing is sent without.
 #[cold]
 fn seal(connection: &mut Connection, parts: &MessageParts<'_>) -> Option<Vec<u8>> {
     let sealer = connection.extras.as_mut()?.sealer.as_mut()?;
-    Some(sealer.cipher.seal(parts.topic.as_str(), parts.payload))
+    sealer.cipher.seal(parts.topic.as_str(), parts.payload)
 }

@@ -232,9 +232,8 @@ impl<G: Gate> Shard<G> {
     pub(super) fn may_walk(&self, slot: u32) -> bool {
         let Some(session) = self.sessions.get(slot) else { return false };
         let connection = session.conn.and_then(|conn| self.conns.get(conn.0 as usize));
-        let room = connection.is_some_and(|connection| {
-            connection.is_live() && connection.has_room(self.limits.out_bytes_high as usize)
-        });
+        let room = connection
+            .is_some_and(|connection| connection.is_live() && connection.has_room(self.limits.out_bytes_high as usize));
         let queued = session.outgoing.as_ref().map_or(0, |outgoing| outgoing.messages());
         session.walks.is_some() && room && queued < (self.limits.queued_messages_max as usize / 2).min(WALK_TURN)
     }
