@@ -10,6 +10,7 @@ mod bans;
 mod extract;
 mod import;
 mod openapi;
+mod payloads;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -116,6 +117,7 @@ impl Api {
             .route("/products/{product}/devices/{device}/secret", post(api::renew_secret))
             .route("/products/{product}/profiles", get(access::show_profiles).put(access::put_profiles))
             .route("/products/{product}/policy", get(access::show_policy).put(access::put_policy))
+            .route("/products/{product}/payloads", get(payloads::show_payloads).put(payloads::put_payloads))
             .route("/products/{product}/authorities", put(access::put_authorities))
             .route(
                 "/products/{product}/devices/{device}/keys",

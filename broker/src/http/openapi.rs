@@ -6,7 +6,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa::{OpenApi, ToSchema};
 
-use super::{access, api, audit, bans, import};
+use super::{access, api, audit, bans, import, payloads};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -29,6 +29,8 @@ use super::{access, api, audit, bans, import};
         access::show_policy,
         access::put_policy,
         access::put_authorities,
+        payloads::show_payloads,
+        payloads::put_payloads,
         access::show_keys,
         access::put_keys,
         access::delete_keys,
