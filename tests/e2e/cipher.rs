@@ -485,7 +485,9 @@ fn a_device_may_bring_a_key_under_the_platforms() {
     let openssl = |arguments: &str, input: Option<&std::path::Path>, output: &std::path::Path| {
         let mut command = std::process::Command::new("openssl");
         command.args(arguments.split(' ')).arg("-out").arg(output);
-        input.into_iter().for_each(|file| drop(command.arg("-in").arg(file)));
+        if let Some(file) = input {
+            command.arg("-in").arg(file);
+        }
         assert!(command.output().expect("openssl").status.success(), "{arguments}");
     };
     openssl("genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048", None, &private);

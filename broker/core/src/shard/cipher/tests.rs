@@ -243,7 +243,7 @@ impl World {
             qos: [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce][usize::from(qos)],
             retain,
             topic: Some(topic).filter(|topic| !topic.is_empty()).map(TopicName::from_validated),
-            id: PacketId::new(id),
+            id: PacketId::new(id).filter(|_| qos > 0),
             properties,
             payload: payload.as_bytes(),
         };
