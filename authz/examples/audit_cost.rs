@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use turnpike_authz::audit::chain::{ChainKey, Link, Verifier};
 use turnpike_authz::audit::{Action, Event, Key, Outcome, Subject, Value, client};
 use turnpike_authz::secret::MasterKey;
-use turnpike_core::gate::DeviceIdentity;
+use turnpike_core::gate::{DeviceIdentity, Means};
 
 const RECORDS: usize = 200_000;
 
 fn main() {
     let key = ChainKey::new(&MasterKey::new([7; 32]));
-    let identity = DeviceIdentity { product: "a1B2c3D4e5F".into(), device: "serial-00000001".into() };
+    let identity =
+        DeviceIdentity { product: "a1B2c3D4e5F".into(), device: "serial-00000001".into(), means: Means::default() };
     let event = Event {
         at_ms: 1_700_000_000_000,
         actor: Subject::identity(&identity),

@@ -17,7 +17,11 @@ const UP: &str = "dev/a1B2c3D4e5F/serial-00000001/up/telemetry";
 
 fn main() {
     println!("a session: {} bytes", size_of::<Cipher>());
-    let who = Arc::new(DeviceIdentity { product: "a1B2c3D4e5F".into(), device: "serial-00000001".into() });
+    let who = Arc::new(DeviceIdentity {
+        product: "a1B2c3D4e5F".into(),
+        device: "serial-00000001".into(),
+        means: Default::default(),
+    });
     let secret = Secret::generate([7; 16]);
     let policy = CipherPolicy::new(&Suite::ALL, 3600, 1_000_000_000, 60).expect("a policy");
     let now = Now::default();

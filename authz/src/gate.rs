@@ -15,6 +15,7 @@
 //! shell that asks [`Gatekeeper::check_key`] before it opens its listeners leaves damaged records as its only cause.
 
 mod login;
+mod means;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,8 +35,9 @@ use crate::nonce::{NonceJournal, Nonces, RECORD_BYTES, Restored, Use};
 use crate::policy;
 use crate::profile::{self, Claim, Freshness, Holder, Profile};
 use crate::refusal::Refusal;
-use crate::registry::{Found, Registry, owner};
+use crate::registry::{Found, Glimpse, Registry, owner};
 use crate::secret::{MasterKey, SealError, Sealed, Secret};
+use means::{By, Proven, is_met};
 
 /// Whom the decoy is sealed for; no record has such a key.
 const DECOY: &str = "decoy";
@@ -165,7 +167,7 @@ impl Gatekeeper {
         &self,
         candidates: Vec<Candidate<'_>>,
         proof: impl Fn(&Holder<'_>) -> bool,
-    ) -> Result<Option<(DeviceIdentity, Found)>, Refusal> {
+    ) -> Result<Option<(Device, Found)>, Refusal> {
         if candidates.is_empty() {
             self.spend(proof);
             return Ok(None);
@@ -182,7 +184,7 @@ impl Gatekeeper {
                 continue;
             };
             if proof(&Holder { product: &product, secret: &secret }) {
-                return Ok(Some((DeviceIdentity { product: product.into(), device: device.into() }, found)));
+                return Ok(Some((Device { product, device: device.to_owned() }, found)));
             }
         }
         Err(refusal)
@@ -218,16 +220,17 @@ impl Gatekeeper {
             return Err(Refusal::StaleTimestamp);
         }
         let proven = self.prove(self.candidates(claim), |holder| claim.is_signed_by(holder))?;
-        let Some((identity, found)) = proven else { return Err(self.unknown(claim.identity().named)) };
+        let Some((of, found)) = proven else { return Err(self.unknown(claim.identity().named)) };
         // After the signature: a stranger must not use up a device's nonces, nor the room for them.
         if let Freshness::Once { nonce, until_ms } = freshness {
-            self.take_nonce((&identity.product, &identity.device), nonce, until_ms, now)?;
+            self.take_nonce(of.identity(), nonce, until_ms, now)?;
         }
         let login_nonce = match (claim, freshness) {
             (Claim::Native(_), Freshness::Once { nonce, .. }) => Some(nonce),
             _ => None,
         };
-        let admission = self.admit(identity, &found, (claim.profile(), login_nonce), attempt, now)?;
+        let proven = Proven { identity: of.identity(), found: &found, profile: claim.profile(), by: By::Secret };
+        let admission = self.admit(&proven, login_nonce, attempt, now)?;
         let lasting = claim.lasting_client_id().filter(|id| *id != attempt.client_id);
         Ok(Admission { client_id: lasting.map(Box::from), ..admission })
     }
@@ -267,29 +270,23 @@ impl Gatekeeper {
             profile::answers(holder.secret, attempt.client_id, product, device, &state.data, data)
         };
         let proven = self.prove(self.candidate(product, device).into_iter().collect(), proof)?;
-        let Some((identity, found)) = proven else { return Err(self.unknown(Some((product, device)))) };
-        self.admit(identity, &found, (Profile::Native, None), attempt, now)
+        let Some((of, found)) = proven else { return Err(self.unknown(Some((product, device)))) };
+        let proven = Proven { identity: of.identity(), found: &found, profile: Profile::Native, by: By::Secret };
+        self.admit(&proven, None, attempt, now)
     }
 
     /// Whether a device that has proved who it is comes in, and on what terms. `login_nonce`: that of a native credential, if it was one.
     fn admit(
         &self,
-        identity: DeviceIdentity,
-        found: &Found,
-        (profile, login_nonce): (Profile, Option<&str>),
+        proven: &Proven<'_>,
+        login_nonce: Option<&str>,
         attempt: &Attempt<'_>,
         now: Now,
     ) -> Result<Admission, Refusal> {
-        if !found.product.enabled || !found.device.enabled {
-            return Err(Refusal::Disabled);
-        }
-        if !found.profiles.contains(profile) {
-            return Err(Refusal::ProfileNotAllowed);
-        }
-        let until_ms = login::check_demands((&identity.product, &identity.device), found, attempt, now)?;
-        let identity = Arc::new(identity);
-        let cipher = self.cipher(&identity, found, login_nonce, attempt.tls)?;
-        Ok(Admission { until_ms, cipher, ..Admission::new(Principal::Device(identity)) })
+        let admission = proven.admit(attempt, now)?;
+        let Principal::Device(who) = &admission.principal else { return Ok(admission) };
+        let cipher = self.cipher(who, proven.found, login_nonce, attempt.tls)?;
+        Ok(Admission { cipher, ..admission })
     }
 
     /// What seals the payloads of a connection, if anything does.
@@ -326,6 +323,18 @@ struct Candidate<'a> {
 impl<'a> Candidate<'a> {
     fn new(product: &ProductKey, device: &'a str, found: Found) -> Self {
         Self { product: product.to_string(), device, found }
+    }
+}
+
+/// A device that has shown that it knows its secret.
+struct Device {
+    product: String,
+    device: String,
+}
+
+impl Device {
+    fn identity(&self) -> login::Identity<'_> {
+        (&self.product, &self.device)
     }
 }
 
@@ -404,7 +413,10 @@ impl Gate for Gatekeeper {
         match principal {
             Principal::Broker => true,
             Principal::Anonymous => self.anonymous,
-            Principal::Device(identity) => self.registry.is_enabled(&identity.product, &identity.device),
+            Principal::Device(identity) => {
+                let judge = |seen: &Glimpse<'_>| is_met(identity.means, seen);
+                self.registry.look(&identity.product, &identity.device, judge).unwrap_or(false)
+            }
         }
     }
 

@@ -48,6 +48,7 @@ pub mod guard;
 pub mod guarded;
 pub mod import;
 pub mod keys;
+pub mod limits;
 pub mod names;
 pub mod nonce;
 pub mod origin;

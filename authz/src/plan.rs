@@ -6,6 +6,7 @@ use turnpike_core::durable::Op;
 
 use crate::cipher::PayloadPolicy;
 use crate::keys::Proofs;
+use crate::limits::{WrittenFlow, WrittenLimits};
 use crate::names::{DeviceName, ProductKey};
 use crate::product::ProductPolicy;
 use crate::profile::ProfileSet;
@@ -14,6 +15,7 @@ use crate::registry::{Device, Product, Registry, owner};
 use crate::secret::{MasterKey, Sealed, Secret};
 use crate::x509::Authorities;
 
+mod limits;
 mod login;
 
 /// A change of the registry.
@@ -27,7 +29,8 @@ pub enum Change {
     AllowProfiles(ProductKey, ProfileSet),
     /// Create or replace. The product exists.
     PutDevice(ProductKey, DeviceName, Device),
-    /// Remove. [`Self::SetProofs`] goes before it, in the same commit: a new device of the name must not have the old one's keys.
+    /// Remove. [`Self::SetProofs`] and [`Self::LimitDevice`] go before it, in the same commit: a new device of the name must not have
+    /// the old one's.
     DeleteDevice(ProductKey, DeviceName),
     /// Which public keys and certificates a device has, beside its secret. Independent of [`Self::PutDevice`].
     SetProofs(ProductKey, DeviceName, Option<Arc<Proofs>>),
@@ -37,6 +40,10 @@ pub enum Change {
     SetPayloads(ProductKey, PayloadPolicy),
     /// Who issues the certificates of a product's devices. Independent of [`Self::PutProduct`].
     SetAuthorities(ProductKey, Option<Arc<Authorities>>),
+    /// How fast a product's devices may be, where it isn't as the configuration says for all. Independent of [`Self::PutProduct`].
+    LimitProduct(ProductKey, Option<Arc<WrittenLimits>>),
+    /// How fast a device may be, where it isn't as its product says. Independent of [`Self::PutDevice`].
+    LimitDevice(ProductKey, DeviceName, Option<Arc<WrittenFlow>>),
     /// Remember that something was done once, such as the demo's provisioning. Without `\0`.
     Mark(Box<str>),
 }
@@ -57,10 +64,12 @@ impl Change {
             | Self::AllowProfiles(product, _)
             | Self::SetPolicy(product, _)
             | Self::SetPayloads(product, _)
-            | Self::SetAuthorities(product, _) => Some((product, None)),
+            | Self::SetAuthorities(product, _)
+            | Self::LimitProduct(product, _) => Some((product, None)),
             Self::PutDevice(product, name, _)
             | Self::DeleteDevice(product, name)
-            | Self::SetProofs(product, name, _) => Some((product, Some(name))),
+            | Self::SetProofs(product, name, _)
+            | Self::LimitDevice(product, name, _) => Some((product, Some(name))),
             Self::Mark(_) => None,
         }
     }
@@ -170,6 +179,7 @@ impl Registry {
     #[must_use]
     pub fn plan_sweep(&self, key: &ProductKey, limit: usize) -> Vec<Change> {
         let mut changes = self.left_proofs(key, limit);
+        changes.extend(self.left_limits(key, limit.saturating_sub(changes.len())));
         let names = self.left_of(key.as_str(), limit.saturating_sub(changes.len()));
         changes.extend(names.into_iter().map(|name| Change::DeleteDevice(key.clone(), name)));
         if changes.len() < limit && self.has_left_profiles(key.as_str()) {
@@ -247,14 +257,16 @@ impl Registry {
         Ok(Change::PutProduct(key.clone(), Product { enabled, ..product }))
     }
 
-    /// Deletes a device, with its keys. All of the changes go into one commit.
+    /// Deletes a device, with its keys and its limit. All of the changes go into one commit.
     ///
     /// # Errors
     /// [`PlanError::NoSuchDevice`].
     pub fn plan_delete_device(&self, product: &ProductKey, name: &DeviceName) -> Result<Vec<Change>, PlanError> {
         let found = self.find(product.as_str(), name.as_str()).ok_or(PlanError::NoSuchDevice)?;
         let proofs = found.proofs.map(|_| Change::SetProofs(product.clone(), name.clone(), None));
+        let limit = self.device_limit(product.as_str(), name.as_str());
+        let limit = limit.map(|_| Change::LimitDevice(product.clone(), name.clone(), None));
         let device = Change::DeleteDevice(product.clone(), name.clone());
-        Ok(proofs.into_iter().chain([device]).collect())
+        Ok(proofs.into_iter().chain(limit).chain([device]).collect())
     }
 }

@@ -9,6 +9,8 @@
 //! | `y\0{product}` | layout, flags (2 bytes) of what it demands of log-ins; absent where that is nothing |
 //! | `pl\0{product}` | layout, then what is done with payloads ([`PayloadPolicy::encode`]); absent where they are plain |
 //! | `c\0{product}` | layout, then for each CA certificate: length (2 bytes), the certificate |
+//! | `l\0{product}` | layout, flags, then up to two rates of messages and two of bytes as text, each after its length (a byte) |
+//! | `r\0{product}\0{device}` | layout, then a rate of messages and one of bytes, in the same way |
 //! | `m\0{mark}` | layout |
 //!
 //! Numbers are big-endian. A secret is sealed for the key of its record, so it opens in no other.
@@ -19,6 +21,7 @@ use turnpike_core::durable::Op;
 
 use crate::cipher::PayloadPolicy;
 use crate::keys::Proofs;
+use crate::limits::{WrittenFlow, WrittenLimits};
 use crate::names::{DeviceName, ProductKey};
 use crate::plan::Change;
 use crate::product::ProductPolicy;
@@ -81,6 +84,13 @@ pub(crate) fn encode(change: &Change) -> Op {
         }
         Change::SetAuthorities(key, authorities) => {
             put_or_delete(product_key('c', key), authorities.as_ref().map(|authorities| authorities.to_record()))
+        }
+        Change::LimitProduct(key, limits) => {
+            put_or_delete(product_key('l', key), limits.as_ref().map(|limits| limits.to_record()))
+        }
+        Change::LimitDevice(product, name, flow) => {
+            let key = format!("r\0{product}\0{name}").into_bytes().into();
+            put_or_delete(key, flow.as_ref().map(|flow| flow.to_record()))
         }
         Change::Mark(mark) => Op::RegistryPut(format!("m\0{mark}").into_bytes().into(), Box::from([LAYOUT])),
     }
@@ -161,6 +171,15 @@ pub(crate) fn decode(key: &[u8], value: &[u8]) -> Result<Change, RecordError> {
             let authorities = Authorities::from_record(rest).ok_or_else(damaged)?;
             Ok(Change::SetAuthorities(product()?, Some(Arc::new(authorities))))
         }
+        (Some("l"), None) => {
+            let limits = WrittenLimits::from_record(rest).ok_or_else(damaged)?;
+            Ok(Change::LimitProduct(product()?, Some(Arc::new(limits))))
+        }
+        (Some("r"), Some(device)) => {
+            let name = DeviceName::parse(device).map_err(|_| damaged())?;
+            let flow = WrittenFlow::from_record(rest).ok_or_else(damaged)?;
+            Ok(Change::LimitDevice(product()?, name, Some(Arc::new(flow))))
+        }
         _ => Err(damaged()),
     }
 }
@@ -193,13 +212,19 @@ mod tests {
         ProductKey::parse("p").expect("a name")
     }
 
-    fn changes() -> [Change; 10] {
+    fn changes() -> [Change; 12] {
         let (product, name) = (product(), DeviceName::parse("d").expect("a name"));
         let secret = Sealed::from_bytes(&[9; 61]);
         let key = Proof::Key(testing::private(&testing::ed25519_pem()).public().clone());
         let proofs = Proofs::new(vec![key, Proof::Certificate(Fingerprint::of(b"x"))]).expect("a list");
-        let policy = ProductPolicy { allow_rsa_1024: true, require_tls: false, require_certificate: true };
+        let refuse_clones = Some(false);
+        let policy =
+            ProductPolicy { allow_rsa_1024: true, require_tls: false, require_certificate: true, refuse_clones };
+        let flow = WrittenFlow { messages: "1/s".parse().expect("a rate"), ..WrittenFlow::default() };
+        let limits = WrittenLimits { each_device: Some(flow.clone()), ..WrittenLimits::default() };
         [
+            Change::LimitProduct(product.clone(), Some(Arc::new(limits))),
+            Change::LimitDevice(product.clone(), name.clone(), Some(Arc::new(flow))),
             Change::AllowProfiles(product.clone(), ProfileSet::from_iter([Profile::Aliyun])),
             Change::AllowProfiles(product.clone(), ProfileSet::ALL),
             Change::SetProofs(product.clone(), name.clone(), Some(Arc::new(proofs))),
@@ -237,13 +262,13 @@ mod tests {
         }
         let policy = Change::SetPolicy(ProductKey::parse("p").expect("a name"), ProductPolicy::default());
         assert!(matches!(encode(&policy), Op::RegistryDelete(_)), "no demands, no record");
-        for flags in [[0x80, 0], [0, 8], [0, 0]] {
+        for flags in [[0x80, 0], [0, 32], [0, 24], [0, 0]] {
             assert!(matches!(decode(b"y\0p", &[LAYOUT, flags[0], flags[1]]), Err(RecordError::Damaged(_))));
         }
         let plain = Change::SetPayloads(product(), PayloadPolicy::Plain);
         assert!(matches!(encode(&plain), Op::RegistryDelete(_)), "plain, no record");
         assert!(matches!(decode(b"pl\0p", &[LAYOUT, 0]), Err(RecordError::Damaged(_))));
-        let (key, value) = put(&changes()[0]);
+        let (key, value) = put(&changes()[2]);
         assert!(matches!(decode(&key, &[&value[..], &[0]].concat()), Err(RecordError::Damaged(_))));
         // Of a later version; not as it is written; absent instead.
         for bad in [&[LAYOUT, 1, 0][..], &[LAYOUT, 0, 4], &[LAYOUT, 3]] {
@@ -259,7 +284,7 @@ mod tests {
         #[test]
         fn no_bytes_panic(
             key in proptest::collection::vec(any::<u8>(), 0..20),
-            text in "([padmkyc]|pl)\0[a-z/\0]{0,10}",
+            text in "([padmkyclr]|pl)\0[a-z/\0]{0,10}",
             value in proptest::collection::vec(0_u8..4, 0..20),
         ) {
             let _ = decode(&key, &value);

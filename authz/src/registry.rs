@@ -26,6 +26,7 @@ use parking_lot::RwLock;
 use crate::allowed::Allowed;
 use crate::cipher::PayloadPolicy;
 use crate::keys::Proofs;
+use crate::limits::{WrittenFlow, WrittenLimits};
 use crate::names::{DeviceName, ProductKey};
 use crate::plan::Change;
 use crate::product::ProductPolicy;
@@ -34,6 +35,7 @@ use crate::record;
 use crate::secret::Sealed;
 use crate::x509::{Authorities, Fingerprint};
 
+mod limits;
 mod proofs;
 
 pub use crate::record::{RecordError, owner};
@@ -80,6 +82,17 @@ pub struct Found {
     pub authorities: Option<Arc<Authorities>>,
 }
 
+/// [`Found`], by reference: for those who look at many.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Glimpse<'a> {
+    pub(crate) product: Product,
+    pub(crate) profiles: ProfileSet,
+    pub(crate) policy: ProductPolicy,
+    pub(crate) device: &'a Device,
+    pub(crate) proofs: Option<&'a Proofs>,
+    pub(crate) authorities: Option<&'a Authorities>,
+}
+
 #[derive(Debug, Default)]
 struct Entry {
     head: RwLock<Head>,
@@ -87,6 +100,14 @@ struct Entry {
     /// Of the devices that have some: one that has a secret alone, as most do, costs nothing here.
     proofs: RwLock<BTreeMap<DeviceName, Arc<Proofs>>>,
     authorities: RwLock<Option<Arc<Authorities>>>,
+    limits: RwLock<Limits>,
+}
+
+/// How fast devices may be, where somebody has said so.
+#[derive(Debug, Default)]
+struct Limits {
+    product: Option<Arc<WrittenLimits>>,
+    devices: BTreeMap<DeviceName, Arc<WrittenFlow>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -181,6 +202,8 @@ impl Registry {
                 *entry.authorities.write() = authorities;
                 self.forget_if_empty(&key, &entry);
             }
+            Change::LimitProduct(product, limits) => self.set_product_limits(&product, limits),
+            Change::LimitDevice(product, name, flow) => self.set_device_limit(&product, name, flow),
             Change::Mark(mark) => {
                 self.marks.write().insert(mark);
             }
@@ -195,7 +218,11 @@ impl Registry {
             && policy == ProductPolicy::default()
             && payloads == PayloadPolicy::Plain;
         let is_empty = || entry.devices.read().is_empty() && entry.proofs.read().is_empty();
-        if is_bare && is_empty() && entry.authorities.read().is_none() {
+        let is_unlimited = || {
+            let limits = entry.limits.read();
+            limits.product.is_none() && limits.devices.is_empty()
+        };
+        if is_bare && is_empty() && entry.authorities.read().is_none() && is_unlimited() {
             self.products.write().remove(key);
         }
     }
@@ -253,6 +280,21 @@ impl Registry {
             payloads: head.payloads,
             authorities,
         })
+    }
+
+    /// Looks at a device under locks, so `look` is to be short. `None`: there is no such product or device.
+    pub(crate) fn look<R>(&self, product: &str, name: &str, look: impl FnOnce(&Glimpse<'_>) -> R) -> Option<R> {
+        let entry = self.entry(product)?;
+        let head = *entry.head.read();
+        let (devices, proofs, authorities) = (entry.devices.read(), entry.proofs.read(), entry.authorities.read());
+        Some(look(&Glimpse {
+            product: head.product?,
+            profiles: head.profiles,
+            policy: head.policy,
+            device: devices.get(name)?,
+            proofs: proofs.get(name).map(Arc::as_ref),
+            authorities: authorities.as_deref(),
+        }))
     }
 
     /// The devices of a name in the products that take a profile whose credentials may name none ([`Profile::is_searched`]): up to

@@ -9,6 +9,7 @@ mod audit;
 mod bans;
 mod extract;
 mod import;
+mod limits;
 mod openapi;
 mod payloads;
 
@@ -21,16 +22,16 @@ use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{get, post};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use turnpike_authz::Gatekeeper;
 use turnpike_authz::audit::describe;
-use turnpike_authz::guard::Guard;
 use turnpike_authz::guarded::Guarded;
 use turnpike_authz::names::DeviceName;
 use turnpike_authz::plan::Change;
-use turnpike_authz::quota::{Caller, Quotas};
+use turnpike_authz::policy;
+use turnpike_authz::quota::Caller;
 
 pub use audit::Auditing;
 
@@ -66,8 +67,7 @@ pub struct ApiParts<'a> {
 pub struct Api {
     control: Control,
     gate: Arc<Gatekeeper>,
-    quotas: Arc<Quotas>,
-    guard: Arc<Guard>,
+    guarded: Arc<Guarded<Gatekeeper>>,
     /// Hash of the bearer token: comparing hashes takes the same time wherever the texts differ.
     token: [u8; 32],
     changing: Changing,
@@ -83,8 +83,7 @@ impl Api {
         Self {
             control,
             gate: Arc::clone(guarded.gate()),
-            quotas: Arc::clone(guarded.quotas()),
-            guard: Arc::clone(guarded.guard()),
+            guarded,
             token: Sha256::digest(token).into(),
             changing,
             busy: Arc::new(tokio::sync::Semaphore::new(REQUESTS_MAX)),
@@ -114,11 +113,20 @@ impl Api {
             .route("/products/{product}/devices/{device}", device)
             .route("/products/{product}/devices/{device}/enable", post(api::enable_device))
             .route("/products/{product}/devices/{device}/disable", post(api::disable_device))
-            .route("/products/{product}/devices/{device}/secret", post(api::renew_secret))
+            .route("/products/{product}/devices/{device}/pardon", post(bans::pardon_device))
+            .route("/products/{product}/devices/{device}/secret", post(api::renew_secret).delete(access::drop_secret))
             .route("/products/{product}/profiles", get(access::show_profiles).put(access::put_profiles))
             .route("/products/{product}/policy", get(access::show_policy).put(access::put_policy))
             .route("/products/{product}/payloads", get(payloads::show_payloads).put(payloads::put_payloads))
-            .route("/products/{product}/authorities", put(access::put_authorities))
+            .route(
+                "/products/{product}/limits",
+                get(limits::show_limits).put(limits::put_limits).delete(limits::delete_limits),
+            )
+            .route(
+                "/products/{product}/devices/{device}/limits",
+                get(limits::show_device_limits).put(limits::put_device_limits).delete(limits::delete_device_limits),
+            )
+            .route("/products/{product}/authorities", get(access::show_authorities).put(access::put_authorities))
             .route(
                 "/products/{product}/devices/{device}/keys",
                 get(access::show_keys).put(access::put_keys).delete(access::delete_keys),
@@ -176,7 +184,7 @@ impl Api {
 
     /// What an address hears that asks too often.
     fn over_limit(&self, source: SocketAddr) -> Option<Response> {
-        let wait = self.quotas.request(&[Caller::Address(source.ip())], self.control.now()).err()?;
+        let wait = self.guarded.quotas().request(&[Caller::Address(source.ip())], self.control.now()).err()?;
         let after_s = wait.after_ms.div_ceil(1000).to_string();
         let message = format!("this address asks too often; try again in {after_s} s");
         let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message);
@@ -185,10 +193,22 @@ impl Api {
 
     fn apply(&self, changes: Vec<Change>) {
         for change in changes {
+            let left_behind = match &change {
+                Change::DeleteDevice(product, device) => {
+                    let allowed = self.gate.registry().allowed(product.as_str());
+                    policy::own_filters(product.as_str(), device.as_str(), allowed)
+                }
+                _ => Vec::new(),
+            };
             let concerned = change.concerns().map(|(product, device)| (product.clone(), device.cloned()));
+            self.guarded.follow(&change);
             self.gate.registry().apply(change);
             if let Some((product, device)) = concerned {
                 self.control.rejudge(product.as_str(), device.as_ref().map(DeviceName::as_str));
+            }
+            // Whoever gets the name next isn't to find what this device left there.
+            if !left_behind.is_empty() {
+                self.control.forget_retained(left_behind);
             }
         }
     }
@@ -315,7 +335,7 @@ async fn readyz(State(api): State<Api>) -> Response {
 async fn metrics_text(State(api): State<Api>) -> Response {
     let stats = api.control.stats().await;
     let audit = api.audit.sink().is_kept().then(|| api.audit.sink().status());
-    match metrics::text(&stats, api.control.commit_stats(), &api.control.totals(), &api.gate, audit.as_ref()) {
+    match metrics::text(&stats, api.control.commit_stats(), &api.control.totals(), &api.guarded, audit.as_ref()) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => {
             tracing::error!(%error, "metrics can't be encoded");

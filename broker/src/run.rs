@@ -129,6 +129,9 @@ fn open(
     own.made.keep(gate.registry().any_device().is_some())?;
     gate.check_key().context("the registry was sealed under another master key")?;
     auditing::begin(gate, audit);
+    // Sessions that began before this get their meters now.
+    gate.registry().followed().iter().for_each(|change| guarded.follow(change));
+    control.remeter();
     for (listener, (name, address)) in config.listeners.iter().zip(server.addresses()) {
         tracing::info!(%name, kind = %listener.kind.as_str(), %address, "listening");
     }

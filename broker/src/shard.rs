@@ -75,6 +75,8 @@ pub(crate) enum Command {
     Rejudge(Arc<str>, Option<Arc<str>>),
     /// Rate limits have changed for everybody.
     Remeter,
+    /// Remove the retained messages of these filters.
+    ForgetRetained(Vec<Box<str>>),
     /// Publish as the broker.
     System(Vec<SystemMessage>),
     /// Take no connections any more, part with those there are, and answer when they are gone.
@@ -360,6 +362,7 @@ impl<G: Gate> ShardThread<G> {
             }
             Command::Rejudge(product, device) => self.core.rejudge(&product, device.as_deref(), self.now),
             Command::Remeter => self.core.remeter(self.now),
+            Command::ForgetRetained(filters) => self.core.forget_retained(&filters),
             Command::System(messages) => self.publish_system(&messages),
             Command::Drain(reply) => {
                 self.drain();

@@ -233,10 +233,10 @@ fn the_document_lists_the_errors() {
         responses.keys().cloned().collect::<Vec<_>>().join(" ")
     };
     let device = "/api/v1/products/{product}/devices/{device}";
-    assert_eq!(statuses("/api/v1/products", "get"), "200 400 401");
-    assert_eq!(statuses(device, "put"), "200 201 400 401 404 413 503");
-    assert_eq!(statuses(&format!("{device}/secret"), "post"), "200 400 401 404 503");
-    assert_eq!(statuses("/api/v1/products/{product}/devices/import", "post"), "200 400 401 404 405 503");
+    assert_eq!(statuses("/api/v1/products", "get"), "200 400 401 429");
+    assert_eq!(statuses(device, "put"), "200 201 400 401 404 413 429 503");
+    assert_eq!(statuses(&format!("{device}/secret"), "post"), "200 400 401 404 429 503");
+    assert_eq!(statuses("/api/v1/products/{product}/devices/import", "post"), "200 400 401 404 405 429 503");
     assert_ne!(document["paths"][device]["put"]["requestBody"]["required"], true);
     assert!(document["components"]["schemas"]["Failure"].is_object());
 }

@@ -53,7 +53,7 @@ fn nonce() -> String {
 }
 
 fn cipher_of(device: &str, suite: Suite, nonce: &str) -> DeviceCipher {
-    let who = Arc::new(DeviceIdentity { product: PRODUCT.into(), device: device.into() });
+    let who = Arc::new(DeviceIdentity { product: PRODUCT.into(), device: device.into(), means: Default::default() });
     let secret = Secret::new(SECRET.as_bytes()).expect("a secret");
     DeviceCipher::new(who, suite, Material::Secret(&secret), nonce.as_bytes())
 }
@@ -506,7 +506,7 @@ fn a_device_may_bring_a_key_under_the_platforms() {
             assert_eq!((ack.code, nonce.len()), (0x87, 16), "only a log-in that signs the key's hash");
             continue;
         }
-        let who = Arc::new(DeviceIdentity { product: PRODUCT.into(), device: "one".into() });
+        let who = Arc::new(DeviceIdentity { product: PRODUCT.into(), device: "one".into(), means: Default::default() });
         let cipher = DeviceCipher::new(who, Suite::Gcm, Material::Key(&key), nonce.as_bytes());
         let mut device = Device::new("one", client, cipher);
         device.hear_announcement();

@@ -8,6 +8,7 @@ mod clients;
 mod durable;
 mod gate;
 mod harness;
+mod limits;
 mod ops;
 mod slow;
 mod wire;

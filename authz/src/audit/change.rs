@@ -66,6 +66,10 @@ fn describe_one(registry: &Registry, change: &Change) -> Option<Described> {
         }
         Change::SetPolicy(key, _) | Change::SetPayloads(key, _) => plain(Action::ProductSettings, key),
         Change::SetAuthorities(key, _) => plain(Action::ProductAuthorities, key),
+        Change::LimitProduct(key, _) => plain(Action::ProductLimits, key),
+        Change::LimitDevice(product, name, _) => {
+            Described { devices: Some((name.clone(), name.clone())), ..plain(Action::DeviceLimits, product) }
+        }
         Change::Mark(_) => return None,
     })
 }
@@ -94,7 +98,7 @@ impl Described {
         match self.action {
             Action::DeviceCreate | Action::DevicePut | Action::DevicesImport => Some(Action::DevicesImport),
             Action::DeviceDelete | Action::DevicesDelete => Some(Action::DevicesDelete),
-            Action::DeviceKeys => Some(Action::DeviceKeys),
+            Action::DeviceKeys | Action::DeviceLimits => Some(self.action),
             _ => None,
         }
     }

@@ -43,6 +43,8 @@ labels! {
         Ban = "ban",
         /// A ban was lifted.
         Unban = "unban",
+        /// What was held against an identity was forgotten.
+        Pardon = "pardon",
         /// One identity was seen in two places.
         CloneDetected = "clone_detected",
         /// A device registered itself.
@@ -79,6 +81,8 @@ labels! {
         ProductSettings = "product_settings",
         /// Who issues the certificates of a product's devices.
         ProductAuthorities = "product_authorities",
+        /// How fast a product's devices may be.
+        ProductLimits = "product_limits",
         /// A product is gone, and its devices with it.
         ProductDelete = "product_delete",
         /// A device is new.
@@ -87,6 +91,8 @@ labels! {
         DevicePut = "device_put",
         /// Which public keys and certificates a device has.
         DeviceKeys = "device_keys",
+        /// How fast a device may be.
+        DeviceLimits = "device_limits",
         /// A device may come in.
         DeviceEnable = "device_enable",
         /// A device may no longer come in.

@@ -87,7 +87,11 @@ mod tests {
 
     #[test]
     fn everything_makes_other_keys() {
-        let who = |product: &str, device: &str| DeviceIdentity { product: product.into(), device: device.into() };
+        let who = |product: &str, device: &str| DeviceIdentity {
+            product: product.into(),
+            device: device.into(),
+            means: Default::default(),
+        };
         let make = |material: &[u8], mine: &[u8], yours, who: &DeviceIdentity, suite, epoch| {
             let (up, down) = Root::new(material, mine, &[yours; 16]).lanes(who, suite, epoch);
             [up.mac, up.enc, down.mac, down.enc]

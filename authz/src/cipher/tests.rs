@@ -13,7 +13,7 @@ fn at(mono_ms: u64) -> Now {
 }
 
 fn who() -> Arc<DeviceIdentity> {
-    Arc::new(DeviceIdentity { product: "p1".into(), device: "d1".into() })
+    Arc::new(DeviceIdentity { product: "p1".into(), device: "d1".into(), means: Default::default() })
 }
 
 /// A new key each hour or 100,000 messages, a minute of grace.

@@ -14,7 +14,7 @@ const BROKER_NONCE: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14
 const EPOCH: u32 = 7;
 
 fn vectors() -> Vec<String> {
-    let who = DeviceIdentity { product: "p1".into(), device: "d1".into() };
+    let who = DeviceIdentity { product: "p1".into(), device: "d1".into(), means: Default::default() };
     let secret = Secret::new(b"0123456789abcdef0123456789abcdef").expect("a secret");
     let root = Root::new(secret.expose(), DEVICE_NONCE, &BROKER_NONCE);
     let mut lines = Vec::new();

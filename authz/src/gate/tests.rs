@@ -1,4 +1,5 @@
 use proptest::prelude::*;
+use turnpike_core::gate::{DeviceIdentity, Means};
 use turnpike_mqtt::ConnectReason;
 
 use super::*;
@@ -253,7 +254,11 @@ fn credentials(profile: Profile, product: &str, device: &str, secret: &Secret, u
 }
 
 fn device(product: &str, device: &str) -> Principal {
-    Principal::Device(Arc::new(DeviceIdentity { product: product.into(), device: device.into() }))
+    Principal::Device(Arc::new(DeviceIdentity {
+        product: product.into(),
+        device: device.into(),
+        means: Means::default(),
+    }))
 }
 
 #[test]

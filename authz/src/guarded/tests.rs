@@ -1,7 +1,7 @@
 use std::net::SocketAddr;
 
 use parking_lot::Mutex;
-use turnpike_core::gate::{Admission, DeviceIdentity};
+use turnpike_core::gate::{Admission, DeviceIdentity, Means};
 
 use super::*;
 use crate::guard;
@@ -17,7 +17,7 @@ impl Gate for Passwords {
         };
         match attempt.password {
             Some(b"right") => {
-                let identity = DeviceIdentity { product: product.into(), device: name.into() };
+                let identity = DeviceIdentity { product: product.into(), device: name.into(), means: Means::default() };
                 Verdict::Granted(Admission::new(Principal::Device(Arc::new(identity))))
             }
             Some(b"disabled") => Verdict::Refused(ConnectReason::NotAuthorized, "refused"),
@@ -66,7 +66,11 @@ fn address(last: u8) -> IpAddr {
 }
 
 fn device() -> Principal {
-    Principal::Device(Arc::new(DeviceIdentity { product: "lamp".into(), device: "one".into() }))
+    Principal::Device(Arc::new(DeviceIdentity {
+        product: "lamp".into(),
+        device: "one".into(),
+        means: Means::default(),
+    }))
 }
 
 fn attempt<'a>(from: u8, user_name: &'a str, password: &'a str) -> Attempt<'a> {

@@ -24,13 +24,39 @@ pub enum Principal {
 }
 
 /// A device that has proved who it is. Its name is masked in `Debug`.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone)]
 pub struct DeviceIdentity {
     /// The product key.
     pub product: Box<str>,
     /// The device's name, unique within its product.
     pub device: Box<str>,
+    /// How it has proved that. No part of who it is: two identities are the same if product and name are.
+    pub means: Means,
 }
+
+/// How a device has come in, in the gate's own terms, so that [`Gate::still_welcome`] can judge a live session by what let it in. `Default`
+/// is for one of whom that isn't known, as of a session that was restored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Means {
+    /// What it was.
+    pub flags: u32,
+    /// Which of several it was.
+    pub marks: [u64; 2],
+}
+
+impl DeviceIdentity {
+    fn name(&self) -> (&str, &str) {
+        (&self.product, &self.device)
+    }
+}
+
+impl PartialEq for DeviceIdentity {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl Eq for DeviceIdentity {}
 
 impl fmt::Debug for DeviceIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -11,6 +11,7 @@ pub mod clock;
 mod connection;
 pub mod counters;
 pub mod durable;
+mod full;
 pub mod gate;
 pub mod ids;
 pub mod limits;

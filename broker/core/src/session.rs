@@ -1,6 +1,7 @@
 //! A session: what the broker keeps for a client id, with or without a connection.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use hashbrown::HashSet;
@@ -73,8 +74,8 @@ pub(crate) struct Session {
     pub(crate) walks: Option<Box<VecDeque<RetainedWalk>>>,
     /// Since when it has no connection, milliseconds since 1970 UTC.
     pub(crate) disconnected_at_ms: u64,
-    /// When a will that is pending without a connection is due, milliseconds since 1970 UTC.
-    pub(crate) will_due_ms: Option<u64>,
+    /// When a will that is pending without a connection is due, milliseconds since 1970 UTC. Never 0: so it has 8 bytes in place of 16.
+    pub(crate) will_due_ms: Option<NonZeroU64>,
 }
 
 impl Session {
@@ -121,7 +122,7 @@ impl Session {
             mqtt3: self.mqtt3,
             principal: principal_text(&self.principal),
             will: match (&self.will, self.will_due_ms) {
-                (Some(will), Some(due_ms)) => Some((Arc::clone(&will.message), due_ms)),
+                (Some(will), Some(due_ms)) => Some((Arc::clone(&will.message), due_ms.get())),
                 _ => None,
             },
         })
@@ -129,7 +130,7 @@ impl Session {
 
     /// A will that is due at `now`.
     pub(crate) fn take_due_will(&mut self, now: Now) -> Option<Box<Will>> {
-        self.will_due_ms.take_if(|due_ms| *due_ms <= now.unix_ms)?;
+        self.will_due_ms.take_if(|due_ms| due_ms.get() <= now.unix_ms)?;
         self.will.take()
     }
 }
@@ -150,9 +151,11 @@ pub(crate) fn principal_text(principal: &Principal) -> Box<str> {
 /// The principal of such a text.
 pub(crate) fn principal_of(text: &str) -> Principal {
     match text.split_once('\0') {
-        Some((product, device)) => {
-            Principal::Device(Arc::new(crate::gate::DeviceIdentity { product: product.into(), device: device.into() }))
-        }
+        Some((product, device)) => Principal::Device(Arc::new(crate::gate::DeviceIdentity {
+            product: product.into(),
+            device: device.into(),
+            means: crate::gate::Means::default(),
+        })),
         None => Principal::Anonymous,
     }
 }

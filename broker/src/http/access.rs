@@ -33,6 +33,9 @@ pub(super) struct PolicyView {
     require_tls: bool,
     /// A device shows a certificate of its own.
     require_certificate: bool,
+    /// A device is refused that is suspected to have a clone; absent for what the configuration says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refuse_clones: Option<bool>,
 }
 
 /// Who issues certificates of a product's devices.
@@ -73,7 +76,7 @@ impl Asked for ProfileList {
 }
 
 impl Asked for PolicyView {
-    const FIELDS: &'static [&'static str] = &["allow_rsa_1024", "require_tls", "require_certificate"];
+    const FIELDS: &'static [&'static str] = &["allow_rsa_1024", "require_tls", "require_certificate", "refuse_clones"];
 }
 
 impl Asked for PutKeys {
@@ -82,8 +85,8 @@ impl Asked for PutKeys {
 
 impl From<ProductPolicy> for PolicyView {
     fn from(policy: ProductPolicy) -> Self {
-        let ProductPolicy { allow_rsa_1024, require_tls, require_certificate } = policy;
-        Self { allow_rsa_1024, require_tls, require_certificate }
+        let ProductPolicy { allow_rsa_1024, require_tls, require_certificate, refuse_clones } = policy;
+        Self { allow_rsa_1024, require_tls, require_certificate, refuse_clones }
     }
 }
 
@@ -132,7 +135,7 @@ pub(super) async fn show_profiles(
     Ok(api.view_profiles(&product))
 }
 
-/// Says which log-in formats a product takes, from the next log-in on.
+/// Says which log-in formats a product takes. Who has come in by another is closed.
 #[utoipa::path(put, path = "/api/v1/products/{product}/profiles", params(("product" = String, Path)), request_body = ProfileList, responses((status = 200, body = ProfileList)), security(("token" = [])))]
 pub(super) async fn put_profiles(
     State(api): State<Api>,
@@ -160,22 +163,34 @@ pub(super) async fn show_policy(
     Ok(Json(api.gate.registry().policy(&product).unwrap_or_default().into()))
 }
 
-/// Says what a product demands of log-ins, from the next one on.
+/// Says what a product demands of log-ins. Who has come in without it is closed.
 #[utoipa::path(put, path = "/api/v1/products/{product}/policy", params(("product" = String, Path)), request_body = PolicyView, responses((status = 200, body = PolicyView)), security(("token" = [])))]
 pub(super) async fn put_policy(
     State(api): State<Api>,
     Path(product): Path<String>,
     Bounded(bytes): Bounded,
 ) -> Result<Json<PolicyView>, Problem> {
-    let PolicyView { allow_rsa_1024, require_tls, require_certificate } = whole_body(&bytes)?;
+    let PolicyView { allow_rsa_1024, require_tls, require_certificate, refuse_clones } = whole_body(&bytes)?;
     let key = product_key(&product)?;
-    let policy = ProductPolicy { allow_rsa_1024, require_tls, require_certificate };
+    let policy = ProductPolicy { allow_rsa_1024, require_tls, require_certificate, refuse_clones };
     let _changing = api.changing.lock().await;
     api.commit(vec![api.gate.registry().plan_set_policy(&key, policy)?]).await?;
     Ok(Json(policy.into()))
 }
 
-/// Says who issues the certificates of a product's devices: certificates in PEM. An empty body takes all of them away.
+/// Who issues the certificates of a product's devices.
+#[utoipa::path(get, path = "/api/v1/products/{product}/authorities", params(("product" = String, Path)), responses((status = 200, body = AuthoritiesView)), security(("token" = [])))]
+pub(super) async fn show_authorities(
+    State(api): State<Api>,
+    Path(product): Path<String>,
+) -> Result<Json<AuthoritiesView>, Problem> {
+    api.existing_product(&product)?;
+    let given = api.gate.registry().authorities(&product);
+    let prints = given.iter().flat_map(|given| given.iter()).map(|der| Fingerprint::of(der).to_string()).collect();
+    Ok(Json(AuthoritiesView { authorities: prints }))
+}
+
+/// Says who issues the certificates of a product's devices: certificates in PEM. An empty body takes all of them away. Who has come in by one that is gone is closed.
 #[utoipa::path(put, path = "/api/v1/products/{product}/authorities", params(("product" = String, Path)), request_body(content = String, content_type = "application/x-pem-file"), responses((status = 200, body = AuthoritiesView)), security(("token" = [])))]
 pub(super) async fn put_authorities(
     State(api): State<Api>,
@@ -202,7 +217,7 @@ pub(super) async fn show_keys(
     Ok(api.view_keys(&product, &device))
 }
 
-/// Says which public keys and certificates a device has, in place of those that it had. Its secret stays; a device that isn't there is
+/// Says which public keys and certificates a device has, in place of those that it had; who has come in by one of these is closed. Its secret stays; a device that isn't there is
 /// created, and has none.
 #[utoipa::path(put, path = "/api/v1/products/{product}/devices/{device}/keys", params(("product" = String, Path), ("device" = String, Path)), request_body = PutKeys, responses((status = 200, body = KeysView, description = "replaced"), (status = 201, body = KeysView, description = "the device was created"), (status = 409)), security(("token" = [])))]
 pub(super) async fn put_keys(
@@ -221,7 +236,7 @@ pub(super) async fn put_keys(
     Ok((status, api.view_keys(&product, &device)))
 }
 
-/// Takes all public keys and certificates of a device away.
+/// Takes all public keys and certificates of a device away, and closes who has come in by one.
 #[utoipa::path(delete, path = "/api/v1/products/{product}/devices/{device}/keys", params(("product" = String, Path), ("device" = String, Path)), responses((status = 204)), security(("token" = [])))]
 pub(super) async fn delete_keys(
     State(api): State<Api>,
@@ -230,5 +245,17 @@ pub(super) async fn delete_keys(
     let (key, name) = (product_key(&product)?, device_name(&device)?);
     let _changing = api.changing.lock().await;
     api.commit(vec![api.gate.registry().plan_set_device_keys(&key, &name, None)?]).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Takes a device's secret away, and closes who has come in by it: it logs in by key or certificate from then on.
+#[utoipa::path(delete, path = "/api/v1/products/{product}/devices/{device}/secret", params(("product" = String, Path), ("device" = String, Path)), responses((status = 204, description = "it has none")), security(("token" = [])))]
+pub(super) async fn drop_secret(
+    State(api): State<Api>,
+    Path((product, device)): Path<(String, String)>,
+) -> Result<StatusCode, Problem> {
+    let (key, name) = (product_key(&product)?, device_name(&device)?);
+    let _changing = api.changing.lock().await;
+    api.commit(vec![api.gate.registry().plan_drop_secret(&key, &name)?]).await?;
     Ok(StatusCode::NO_CONTENT)
 }

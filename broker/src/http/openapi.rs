@@ -6,7 +6,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa::{OpenApi, ToSchema};
 
-use super::{access, api, audit, bans, import, payloads};
+use super::{access, api, audit, bans, import, limits, payloads};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -28,15 +28,24 @@ use super::{access, api, audit, bans, import, payloads};
         access::put_profiles,
         access::show_policy,
         access::put_policy,
+        access::show_authorities,
         access::put_authorities,
         payloads::show_payloads,
         payloads::put_payloads,
+        access::drop_secret,
+        limits::show_limits,
+        limits::put_limits,
+        limits::delete_limits,
+        limits::show_device_limits,
+        limits::put_device_limits,
+        limits::delete_device_limits,
         access::show_keys,
         access::put_keys,
         access::delete_keys,
         bans::list_bans,
         bans::put_ban,
         bans::delete_ban,
+        bans::pardon_device,
         api::enable_device,
         api::disable_device,
         api::renew_secret,

@@ -1,4 +1,5 @@
 use proptest::prelude::*;
+use turnpike_core::gate::Means;
 use turnpike_core::ids::ClientId;
 
 use super::*;
@@ -15,7 +16,7 @@ fn json(event: &Event<'_>) -> serde_json::Value {
 
 #[test]
 fn an_event_is_written_with_all_that_is_known() {
-    let identity = DeviceIdentity { product: "lamp".into(), device: "one".into() };
+    let identity = DeviceIdentity { product: "lamp".into(), device: "one".into(), means: Means::default() };
     let client = ClientId::new("lamp.one|securemode=3|");
     let event = Event {
         at_ms: 1_700_000_000_000,

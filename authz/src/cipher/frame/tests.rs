@@ -62,7 +62,7 @@ fn gcm_is_that_of_sp_800_38d() {
 }
 
 fn who() -> DeviceIdentity {
-    DeviceIdentity { product: "p1".into(), device: "d1".into() }
+    DeviceIdentity { product: "p1".into(), device: "d1".into(), means: Default::default() }
 }
 
 fn context(who: &DeviceIdentity) -> Context<'_> {
@@ -81,7 +81,11 @@ fn the_context_is_authenticated() {
     for suite in Suite::ALL {
         let frame = seal(&lane, Header { suite, epoch: 1, counter: 2 }, context, b"20.5");
         assert_eq!(unsealed(&lane, context, &frame), Ok(b"20.5".to_vec()));
-        let other = |product: &str, device: &str| DeviceIdentity { product: product.into(), device: device.into() };
+        let other = |product: &str, device: &str| DeviceIdentity {
+            product: product.into(),
+            device: device.into(),
+            means: Default::default(),
+        };
         let others = [other("p1", "d2"), other("p2", "d1"), other("p1d", "1"), other("p", "1d1")];
         for who in &others {
             assert_eq!(unsealed(&lane, Context { who, ..context }, &frame), Err(CipherError::Altered));

@@ -15,7 +15,7 @@ fn secret() -> Secret {
 
 fn login(nonce: Option<&str>) -> Login {
     Login {
-        who: Arc::new(DeviceIdentity { product: "p1".into(), device: "d1".into() }),
+        who: Arc::new(DeviceIdentity { product: "p1".into(), device: "d1".into(), means: Default::default() }),
         policy: CipherPolicy::new(&[Suite::Gcm, Suite::Cbc], 3600, 16, 60).expect("a policy"),
         secret: Some(secret()),
         nonce: nonce.map(Box::from),

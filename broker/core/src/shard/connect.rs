@@ -239,6 +239,9 @@ impl<G: Gate> Shard<G> {
         };
         match verdict {
             Verdict::Granted(admission) if admission.principal == session.principal && admission.is_good_at(now) => {
+                if let Some(session) = connection.session.and_then(|slot| self.sessions.get_mut(slot)) {
+                    session.principal = admission.principal;
+                }
                 self.end_authentication_at(conn, admission.until_ms, now);
                 self.send_auth(conn, ReasonCode::Success, &method, admission.data.as_deref());
                 Ok(())
@@ -286,7 +289,9 @@ impl<G: Gate> Shard<G> {
             self.judge_take_over(conn, slot, now)?;
         }
         let expiry_s = self.granted_expiry(connect);
-        if expiry_s > 0 && !self.shared.store_serving() {
+        // On a full disk a session that exists goes on: what it acknowledges makes room.
+        let served = if existing.is_some() { self.shared.store_serving() } else { self.shared.store_accepts() };
+        if expiry_s > 0 && !served {
             return Err(ConnectReason::ServerUnavailable);
         }
         let cipher = self.begin_cipher(connect, cipher, now)?;
@@ -302,7 +307,13 @@ impl<G: Gate> Shard<G> {
         let existing = existing.and_then(|slot| self.take_over(slot, connect.clean_start, now));
         let committed_before = existing.is_some();
         let slot = match existing {
-            Some(slot) => slot,
+            Some(slot) => {
+                if let Some(session) = self.sessions.get_mut(slot) {
+                    // The same client, and perhaps by other means.
+                    session.principal = principal;
+                }
+                slot
+            }
             None => self.new_session(client, principal, connect.version, expiry_s)?,
         };
         self.attach(conn, slot, connect, expiry_s, will, now);

@@ -1,5 +1,6 @@
 //! How connections and sessions end: DISCONNECT, errors, take-over, wills, expiry, drain; and the timers.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use turnpike_mqtt::{
@@ -8,7 +9,7 @@ use turnpike_mqtt::{
 };
 
 use super::Shard;
-use super::deliver::Kept;
+use super::deliver::{Kept, Room};
 use crate::batch::Recipient;
 use crate::clock::Now;
 use crate::connection::State;
@@ -17,12 +18,18 @@ use crate::gate::{Departure, Gate, Passage, Principal, Visit};
 use crate::ids::{ConnId, SessionRef};
 use crate::message::{Message, MessageParts};
 use crate::outgoing::{Entry, Phase};
+use crate::retain::Walk;
 use crate::session::{Session, Will};
 
 /// How often expired retained messages are looked for, in milliseconds.
 pub(super) const SWEEP_MS: u64 = 1_000;
 /// Retained messages looked at in one sweep.
 const SWEEP_MESSAGES: usize = 10_000;
+/// Topics looked at in one turn, and filters, to forget retained messages.
+const FORGET_TOPICS: usize = 512;
+const FORGET_WALKS: usize = 64;
+/// Full sessions looked at in one sweep.
+const SWEEP_FULL: usize = 10_000;
 
 /// A timer. Nothing cancels one: when it fires, it is held against what is true by then.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -164,7 +171,8 @@ impl<G: Gate> Shard<G> {
         let ends = session.expiry_s == 0;
         // [MQTT-3.1.3-9] a delayed will waits for the delay or the end of the session, whichever is first.
         let will_now = session.will.take_if(|will| will.delay_s == 0 || ends);
-        session.will_due_ms = session.will.as_ref().map(|will| now.unix_ms + u64::from(will.delay_s) * 1000);
+        let due_ms = |will: &Will| NonZeroU64::new((now.unix_ms + u64::from(will.delay_s) * 1000).max(1));
+        session.will_due_ms = session.will.as_deref().and_then(due_ms);
         if let Some(will) = will_now {
             self.publish_will(&will, now);
         }
@@ -223,7 +231,7 @@ impl<G: Gate> Shard<G> {
     /// Sets the timer of a session without a connection.
     pub(super) fn arm_session(&mut self, slot: u32, now: Now) {
         let Some(session) = self.sessions.get(slot) else { return };
-        let due_ms = match (session.expires_at_ms(), session.will_due_ms) {
+        let due_ms = match (session.expires_at_ms(), session.will_due_ms.map(NonZeroU64::get)) {
             (Some(expiry), Some(will)) => expiry.min(will),
             (Some(due), None) | (None, Some(due)) => due,
             (None, None) => return,
@@ -281,7 +289,8 @@ impl<G: Gate> Shard<G> {
             share: Some(share),
         };
         if member.session.shard == self.id {
-            self.deliver_one(&body.parts(), &mut Kept::of(&Arc::new(body.clone())), &recipient, now);
+            let mut kept = Kept::of(&Arc::new(body.clone()));
+            let _ = self.deliver_one(&body.parts(), &mut kept, &recipient, Room::Overrun, now);
         } else {
             self.routed += 1;
             let _ = self.forward(&body.parts(), member.session, member.durable, &recipient);
@@ -291,7 +300,7 @@ impl<G: Gate> Shard<G> {
     /// The next moment at which [`Shard::tick`] has something to do, on the monotonic clock in milliseconds.
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
-        if !self.walking.is_empty() {
+        if !self.walking.is_empty() || !self.forgetting.is_empty() {
             return Some(0);
         }
         self.wheel.next_deadline().into_iter().chain(self.pauses.next_deadline()).min()
@@ -305,6 +314,7 @@ impl<G: Gate> Shard<G> {
             }
         }
         self.end_pauses(now);
+        self.forget_some();
         let mut due = std::mem::take(&mut self.due);
         self.wheel.advance(now.mono_ms, &mut due);
         for timer in due.drain(..) {
@@ -371,6 +381,7 @@ impl<G: Gate> Shard<G> {
 
     fn sweep(&mut self, now: Now) {
         self.wheel.insert(now.mono_ms + SWEEP_MS, Timer::Sweep);
+        self.look_at_full(SWEEP_FULL);
         if self.id.0 == 0 {
             for topic in self.shared.retained.sweep(now.unix_ms, SWEEP_MESSAGES) {
                 self.ticket.ops.push(Op::RetainedDelete(topic));
@@ -417,6 +428,32 @@ impl<G: Gate> Shard<G> {
                 .collect();
             for filter in taken {
                 self.unsubscribe_one(slot, TopicFilter::from_validated(&filter));
+            }
+        }
+    }
+
+    /// Has the retained messages of these filters removed, durably, a part in each of the coming turns. What is retained on them
+    /// meanwhile may go, too.
+    pub fn forget_retained(&mut self, filters: &[Box<str>]) {
+        self.forgetting.extend(filters.iter().map(|filter| Walk::new(TopicFilter::from_validated(filter))));
+    }
+
+    fn forget_some(&mut self) {
+        let mut found = Vec::new();
+        for _ in 0..FORGET_WALKS {
+            let Some(mut walk) = self.forgetting.pop_front() else { break };
+            // As of the beginning of time: what has expired goes as well.
+            if self.shared.retained.step(&mut walk, FORGET_TOPICS, 0, &mut |message| found.push(message)) {
+                self.forgetting.push_front(walk);
+                break;
+            }
+            if found.len() >= FORGET_TOPICS / 2 {
+                break;
+            }
+        }
+        for message in found {
+            if self.shared.retained.remove(message.topic()) {
+                self.ticket.ops.push(Op::RetainedDelete(message.topic().as_str().into()));
             }
         }
     }

@@ -132,6 +132,8 @@ fn limits_can_come_and_go_while_clients_are_connected() {
     let slow = Allowance::new(FlowRate { messages, ..FlowRate::UNLIMITED }, Excess::default());
     *gate.allowance.lock() = Some(Arc::new(slow));
     server.control().remeter();
+    // Asked after it, the shards answer after it.
+    until(&server, |_| true);
     for client in &mut clients {
         client.ping();
     }

@@ -106,7 +106,11 @@ impl Gate for Ciphering {
         let toy =
             Toy { ready: sealed, epoch: 0, sealed: 0, messages: 0, announced: false, due_ms: 0, taken: Vec::new() };
         let cipher = (sealed || hello).then(|| Box::new(toy) as Box<dyn PayloadCipher>);
-        let device = crate::gate::DeviceIdentity { product: "p".into(), device: attempt.client_id.into() };
+        let device = crate::gate::DeviceIdentity {
+            product: "p".into(),
+            device: attempt.client_id.into(),
+            means: Default::default(),
+        };
         Verdict::Granted(Admission { cipher, ..Admission::new(Principal::Device(Arc::new(device))) })
     }
     fn proceed(&self, _: &Attempt<'_>, _: &ChallengeState, _: &[u8], _: Now) -> Verdict {

@@ -10,7 +10,7 @@ use turnpike_mqtt::{
 };
 
 use super::*;
-use crate::gate::{Admission, Attempt, ChallengeState, DeviceIdentity, Entry, Principal, TakeOver, Verdict};
+use crate::gate::{Admission, Attempt, ChallengeState, DeviceIdentity, Entry, Means, Principal, TakeOver, Verdict};
 use crate::ids::ShardId;
 use crate::limits::Limits;
 use crate::meter::{Allowance, Debt, Excess, FlowRate, Meter, Rate};
@@ -43,7 +43,8 @@ struct Limiting {
 
 impl Gate for Limiting {
     fn authenticate(&self, attempt: &Attempt<'_>, _: Now, _: [u8; 32]) -> Verdict {
-        let identity = DeviceIdentity { product: "p".into(), device: attempt.client_id.into() };
+        let identity =
+            DeviceIdentity { product: "p".into(), device: attempt.client_id.into(), means: Means::default() };
         Verdict::Granted(Admission::new(Principal::Device(Arc::new(identity))))
     }
 
