@@ -77,6 +77,7 @@ impl From<TermsError> for NoKeys {
 }
 
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "the whole is in a box, and is the larger one for nearly all of its life")]
 enum Stage {
     Waiting(Login),
     Sealing(Cipher),

@@ -49,7 +49,8 @@ fn device(cipher: &mut SessionCipher, suite: Suite, material: Material<'_>, nonc
 #[test]
 fn a_nonce_of_connect_makes_keys() {
     let nonce = "0123456789";
-    let cases: [(Option<&str>, &[(&str, &str)], Suite); 4] = [
+    type Case<'a> = (Option<&'a str>, &'a [(&'a str, &'a str)], Suite);
+    let cases: [Case<'_>; 4] = [
         (Some(nonce), &[], Suite::Gcm),
         (Some("another nonce"), &[(NONCE_PROPERTY, nonce)], Suite::Gcm),
         (None, &[(SUITE_PROPERTY, "aes-128-cbc"), (NONCE_PROPERTY, nonce)], Suite::Cbc),
