@@ -3,7 +3,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Instant;
 
 use turnpike_authz::cipher::device::DeviceCipher;
 use turnpike_authz::cipher::offer::wrapped_hash;
@@ -447,13 +446,11 @@ fn a_thousand_devices_lose_nothing_across_ten_epochs() {
     assert!((200..300).contains(&answer.status), "{answer:?}");
     let parts: Vec<&[String]> = names.chunks(FLEET / 8).collect();
     let behind = AtomicUsize::new(parts.len());
-    let began = Instant::now();
     let arrived: u64 = std::thread::scope(|scope| {
         let threads: Vec<_> =
             parts.iter().map(|part| scope.spawn(|| drive(&broker, part, &behind).values().sum::<u64>())).collect();
         threads.into_iter().map(|thread| thread.join().expect("no device lost a message")).sum()
     });
-    println!("{arrived} messages of {FLEET} devices there and back in {:?}", began.elapsed());
     let epochs = count(&broker, "turnpike_payload_epochs_total");
     assert!(epochs >= FLEET as u64 * u64::from(EPOCHS + 1), "{epochs}");
     assert!(arrived >= FLEET as u64 * u64::from(EPOCHS) * 8);
