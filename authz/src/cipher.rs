@@ -22,6 +22,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use turnpike_core::cipher::Announcement;
 use turnpike_core::clock::Now;
 use turnpike_core::gate::DeviceIdentity;
 
@@ -33,6 +34,7 @@ mod frame;
 mod keys;
 pub mod offer;
 pub mod policy;
+pub mod session;
 mod window;
 pub mod wrap;
 
@@ -44,6 +46,7 @@ use window::{Taken, Window};
 pub use frame::{HEADER, TAG};
 pub use offer::{Offer, OfferError};
 pub use policy::{CipherPolicy, PayloadPolicy, Suite};
+pub use session::{Counts, SessionCipher};
 pub use window::WINDOW;
 pub use wrap::{DeviceKey, PlatformKey};
 
@@ -167,15 +170,6 @@ impl Material<'_> {
             Self::Key(key) => &key.0,
         }
     }
-}
-
-/// A message for the device on its topic of keys, QoS 0, whether or not it has subscribed. It isn't sealed again.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Announcement {
-    /// `dev/{product}/{device}/sys/key`.
-    pub topic: String,
-    /// As `authz/PAYLOAD.md` has it.
-    pub payload: Vec<u8>,
 }
 
 /// The topic of a device's keys: announcements to it, and its hello. Neither is sealed as other payloads are, and neither is routed.

@@ -20,11 +20,16 @@ mod means;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use turnpike_core::cipher::PayloadCipher;
 use turnpike_core::clock::Now;
 use turnpike_core::feed::Feed;
-use turnpike_core::gate::{Admission, Attempt, ChallengeState, Gate, Passage, Principal, Verdict, Visit};
+use turnpike_core::gate::{
+    Admission, Attempt, ChallengeState, DeviceIdentity, Gate, Passage, Principal, Verdict, Visit,
+};
 use turnpike_mqtt::{TopicFilter, TopicName};
 
+use crate::cipher::session::Login;
+use crate::cipher::{Counts, PlatformKey, SessionCipher};
 use crate::keys::{Method, Signed};
 use crate::names::ProductKey;
 use crate::nonce::{NonceJournal, Nonces, RECORD_BYTES, Restored, Use};
@@ -59,6 +64,10 @@ pub struct Gatekeeper {
     refusals: [AtomicU64; Refusal::ALL.len()],
     /// Hears of each log-in, if there is one.
     witness: Option<Box<dyn Witness>>,
+    /// Of payloads without TLS.
+    payload_counts: Arc<Counts>,
+    /// What devices without a secret wrap the keys of their payloads under, if there is one.
+    platform_key: Option<Arc<PlatformKey>>,
 }
 
 /// Who hears of log-ins: the audit. Called by the shards' threads: it must not wait.
@@ -84,6 +93,8 @@ impl Gatekeeper {
             decoy,
             refusals: std::array::from_fn(|_| AtomicU64::new(0)),
             witness: None,
+            payload_counts: Arc::default(),
+            platform_key: None,
         }
     }
 
@@ -91,6 +102,18 @@ impl Gatekeeper {
     #[must_use]
     pub fn witnessed_by(self, witness: Box<dyn Witness>) -> Self {
         Self { witness: Some(witness), ..self }
+    }
+
+    /// The same gate, which opens keys of payloads that devices have wrapped under the platform's.
+    #[must_use]
+    pub fn unwrapping_with(self, key: PlatformKey) -> Self {
+        Self { platform_key: Some(Arc::new(key)), ..self }
+    }
+
+    /// What has been counted of sealed payloads.
+    #[must_use]
+    pub fn payload_counts(&self) -> &Counts {
+        &self.payload_counts
     }
 
     /// The same gate, open to everybody: for conformance suites and benchmarks on loopback.
@@ -222,8 +245,12 @@ impl Gatekeeper {
         if let Freshness::Once { nonce, until_ms } = freshness {
             self.take_nonce(of.identity(), nonce, until_ms, now)?;
         }
+        let login_nonce = match (claim, freshness) {
+            (Claim::Native(_), Freshness::Once { nonce, .. }) => Some(nonce),
+            _ => None,
+        };
         let proven = Proven { identity: of.identity(), found: &found, profile: claim.profile(), by: By::Secret };
-        let admission = proven.admit(attempt, now)?;
+        let admission = self.admit(&proven, login_nonce, attempt, now)?;
         let lasting = claim.lasting_client_id().filter(|id| *id != attempt.client_id);
         Ok(Admission { client_id: lasting.map(Box::from), ..admission })
     }
@@ -272,7 +299,38 @@ impl Gatekeeper {
         };
         let proven = self.prove(self.candidate(product, device).into_iter().collect(), proof)?;
         let Some((of, found)) = proven else { return Err(self.unknown(Some((product, device)))) };
-        Proven { identity: of.identity(), found: &found, profile: Profile::Native, by: By::Secret }.admit(attempt, now)
+        let proven = Proven { identity: of.identity(), found: &found, profile: Profile::Native, by: By::Secret };
+        self.admit(&proven, None, attempt, now)
+    }
+
+    /// Whether a device that has proved who it is comes in, and on what terms. `login_nonce`: that of a native credential, if it was one.
+    fn admit(
+        &self,
+        proven: &Proven<'_>,
+        login_nonce: Option<&str>,
+        attempt: &Attempt<'_>,
+        now: Now,
+    ) -> Result<Admission, Refusal> {
+        let admission = proven.admit(attempt, now)?;
+        let Principal::Device(who) = &admission.principal else { return Ok(admission) };
+        let cipher = self.cipher(who, proven.found, login_nonce, attempt.tls)?;
+        Ok(Admission { cipher, ..admission })
+    }
+
+    /// What seals the payloads of a connection, if anything does.
+    fn cipher(
+        &self,
+        who: &Arc<DeviceIdentity>,
+        found: &Found,
+        login_nonce: Option<&str>,
+        is_tls: bool,
+    ) -> Result<Option<Box<dyn PayloadCipher>>, Refusal> {
+        let Some(policy) = found.payloads.cipher(is_tls) else { return Ok(None) };
+        let open = || self.key.open(&owner(&who.product, &who.device), &found.device.secret);
+        let secret = (!found.device.secret.is_none()).then(open).transpose().map_err(|_| Refusal::SecretSealed)?;
+        let (nonce, platform_key) = (login_nonce.map(Box::from), self.platform_key.clone());
+        let login = Login { who: Arc::clone(who), policy: *policy, secret, nonce, platform_key };
+        Ok(Some(Box::new(SessionCipher::new(login, Arc::clone(&self.payload_counts)))))
     }
 
     fn verdict(&self, result: Result<Admission, Refusal>) -> Verdict {
@@ -373,6 +431,16 @@ impl Gate for Gatekeeper {
             }
             Principal::User(user) => self.people.user_may_subscribe(user, filter.as_str()),
             Principal::Service(service) => self.people.service_may_subscribe(service, filter.as_str()),
+        }
+    }
+
+    fn seals(&self, principal: &Principal, tls: bool) -> bool {
+        match principal {
+            Principal::Device(identity) => {
+                let payloads = self.registry.payloads(&identity.product);
+                payloads.is_some_and(|payloads| payloads.cipher(tls).is_some())
+            }
+            Principal::Anonymous | Principal::Broker | Principal::User(_) | Principal::Service(_) => false,
         }
     }
 

@@ -195,6 +195,10 @@ impl<G: Gate> Gate for Guarded<G> {
         self.gate.may_subscribe(principal, filter)
     }
 
+    fn seals(&self, principal: &Principal, tls: bool) -> bool {
+        self.gate.seals(principal, tls)
+    }
+
     fn still_welcome(&self, principal: &Principal) -> bool {
         let latest = Now { mono_ms: self.latest_ms.load(Relaxed), unix_ms: 0 };
         let suspected = || who(principal).is_some_and(|who| self.guard.suspicion(who, latest).is_err());

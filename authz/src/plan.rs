@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use turnpike_core::durable::Op;
 
+use crate::cipher::PayloadPolicy;
 use crate::keys::Proofs;
 use crate::limits::{WrittenFlow, WrittenLimits};
 use crate::names::{DeviceName, ProductKey};
@@ -35,6 +36,8 @@ pub enum Change {
     SetProofs(ProductKey, DeviceName, Option<Arc<Proofs>>),
     /// What a product demands of log-ins: nothing, until this says otherwise. Independent of [`Self::PutProduct`].
     SetPolicy(ProductKey, ProductPolicy),
+    /// What a product does with payloads: nothing, until this says otherwise. Independent of [`Self::PutProduct`].
+    SetPayloads(ProductKey, PayloadPolicy),
     /// Who issues the certificates of a product's devices. Independent of [`Self::PutProduct`].
     SetAuthorities(ProductKey, Option<Arc<Authorities>>),
     /// How fast a product's devices may be, where it isn't as the configuration says for all. Independent of [`Self::PutProduct`].
@@ -60,6 +63,7 @@ impl Change {
             | Self::DeleteProduct(product)
             | Self::AllowProfiles(product, _)
             | Self::SetPolicy(product, _)
+            | Self::SetPayloads(product, _)
             | Self::SetAuthorities(product, _)
             | Self::LimitProduct(product, _) => Some((product, None)),
             Self::PutDevice(product, name, _)

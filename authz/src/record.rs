@@ -7,6 +7,7 @@
 //! | `d\0{product}\0{device}` | layout, flags, created (seconds, 8 bytes), sealed secret, if there is one |
 //! | `k\0{product}\0{device}` | layout, then for each public key and certificate: kind, length (2 bytes), the `SubjectPublicKeyInfo` or the SHA-256 |
 //! | `y\0{product}` | layout, flags (2 bytes) of what it demands of log-ins; absent where that is nothing |
+//! | `pl\0{product}` | layout, then what is done with payloads ([`PayloadPolicy::encode`]); absent where they are plain |
 //! | `c\0{product}` | layout, then for each CA certificate: length (2 bytes), the certificate |
 //! | `l\0{product}` | layout, flags, then up to two rates of messages and two of bytes as text, each after its length (a byte) |
 //! | `r\0{product}\0{device}` | layout, then a rate of messages and one of bytes, in the same way |
@@ -18,6 +19,7 @@ use std::sync::Arc;
 
 use turnpike_core::durable::Op;
 
+use crate::cipher::PayloadPolicy;
 use crate::keys::Proofs;
 use crate::limits::{WrittenFlow, WrittenLimits};
 use crate::names::{DeviceName, ProductKey};
@@ -75,6 +77,10 @@ pub(crate) fn encode(change: &Change) -> Op {
         Change::SetPolicy(key, policy) => {
             let record = (*policy != ProductPolicy::default()).then(|| policy.to_record().to_vec());
             put_or_delete(product_key('y', key), record)
+        }
+        Change::SetPayloads(key, policy) => {
+            let record = (*policy != PayloadPolicy::Plain).then(|| policy.encode());
+            put_or_delete(format!("pl\0{key}").into_bytes().into(), record)
         }
         Change::SetAuthorities(key, authorities) => {
             put_or_delete(product_key('c', key), authorities.as_ref().map(|authorities| authorities.to_record()))
@@ -157,6 +163,10 @@ pub(crate) fn decode(key: &[u8], value: &[u8]) -> Result<Change, RecordError> {
             let policy = ProductPolicy::from_record(rest).filter(|policy| *policy != ProductPolicy::default());
             Ok(Change::SetPolicy(product()?, policy.ok_or_else(damaged)?))
         }
+        (Some("pl"), None) => {
+            let policy = PayloadPolicy::decode(rest).filter(|policy| *policy != PayloadPolicy::Plain);
+            Ok(Change::SetPayloads(product()?, policy.ok_or_else(damaged)?))
+        }
         (Some("c"), None) => {
             let authorities = Authorities::from_record(rest).ok_or_else(damaged)?;
             Ok(Change::SetAuthorities(product()?, Some(Arc::new(authorities))))
@@ -185,6 +195,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::cipher::CipherPolicy;
     use crate::keys::{Proof, testing};
     use crate::profile::Profile;
     use crate::x509::Fingerprint;
@@ -201,7 +212,7 @@ mod tests {
         ProductKey::parse("p").expect("a name")
     }
 
-    fn changes() -> [Change; 10] {
+    fn changes() -> [Change; 12] {
         let (product, name) = (product(), DeviceName::parse("d").expect("a name"));
         let secret = Sealed::from_bytes(&[9; 61]);
         let key = Proof::Key(testing::private(&testing::ed25519_pem()).public().clone());
@@ -218,6 +229,8 @@ mod tests {
             Change::AllowProfiles(product.clone(), ProfileSet::ALL),
             Change::SetProofs(product.clone(), name.clone(), Some(Arc::new(proofs))),
             Change::SetPolicy(product.clone(), policy),
+            Change::SetPayloads(product.clone(), PayloadPolicy::Transparent),
+            Change::SetPayloads(product.clone(), PayloadPolicy::Cipher(CipherPolicy::default())),
             Change::SetAuthorities(product.clone(), Some(Arc::new(Authority::new("ca").authorities()))),
             Change::PutProduct(product.clone(), Product { enabled: true, created_at_s: 7 }),
             Change::PutDevice(product, name, Device { enabled: false, created_at_s: u64::MAX, secret }),
@@ -252,6 +265,9 @@ mod tests {
         for flags in [[0x80, 0], [0, 32], [0, 24], [0, 0]] {
             assert!(matches!(decode(b"y\0p", &[LAYOUT, flags[0], flags[1]]), Err(RecordError::Damaged(_))));
         }
+        let plain = Change::SetPayloads(product(), PayloadPolicy::Plain);
+        assert!(matches!(encode(&plain), Op::RegistryDelete(_)), "plain, no record");
+        assert!(matches!(decode(b"pl\0p", &[LAYOUT, 0]), Err(RecordError::Damaged(_))));
         let (key, value) = put(&changes()[2]);
         assert!(matches!(decode(&key, &[&value[..], &[0]].concat()), Err(RecordError::Damaged(_))));
         // Of a later version; not as it is written; absent instead.
@@ -268,7 +284,7 @@ mod tests {
         #[test]
         fn no_bytes_panic(
             key in proptest::collection::vec(any::<u8>(), 0..20),
-            text in "[padmkyclr]\0[a-z/\0]{0,10}",
+            text in "([padmkyclr]|pl)\0[a-z/\0]{0,10}",
             value in proptest::collection::vec(0_u8..4, 0..20),
         ) {
             let _ = decode(&key, &value);

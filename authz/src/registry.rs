@@ -24,6 +24,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use crate::allowed::Allowed;
+use crate::cipher::PayloadPolicy;
 use crate::keys::Proofs;
 use crate::limits::{WrittenFlow, WrittenLimits};
 use crate::names::{DeviceName, ProductKey};
@@ -75,6 +76,8 @@ pub struct Found {
     pub proofs: Option<Arc<Proofs>>,
     /// What the product demands of log-ins.
     pub policy: ProductPolicy,
+    /// What the product does with payloads.
+    pub payloads: PayloadPolicy,
     /// Who issues the certificates of the product's devices, if anybody.
     pub authorities: Option<Arc<Authorities>>,
 }
@@ -115,11 +118,18 @@ struct Head {
     profiles: ProfileSet,
     /// The same.
     policy: ProductPolicy,
+    /// The same.
+    payloads: PayloadPolicy,
 }
 
 impl Default for Head {
     fn default() -> Self {
-        Self { product: None, profiles: ProfileSet::DEFAULT, policy: ProductPolicy::default() }
+        Self {
+            product: None,
+            profiles: ProfileSet::DEFAULT,
+            policy: ProductPolicy::default(),
+            payloads: PayloadPolicy::Plain,
+        }
     }
 }
 
@@ -182,6 +192,11 @@ impl Registry {
                 entry.head.write().policy = policy;
                 self.forget_if_empty(&key, &entry);
             }
+            Change::SetPayloads(key, policy) => {
+                let entry = self.entry_or_new(key.clone());
+                entry.head.write().payloads = policy;
+                self.forget_if_empty(&key, &entry);
+            }
             Change::SetAuthorities(key, authorities) => {
                 let entry = self.entry_or_new(key.clone());
                 *entry.authorities.write() = authorities;
@@ -197,8 +212,11 @@ impl Registry {
 
     fn forget_if_empty(&self, key: &ProductKey, entry: &Entry) {
         let head = *entry.head.read();
-        let is_bare =
-            head.product.is_none() && head.profiles == ProfileSet::DEFAULT && head.policy == ProductPolicy::default();
+        let Head { product, profiles, policy, payloads } = head;
+        let is_bare = product.is_none()
+            && profiles == ProfileSet::DEFAULT
+            && policy == ProductPolicy::default()
+            && payloads == PayloadPolicy::Plain;
         let is_empty = || entry.devices.read().is_empty() && entry.proofs.read().is_empty();
         let is_unlimited = || {
             let limits = entry.limits.read();
@@ -259,6 +277,7 @@ impl Registry {
             device,
             proofs,
             policy: head.policy,
+            payloads: head.payloads,
             authorities,
         })
     }

@@ -15,6 +15,7 @@ mod limits;
 mod lists;
 mod openapi;
 mod packages;
+mod payloads;
 mod register;
 mod vendors;
 
@@ -132,6 +133,7 @@ impl Api {
             .route("/products/{product}/devices/{device}/secret", post(api::renew_secret).delete(access::drop_secret))
             .route("/products/{product}/profiles", get(access::show_profiles).put(access::put_profiles))
             .route("/products/{product}/policy", get(access::show_policy).put(access::put_policy))
+            .route("/products/{product}/payloads", get(payloads::show_payloads).put(payloads::put_payloads))
             .route(
                 "/products/{product}/limits",
                 get(limits::show_limits).put(limits::put_limits).delete(limits::delete_limits),

@@ -181,6 +181,12 @@ fn clients(families: &mut Families, shards: &[ShardStats], gate: &Gatekeeper) {
     families.family("connects_total", "CONNECTs answered, by reason.", MetricType::COUNTER, connects);
     let refusals = gate.refusals().map(|(refusal, count)| counter(&[("reason", refusal.label())], count)).collect();
     families.family("logins_refused_total", "Log-ins refused, by what was wrong.", MetricType::COUNTER, refusals);
+    let payloads = gate.payload_counts();
+    let drops = payloads.drops.iter().map(|(error, count)| counter(&[("reason", error.label())], count)).collect();
+    let help = "Payloads of devices without TLS that were dropped, by reason.";
+    families.family("payloads_refused_total", help, MetricType::COUNTER, drops);
+    let help = "Epochs of payload keys announced to devices without TLS.";
+    families.family("payload_epochs_total", help, MetricType::COUNTER, vec![counter(&[], payloads.epochs())]);
     let ended: [(&str, Figure); 5] = [
         ("protocol_error", |shard| shard.core.protocol_errors),
         ("keep_alive", |shard| shard.core.keep_alive_timeouts),

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use turnpike_authz::cipher::PlatformKey;
 use turnpike_authz::credential;
 use turnpike_authz::names::{DeviceName, ProductKey};
 use turnpike_authz::plan::Change;
@@ -189,6 +190,20 @@ fn kept_secret(file: &Path) -> Result<String, ProvisionError> {
     read_private(file)
 }
 
+/// What devices without a secret wrap the keys of their payloads under (`authz/PAYLOAD.md`, 6): `platform-key.pem` in the data folder, if the operator has put one there.
+///
+/// # Errors
+/// [`ProvisionError`], also for a key that is no RSA key of 2048 to 4096 bits in PKCS#8.
+pub fn platform_key(data: &Path) -> Result<Option<PlatformKey>, ProvisionError> {
+    let file = data.join("platform-key.pem");
+    if !is_there(&file)? {
+        return Ok(None);
+    }
+    let place = file.display().to_string();
+    let key = PlatformKey::from_pem(&read_private(&file)?);
+    key.map(Some).map_err(|error| ProvisionError::Content { place, message: error.to_string() })
+}
+
 /// The text of a file that nobody else may read.
 fn read_private(file: &Path) -> Result<String, ProvisionError> {
     let failed = |source| ProvisionError::File { file: file.to_owned(), source };
@@ -297,6 +312,15 @@ mod tests {
         let found = master_key(data.path(), None).expect("there");
         assert_eq!(found.key.id(), made.key.id());
         found.made.keep(true).expect("it isn't lost");
+    }
+
+    #[test]
+    fn a_platforms_key_is_taken_if_it_is_there_and_is_one() {
+        let data = tempfile::tempdir().expect("a folder");
+        assert!(platform_key(data.path()).expect("none").is_none());
+        write_secret(&data.path().join("platform-key.pem"), b"-----BEGIN PRIVATE KEY-----\n").expect("written");
+        let error = platform_key(data.path()).expect_err("no key").to_string();
+        assert!(error.contains("platform-key.pem") && error.contains("RSA"), "{error}");
     }
 
     #[test]

@@ -75,6 +75,10 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
     let registry = Arc::new(Registry::new());
     let registrar = Arc::new(Registrar::new(config.registration.clone(), config.rates.exempt.clone()));
     let gate = Gatekeeper::new(Arc::clone(&registry), key, config.nonces_max);
+    let gate = match provision::platform_key(&config.data)? {
+        Some(key) => gate.unwrapping_with(key),
+        None => gate,
+    };
     let gate = if audit.is_kept() { gate.witnessed_by(Box::new(LogInWitness(sink.clone()))) } else { gate };
     let gate = Arc::new(if config.anonymous { gate.open_to_all() } else { keep_nonces(gate, config)? });
     let development = development(config)?;

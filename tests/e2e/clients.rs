@@ -309,7 +309,7 @@ fn rumqttc_tour(transport: &str) {
     assert!(message(&mut arriving).retain);
 }
 
-fn tls(authority: &[u8]) -> rustls::ClientConfig {
+pub(crate) fn tls(authority: &[u8]) -> rustls::ClientConfig {
     use rustls_pki_types::CertificateDer;
     use rustls_pki_types::pem::PemObject;
 

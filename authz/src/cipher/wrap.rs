@@ -116,16 +116,26 @@ impl PublicPlatformKey {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod testing {
     use rsa::pkcs8::EncodePrivateKey;
 
     use super::*;
 
-    fn pem(bits: usize) -> String {
+    pub(crate) fn pem(bits: usize) -> String {
         let mut rng = ChaCha20Rng::from_seed([u8::try_from(bits / 256).expect("small"); 32]);
         let key = RsaPrivateKey::new(&mut rng, bits).expect("a key");
         key.to_pkcs8_pem(LineEnding::LF).expect("a key can be written").to_string()
     }
+
+    pub(crate) fn platform_key() -> PlatformKey {
+        PlatformKey::from_pem(&pem(2048)).expect("a key")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::pem;
+    use super::*;
 
     // One test, since making a key takes a while.
     #[test]

@@ -30,7 +30,7 @@ impl Gatekeeper {
         let (found, key) = self.prove_signed(identity, |_| true, &signed.text(), &signed.signature)?;
         // After the signature, as with a secret.
         self.take_nonce(identity, signed.nonce, signed.timestamp_ms.saturating_add(WINDOW_MS), now)?;
-        admit_key(identity, &found, &key, attempt, now)
+        self.admit_key(identity, (&found, &key, Some(signed.nonce)), attempt, now)
     }
 
     pub(super) fn answer_signed(
@@ -43,7 +43,22 @@ impl Gatekeeper {
     ) -> Result<Admission, Refusal> {
         let text = challenge_text(attempt.client_id, identity.0, identity.1, challenge);
         let (found, key) = self.prove_signed(identity, |key| method.takes(key.kind()), &text, &answer_bytes(answer))?;
-        admit_key(identity, &found, &key, attempt, now)
+        self.admit_key(identity, (&found, &key, None), attempt, now)
+    }
+
+    /// `login_nonce`: what the key has signed, if it was a nonce of the device's.
+    fn admit_key(
+        &self,
+        identity: Identity<'_>,
+        (found, key, login_nonce): (&Found, &PublicKey, Option<&str>),
+        attempt: &Attempt<'_>,
+        now: Now,
+    ) -> Result<Admission, Refusal> {
+        if key.kind().is_legacy() && !found.policy.allow_rsa_1024 {
+            return Err(Refusal::WeakKey);
+        }
+        let proven = Proven { identity, found, profile: Profile::Native, by: By::Key(key.fingerprint()) };
+        self.admit(&proven, login_nonce, attempt, now)
     }
 
     /// Finds a device one of whose keys signed the text, and the key. Whoever is unknown, or has no such key, costs as much.
@@ -79,26 +94,13 @@ impl Gatekeeper {
         let binding = binding((product, device), &found, &leaf, attempt, now).ok_or(Refusal::WrongCertificate)?;
         let by = By::Certificate(binding);
         let proven = Proven { identity: (product, device), found: &found, profile: Profile::Native, by };
-        let admission = proven.admit(attempt, now)?;
+        let admission = self.admit(&proven, None, attempt, now)?;
         Ok(Admission { until_ms: Some(good_until(&leaf, now)?), ..admission })
     }
 }
 
 fn unknown(registry: &Registry, product: &str) -> Refusal {
     if registry.product(product).is_some() { Refusal::UnknownDevice } else { Refusal::UnknownProduct }
-}
-
-fn admit_key(
-    identity: Identity<'_>,
-    found: &Found,
-    key: &PublicKey,
-    attempt: &Attempt<'_>,
-    now: Now,
-) -> Result<Admission, Refusal> {
-    if key.kind().is_legacy() && !found.policy.allow_rsa_1024 {
-        return Err(Refusal::WeakKey);
-    }
-    Proven { identity, found, profile: Profile::Native, by: By::Key(key.fingerprint()) }.admit(attempt, now)
 }
 
 /// What the product demands beside the proof. Gives back when a certificate that it demands ends, and why it is the device's.

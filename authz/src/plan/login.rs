@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::cipher::PayloadPolicy;
 use crate::keys::Proofs;
 use crate::names::{DeviceName, ProductKey};
 use crate::plan::{Change, PlanError};
@@ -70,6 +71,15 @@ impl Registry {
     pub fn plan_set_policy(&self, key: &ProductKey, policy: ProductPolicy) -> Result<Change, PlanError> {
         self.product(key.as_str()).ok_or(PlanError::NoSuchProduct)?;
         Ok(Change::SetPolicy(key.clone(), policy))
+    }
+
+    /// Says what a product does with its devices' payloads.
+    ///
+    /// # Errors
+    /// [`PlanError::NoSuchProduct`].
+    pub fn plan_set_payloads(&self, key: &ProductKey, policy: PayloadPolicy) -> Result<Change, PlanError> {
+        self.product(key.as_str()).ok_or(PlanError::NoSuchProduct)?;
+        Ok(Change::SetPayloads(key.clone(), policy))
     }
 
     /// Says who issues the certificates of a product's devices.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::cipher::PayloadPolicy;
 use crate::keys::Proofs;
 use crate::names::{DeviceName, ProductKey};
 use crate::plan::Change;
@@ -20,6 +21,12 @@ impl Registry {
     #[must_use]
     pub fn policy(&self, product: &str) -> Option<ProductPolicy> {
         self.live(product).map(|(entry, _)| entry.head.read().policy)
+    }
+
+    /// What a product does with payloads.
+    #[must_use]
+    pub fn payloads(&self, product: &str) -> Option<PayloadPolicy> {
+        self.live(product).map(|(entry, _)| entry.head.read().payloads)
     }
 
     /// The CA certificates of a product, if it has any.
@@ -65,13 +72,15 @@ impl Registry {
         proofs.keys().take(limit).map(|name| Change::SetProofs(product.clone(), name.clone(), None)).collect()
     }
 
-    /// What removes a deleted product's demands and authorities.
+    /// What removes a deleted product's demands, what it does with payloads, and authorities.
     pub(crate) fn left_settings(&self, product: &ProductKey) -> Vec<Change> {
         let Some(entry) = self.swept(product) else { return Vec::new() };
         let policy = entry.head.read().policy != ProductPolicy::default();
         let policy = policy.then(|| Change::SetPolicy(product.clone(), ProductPolicy::default()));
+        let payloads = entry.head.read().payloads != PayloadPolicy::Plain;
+        let payloads = payloads.then(|| Change::SetPayloads(product.clone(), PayloadPolicy::Plain));
         let authorities = entry.authorities.read().is_some().then(|| Change::SetAuthorities(product.clone(), None));
-        policy.into_iter().chain(authorities).collect()
+        policy.into_iter().chain(payloads).chain(authorities).collect()
     }
 
     pub(super) fn swept(&self, product: &ProductKey) -> Option<Arc<Entry>> {

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use turnpike_core::durable::Op;
 
 use super::*;
+use crate::cipher::CipherPolicy;
 use crate::keys::Proof;
 use crate::plan::{DeviceRequest, Making, PlanError};
 use crate::profile::Profile;
@@ -264,14 +265,16 @@ fn keys_and_demands_go_with_a_deleted_product() {
     assert!(device.secret.is_none() && !device.enabled && device.created_at_s == 7);
     let policy = ProductPolicy { require_tls: true, ..ProductPolicy::default() };
     world.run(world.registry.plan_set_policy(&product("p"), policy).expect("there"));
+    world.run(world.registry.plan_set_payloads(&product("p"), PayloadPolicy::Transparent).expect("there"));
     let authorities = crate::x509::testing::Authority::new("ca").authorities();
     world.run(world.registry.plan_set_authorities(&product("p"), Some(authorities)).expect("there"));
-    assert_eq!(world.store.len(), 5);
+    assert_eq!(world.store.len(), 6);
 
     world.run(world.registry.plan_delete_product(&product("p")).expect("there"));
     world.registry = world.reloaded();
     assert_eq!((world.registry.policy("p"), world.registry.authorities("p")), (None, None));
-    for _ in 0..4 {
+    assert_eq!(world.registry.payloads("p"), None);
+    for _ in 0..5 {
         let step = world.registry.plan_sweep(&product("p"), 1);
         assert_eq!(step.len(), 1);
         assert_eq!(world.registry.plan_put_product(&product("p"), None, 9), Err(PlanError::BeingDeleted));
@@ -339,7 +342,7 @@ fn namesakes_that_are_tried_are_bounded() {
 }
 
 fn any_change() -> impl Strategy<Value = (u8, usize, usize)> {
-    (0..16_u8, 0..2_usize, 0..3_usize)
+    (0..17_u8, 0..2_usize, 0..3_usize)
 }
 
 proptest! {
@@ -370,6 +373,7 @@ proptest! {
                 10 => registry.plan_put_keyed_device(p, d, proofs().expect("a list"), None, 1).map(|(changes, _)| changes),
                 11 => registry.plan_drop_secret(p, d).map(one),
                 12 => registry.plan_set_authorities(p, (d.as_str() != "a").then(|| authorities.clone())).map(one),
+                13 => registry.plan_set_payloads(p, if d.as_str() == "a" { PayloadPolicy::Plain } else { PayloadPolicy::Cipher(CipherPolicy::default()) }).map(one),
                 _ => registry.plan_put_device(p, d, DeviceRequest::default(), &making(&key())).map(made),
             };
             plan.into_iter().flatten().for_each(|change| world.run(change));
@@ -387,6 +391,7 @@ proptest! {
                 }
                 prop_assert_eq!(reloaded.devices(p.as_str(), None, 10), world.registry.devices(p.as_str(), None, 10));
                 prop_assert_eq!(reloaded.policy(p.as_str()), world.registry.policy(p.as_str()));
+                prop_assert_eq!(reloaded.payloads(p.as_str()), world.registry.payloads(p.as_str()));
                 prop_assert_eq!(reloaded.authorities(p.as_str()), world.registry.authorities(p.as_str()));
                 for d in &names {
                     let proofs = world.registry.proofs(p.as_str(), d.as_str());

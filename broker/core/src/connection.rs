@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 
+use smallvec::SmallVec;
 use turnpike_mqtt::{TopicAliases, TopicName, Version};
 
+use crate::cipher::PayloadCipher;
 use crate::gate::ChallengeState;
 
 /// Who is at the other end, as far as the transport knows.
@@ -57,6 +59,27 @@ pub(crate) struct Extras {
     pub(crate) method: Option<Box<str>>,
     /// When its authentication ends, if it does.
     pub(crate) until: Option<Box<Until>>,
+    /// What seals its payloads; some exactly if [`Connection::sealing`] isn't [`Sealing::Never`].
+    pub(crate) sealer: Option<Box<Sealer>>,
+}
+
+/// Whether a connection's payloads are sealed. Here, so that a connection without a cipher pays for a byte.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Sealing {
+    /// They are plain.
+    Never,
+    /// They are to be, and the device has to say hello first.
+    AwaitingHello,
+    /// They are.
+    On,
+}
+
+/// What seals a connection's payloads, and the timers that wait for it.
+#[derive(Debug)]
+pub(crate) struct Sealer {
+    pub(crate) cipher: Box<dyn PayloadCipher>,
+    /// When its timers fire, the last one first: each was set because it is due before those that there were.
+    pub(crate) armed_ms: SmallVec<[u64; 4]>,
 }
 
 /// The end of an authentication, and the timer that waits for it.
@@ -99,6 +122,7 @@ pub(crate) struct Connection {
     pub(crate) counted: bool,
     /// The shard has an entry for its unfinished packets.
     pub(crate) partial: bool,
+    pub(crate) sealing: Sealing,
     /// Slot of its session, once it has one.
     pub(crate) session: Option<u32>,
     pub(crate) addr: SocketAddr,
@@ -133,6 +157,7 @@ impl Connection {
             paused: false,
             counted: false,
             partial: false,
+            sealing: Sealing::Never,
             session: None,
             addr: peer.addr,
             certificate: peer.certificate,
@@ -152,6 +177,11 @@ impl Connection {
     /// Messages may be encoded for it.
     pub(crate) fn is_live(&self) -> bool {
         matches!(self.state, State::Live | State::Reauthenticating(_))
+    }
+
+    /// Whether more may be encoded for it: there is room below `high` bytes, and keys where they are needed.
+    pub(crate) fn has_room(&self, high: usize) -> bool {
+        self.pending() < high && self.sealing != Sealing::AwaitingHello
     }
 
     /// Bytes that the transport hasn't taken.

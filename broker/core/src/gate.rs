@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use turnpike_mqtt::{ConnectReason, ReasonCode, TopicFilter, TopicName};
 
+use crate::cipher::PayloadCipher;
 use crate::clock::Now;
 use crate::feed::Feed;
 use crate::mask::fmt_masked;
@@ -166,7 +167,7 @@ pub enum Verdict {
 }
 
 /// Who comes in, and on what terms.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 pub struct Admission {
     /// Who it is.
     pub principal: Principal,
@@ -177,13 +178,27 @@ pub struct Admission {
     /// Milliseconds since 1970 UTC at which what let it in is no longer good, such as a certificate: the connection is closed
     /// then (0x87), unless the client has proved itself again. None: it never ends.
     pub until_ms: Option<u64>,
+    /// What seals the connection's payloads, if anything does. A proof on a live connection changes nothing about it.
+    pub cipher: Option<Box<dyn PayloadCipher>>,
+}
+
+/// A cipher is compared by its being there.
+impl PartialEq for Admission {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { principal, data, client_id, until_ms, cipher } = self;
+        *principal == other.principal
+            && *data == other.data
+            && *client_id == other.client_id
+            && *until_ms == other.until_ms
+            && cipher.is_some() == other.cipher.is_some()
+    }
 }
 
 impl Admission {
     /// Without terms.
     #[must_use]
     pub fn new(principal: Principal) -> Self {
-        Self { principal, data: None, client_id: None, until_ms: None }
+        Self { principal, data: None, client_id: None, until_ms: None, cipher: None }
     }
 
     /// Whether it hasn't ended.
@@ -292,6 +307,12 @@ pub trait Gate: Send + Sync {
 
     /// May it subscribe to that? The filter is without the `$share/{name}/` prefix.
     fn may_subscribe(&self, principal: &Principal, filter: TopicFilter<'_>) -> bool;
+
+    /// Are the payloads of its connections sealed between the broker and it? Asked for live sessions when the registry has changed; a
+    /// connection for which the answer has changed is ended, since it was made on other terms.
+    fn seals(&self, _principal: &Principal, _tls: bool) -> bool {
+        false
+    }
 
     /// Is it still welcome? Asked for live sessions when the registry has changed.
     fn still_welcome(&self, principal: &Principal) -> bool;

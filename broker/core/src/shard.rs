@@ -12,6 +12,7 @@
 //! Every connection that `open` returned gets exactly one `closed`.
 
 mod acks;
+mod cipher;
 mod connect;
 mod deliver;
 mod durability;

@@ -6,7 +6,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa::{OpenApi, ToSchema};
 
-use super::{access, api, audit, bans, import, limits, lists, packages, register, vendors};
+use super::{access, api, audit, bans, import, limits, lists, packages, payloads, register, vendors};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -30,6 +30,8 @@ use super::{access, api, audit, bans, import, limits, lists, packages, register,
         access::put_policy,
         access::show_authorities,
         access::put_authorities,
+        payloads::show_payloads,
+        payloads::put_payloads,
         access::drop_secret,
         limits::show_limits,
         limits::put_limits,

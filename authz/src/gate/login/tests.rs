@@ -8,6 +8,7 @@ use turnpike_core::gate::{ChallengeState, Gate, Principal, Verdict};
 use turnpike_mqtt::ConnectReason;
 
 use super::*;
+use crate::cipher::{CipherPolicy, PayloadPolicy};
 use crate::credential::{self, Credentials, SignedRequest};
 use crate::keys::testing::{ed25519_pem, p256_pem, private, rsa, rsa_pem};
 use crate::keys::{PrivateKey, Proof, Proofs};
@@ -270,6 +271,39 @@ fn a_challenge_is_answered_by_the_key_of_its_method() {
     assert_eq!(world.answer("p/d", methods[0], by_secret), Err(Refusal::WrongSignature));
     let attempt = Attempt { user_name: Some("p/d"), enhanced: Some(("rsa-sha256", b"")), ..bare() };
     assert_eq!(world.enter(&attempt, NOW), Err(Refusal::BadMethod));
+}
+
+#[test]
+fn a_connection_gets_a_cipher_where_the_product_has_one_and_there_is_no_tls() {
+    let world = World::new();
+    let key = private(&ed25519_pem());
+    world.put("d", vec![key_of(&key)]).expect("a device");
+    world.put_secret("s");
+    let mut number = 0;
+    let mut has_cipher = |is_tls: bool, is_keyed: bool| {
+        number += 1;
+        let nonce = format!("nonce{number}");
+        let made = match is_keyed {
+            true => signed(&key, "d", &nonce),
+            false => credential::native("p", "s", &secret(), "c", NOW.unix_ms, &nonce),
+        };
+        let (user_name, password) = (Some(&*made.user_name), Some(made.password.as_bytes()));
+        let attempt = Attempt { client_id: &made.client_id, user_name, password, tls: is_tls, ..bare() };
+        let admission = world.enter(&attempt, NOW).expect("right credentials");
+        assert_eq!(world.gate.seals(&admission.principal, is_tls), admission.cipher.is_some());
+        admission.cipher.is_some()
+    };
+    let cipher = PayloadPolicy::Cipher(CipherPolicy::default());
+    for (policy, expected) in [(PayloadPolicy::Plain, false), (PayloadPolicy::Transparent, false), (cipher, true)] {
+        world.apply(world.gate.registry().plan_set_payloads(&world.product, policy));
+        for is_keyed in [false, true] {
+            assert_eq!((has_cipher(false, is_keyed), has_cipher(true, is_keyed)), (expected, false), "{policy:?}");
+        }
+    }
+    let answer = |state: &ChallengeState| credential::answer(&secret(), "c", "p", "s", &state.data).into_bytes();
+    let admission = world.answer("p/s", "HMAC-SHA256", answer).expect("right");
+    assert!(admission.cipher.is_some_and(|cipher| !cipher.is_ready()));
+    assert!(!world.gate.seals(&Principal::Broker, false));
 }
 
 #[test]

@@ -270,7 +270,7 @@ impl<G: Gate> Shard<G> {
         if !admission.is_good_at(now) {
             return Err(ConnectReason::NotAuthorized);
         }
-        let Admission { principal, data, client_id, until_ms } = admission;
+        let Admission { principal, data, client_id, until_ms, cipher } = admission;
         let data = data.as_deref();
         let will = self.judge_will(connect, &principal)?;
         let assigned = if connect.client_id.is_empty() { Some(self.new_client_id()) } else { None };
@@ -296,6 +296,7 @@ impl<G: Gate> Shard<G> {
         if expiry_s > 0 && !served {
             return Err(ConnectReason::ServerUnavailable);
         }
+        let cipher = self.begin_cipher(connect, cipher, now)?;
         let mut bytes = Vec::new();
         let ack = self.connack(connect, false, assigned.as_deref(), expiry_s, data);
         encode(connect.version, &Packet::ConnAck(Box::new(ack)), &mut bytes);
@@ -314,6 +315,7 @@ impl<G: Gate> Shard<G> {
         self.attach(conn, slot, connect, expiry_s, will, now);
         self.judge_attached(slot, resumed_by, now);
         self.end_authentication_at(conn, until_ms, now);
+        self.give_cipher(conn, cipher);
         self.tell_passage(conn, slot, Passage::In, now);
         bytes.clear();
         let ack = self.connack(connect, committed_before, assigned.as_deref(), expiry_s, data);
@@ -481,10 +483,9 @@ impl<G: Gate> Shard<G> {
         if aliases_in || aliases_out_max > 0 || properties.authentication_method.is_some() {
             connection.extras = Some(Box::new(Extras {
                 aliases_in: aliases_in.then(|| TopicAliases::new(self.limits.topic_alias_in_max)),
-                aliases_out: Vec::new(),
                 aliases_out_max,
                 method: properties.authentication_method.map(Box::from),
-                until: None,
+                ..Extras::default()
             }));
         }
         if connection.idle_max_ms > 0 {
@@ -574,6 +575,7 @@ impl<G: Gate> Shard<G> {
             connection.paused = false;
             self.resumed.push_back(conn);
         }
+        self.renew_keys(conn, now);
         if let Some(slot) = slot {
             self.pump(slot, now);
         }

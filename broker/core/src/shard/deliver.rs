@@ -8,7 +8,7 @@ use super::durability::Release;
 use super::{Shard, touch, writable};
 use crate::batch::{Batch, Recipient};
 use crate::clock::Now;
-use crate::connection::Connection;
+use crate::connection::{Connection, Sealing};
 use crate::counters::Counters;
 use crate::gate::Gate;
 use crate::ids::{MessageId, SessionRef};
@@ -124,7 +124,7 @@ impl<G: Gate> Shard<G> {
             return true;
         };
         let waiting = session.outgoing.as_ref().is_some_and(|outgoing| !outgoing.transient.is_empty());
-        if waiting || connection.pending() >= self.limits.out_bytes_high as usize {
+        if waiting || !connection.has_room(self.limits.out_bytes_high as usize) {
             return false;
         }
         let sending = Sending {
@@ -137,6 +137,9 @@ impl<G: Gate> Shard<G> {
         };
         note(send_publish(connection, &mut self.pool, &mut self.counters, &sending, now), &mut self.counters);
         touch(connection, conn, &mut self.touched);
+        if connection.sealing != Sealing::Never {
+            self.renew_keys(conn, now);
+        }
         true
     }
 
@@ -192,7 +195,7 @@ impl<G: Gate> Shard<G> {
             && to.share.is_none()
             && outgoing.is_caught_up()
             && outgoing.has_window(connection.window)
-            && connection.pending() < high
+            && connection.has_room(high)
         {
             let id = Some(packet_id(outgoing.next_seq()));
             let sending =
@@ -204,6 +207,9 @@ impl<G: Gate> Shard<G> {
             } else {
                 self.counters.queued_messages -= 1;
                 note(sent, &mut self.counters);
+            }
+            if connection.sealing != Sealing::Never {
+                self.renew_keys(conn, now);
             }
             return Fate::Taken;
         }
@@ -245,7 +251,7 @@ impl<G: Gate> Shard<G> {
             return;
         };
         let before = outgoing.messages();
-        while connection.pending() < high {
+        while connection.has_room(high) {
             match outgoing.next(connection.window) {
                 None => break,
                 Some(Next::Release(seq)) => {
@@ -276,7 +282,7 @@ impl<G: Gate> Shard<G> {
                 }
             }
         }
-        while connection.pending() < high {
+        while connection.has_room(high) {
             let Some(entry) = outgoing.pop_transient() else { break };
             if let Some(message) = &entry.message {
                 let parts = message.parts();
@@ -287,9 +293,13 @@ impl<G: Gate> Shard<G> {
         }
         self.counters.queued_messages -= (before - outgoing.messages()) as u64;
         touch(connection, conn, &mut self.touched);
+        let is_sealed = connection.sealing != Sealing::Never;
         let key = session.key;
         for (seq, entry) in dropped {
             self.record_done(key, seq, entry.message.as_deref());
+        }
+        if is_sealed {
+            self.renew_keys(conn, now);
         }
         if self.may_walk(slot) {
             self.walk_later(slot);
@@ -353,6 +363,13 @@ fn send_publish(
         payload: parts.payload,
     };
     let version = connection.version;
+    let sealed;
+    if connection.sealing != Sealing::Never {
+        // What is sent again is sealed again: on another connection the old keys are void.
+        let Some(bytes) = seal(connection, parts) else { return Sent::Expired };
+        sealed = bytes;
+        delivery.payload = &sealed;
+    }
     if version == Version::V5
         && let Some(extras) = connection.extras.as_mut()
         && extras.aliases_out_max > 0
@@ -367,4 +384,11 @@ fn send_publish(
     counters.sent.count(sending.qos, parts.payload.len());
     encode_delivery(version, &delivery, writable(connection, pool));
     Sent::Yes
+}
+
+/// The payload as a device without TLS is to have it; none if there are no keys, which nothing is sent without.
+#[cold]
+fn seal(connection: &mut Connection, parts: &MessageParts<'_>) -> Option<Vec<u8>> {
+    let sealer = connection.extras.as_mut()?.sealer.as_mut()?;
+    sealer.cipher.seal(parts.topic.as_str(), parts.payload)
 }

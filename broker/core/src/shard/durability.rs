@@ -27,8 +27,8 @@ pub(super) enum Release {
     Ack { conn: ConnId, serial: u32, kind: AckKind, id: PacketId, reason: ReasonCode },
     /// UNSUBACK.
     Bytes { conn: ConnId, serial: u32, bytes: Box<[u8]> },
-    /// SUBACK, and then the retained messages of these filters.
-    Subscribed { conn: ConnId, serial: u32, bytes: Box<[u8]>, retained: Vec<RetainedRequest> },
+    /// SUBACK, and then the keys of its payloads if it asked for them, and the retained messages of these filters.
+    Subscribed { conn: ConnId, serial: u32, bytes: Box<[u8]>, retained: Vec<RetainedRequest>, announces: bool },
     /// CONNACK; the connection is live from here on.
     Connected { conn: ConnId, serial: u32, bytes: Box<[u8]> },
     /// An entry of a session's queue.
@@ -73,8 +73,9 @@ impl<G: Gate> Shard<G> {
                     self.resume(conn);
                 }
             }
-            Release::Subscribed { conn, serial, bytes, retained } => {
+            Release::Subscribed { conn, serial, bytes, retained, announces } => {
                 if self.settle(conn, serial, &bytes) {
+                    self.announce_if(announces, conn);
                     self.send_retained(conn, &retained, now);
                     self.resume(conn);
                 }

@@ -6,7 +6,7 @@
 //! The message is routed once more for each feed, in the same turn and so in the same ticket. It isn't retained there: what is retained
 //! is read on the device's own topic, by the same users.
 
-use turnpike_mqtt::QoS;
+use turnpike_mqtt::{QoS, TopicName};
 
 use super::Shard;
 use super::publish::Published;
@@ -45,11 +45,11 @@ impl<G: Gate> Shard<G> {
     }
 
     /// Whether a durable session is owed what goes to the feeds. Only asked while the store fails.
-    pub(super) fn feeds_need_store(&mut self, slot: u32, parts: &MessageParts<'_>) -> bool {
+    pub(super) fn feeds_need_store(&mut self, slot: u32, topic: TopicName<'_>) -> bool {
         let Some(session) = self.sessions.get(slot).filter(|session| session.fed) else { return false };
         let mut feed = std::mem::take(&mut self.feed);
         feed.clear();
-        self.gate.feed(&session.principal, parts.topic, &mut feed);
+        self.gate.feed(&session.principal, topic, &mut feed);
         let mut matches = std::mem::take(&mut self.matches);
         let durable = feed.topics().any(|topic| {
             self.shared.router.route(topic, 0, &mut matches);

@@ -54,6 +54,8 @@ impl<G: Gate> Shard<G> {
             let peer = session.conn.and_then(|conn| self.conns.get(conn.0 as usize)).map(|connection| connection.addr);
             if !self.gate.still_welcome_from(&session.principal, peer) {
                 self.cut(slot, now);
+            } else if self.has_other_terms(slot) {
+                self.end_for_other_terms(slot, now);
             } else {
                 self.remeter_one(slot, now);
                 self.judge_rights(slot, now);

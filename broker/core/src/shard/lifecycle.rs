@@ -44,6 +44,8 @@ pub(super) enum Timer {
     Session { slot: u32, generation: u32 },
     /// What let it in is good until then.
     Authentication { conn: ConnId, serial: u32 },
+    /// Keys of its payloads are to be announced, or forgotten.
+    Keys { conn: ConnId, serial: u32 },
     /// Expired retained messages go.
     Sweep,
 }
@@ -334,6 +336,7 @@ impl<G: Gate> Shard<G> {
                 Timer::Partial { conn, serial } => self.partial_due(conn, serial, now),
                 Timer::Session { slot, generation } => self.session_due(slot, generation, now),
                 Timer::Authentication { conn, serial } => self.authentication_due(conn, serial, now),
+                Timer::Keys { conn, serial } => self.keys_due(conn, serial, now),
                 Timer::Sweep => self.sweep(now),
             }
         }

@@ -10,6 +10,7 @@ use super::durability::Release;
 use super::{Shard, touch, writable};
 use crate::batch::Recipient;
 use crate::clock::Now;
+use crate::connection::Sealing;
 use crate::durable::Op;
 use crate::gate::{Gate, Permit, Principal};
 use crate::ids::{ConnId, SessionRef};
@@ -42,7 +43,7 @@ impl<G: Gate> Shard<G> {
         }
         let Some(connection) = self.conns.get(conn.0 as usize) else { return Ok(()) };
         let Some(slot) = connection.session else { return Ok(()) };
-        let (version, awaited) = (connection.version, connection.awaited_pubacks);
+        let (version, awaited, sealing) = (connection.version, connection.awaited_pubacks, connection.sealing);
         let Some(session) = self.sessions.get(slot) else { return Ok(()) };
         if let Some(id) = publish.id {
             if publish.qos == QoS::ExactlyOnce && session.has_incoming(id) {
@@ -72,6 +73,26 @@ impl<G: Gate> Shard<G> {
             Err(reason) => return self.refuse_publish(conn, publish, reason),
         };
         let durable_publisher = publish.qos == QoS::ExactlyOnce && session.key.is_some();
+        if publish.qos != QoS::AtMostOnce
+            && !self.shared.store_accepts()
+            && (self.needs_store(topic, publish.retain, durable_publisher) || self.feeds_need_store(slot, topic))
+        {
+            self.counters.dropped.store_unavailable += 1;
+            return self.refuse_publish(conn, publish, ReasonCode::QuotaExceeded);
+        }
+        // Last, since what has been opened can't be opened again.
+        let opened;
+        let payload = if sealing == Sealing::Never {
+            publish.payload
+        } else {
+            match self.open_payload(conn, publish, topic, now) {
+                Some(payload) => {
+                    opened = payload;
+                    &opened
+                }
+                None => return Ok(()),
+            }
+        };
         let mut scratch = std::mem::take(&mut self.scratch);
         let parts = MessageParts {
             topic: permit.topic(),
@@ -83,7 +104,7 @@ impl<G: Gate> Shard<G> {
                     &scratch
                 }
             },
-            payload: publish.payload,
+            payload,
             qos: publish.qos,
             retain: publish.retain,
             expires_at_ms: publish.properties.message_expiry_s.map(|s| now.unix_ms + u64::from(s) * 1000),
@@ -104,13 +125,6 @@ impl<G: Gate> Shard<G> {
         durable_publisher: bool,
         now: Now,
     ) -> Result<(), ReasonCode> {
-        if publish.qos != QoS::AtMostOnce
-            && !self.shared.store_accepts()
-            && (self.needs_store(parts, durable_publisher) || self.feeds_need_store(slot, parts))
-        {
-            self.counters.dropped.store_unavailable += 1;
-            return self.refuse_publish(conn, publish, ReasonCode::QuotaExceeded);
-        }
         let mut matched = self.publish(parts, now);
         if self.is_fed(slot) {
             matched = matched.and(self.publish_to_feeds(slot, parts, now));
@@ -138,12 +152,12 @@ impl<G: Gate> Shard<G> {
     }
 
     /// Whether acknowledging this message would need a commit. Only asked while the store fails or is full, so it may cost a look-up.
-    fn needs_store(&mut self, parts: &MessageParts<'_>, durable_publisher: bool) -> bool {
-        if durable_publisher || parts.retain {
+    fn needs_store(&mut self, topic: TopicName<'_>, retain: bool, durable_publisher: bool) -> bool {
+        if durable_publisher || retain {
             return true;
         }
         let mut matches = std::mem::take(&mut self.matches);
-        self.shared.router.route(parts.topic, 0, &mut matches);
+        self.shared.router.route(topic, 0, &mut matches);
         let durable = matches.iter().any(|found| found.durable && found.qos != QoS::AtMostOnce);
         self.matches = matches;
         durable
@@ -166,6 +180,14 @@ impl<G: Gate> Shard<G> {
             return Err(reason);
         }
         // [MQTT3-3.3.5-2] MQTT 3 acknowledges or closes; a device with one wrong topic keeps its connection.
+        self.acknowledge_unrouted(conn, publish);
+        Ok(())
+    }
+
+    /// Acknowledges a publish as though it had been taken.
+    pub(super) fn acknowledge_unrouted(&mut self, conn: ConnId, publish: &Publish<'_>) {
+        let Some(id) = publish.id else { return };
+        let kind = if publish.qos == QoS::ExactlyOnce { AckKind::PubRec } else { AckKind::PubAck };
         if kind == AckKind::PubRec
             && let Some(session) =
                 self.conns.get(conn.0 as usize).and_then(|c| c.session).and_then(|slot| self.sessions.get_mut(slot))
@@ -176,7 +198,6 @@ impl<G: Gate> Shard<G> {
             }
         }
         self.answer(conn, kind, id, ReasonCode::Success, false);
-        Ok(())
     }
 
     /// Says an acknowledgement: now, or with the commit that it needs. What comes later never overtakes what waits

@@ -51,12 +51,14 @@ impl<G: Gate> Shard<G> {
                 Err(reason) => codes.push(if version == Version::V5 { reason as u8 } else { 0x80 }),
             }
         }
+        let announces = self.covers_keys(conn, subscribe);
         let bytes = self.encode_suback(version, subscribe.id, &codes, true);
         if self.ticket.ops.len() == ops {
             self.send_bytes(conn, &bytes);
+            self.announce_if(announces, conn);
             self.send_retained(conn, &retained, now);
         } else {
-            self.await_commit(conn, |serial| Release::Subscribed { conn, serial, bytes, retained });
+            self.await_commit(conn, |serial| Release::Subscribed { conn, serial, bytes, retained, announces });
         }
         Ok(())
     }
@@ -236,9 +238,8 @@ impl<G: Gate> Shard<G> {
     pub(super) fn may_walk(&self, slot: u32) -> bool {
         let Some(session) = self.sessions.get(slot) else { return false };
         let connection = session.conn.and_then(|conn| self.conns.get(conn.0 as usize));
-        let room = connection.is_some_and(|connection| {
-            connection.is_live() && connection.pending() < self.limits.out_bytes_high as usize
-        });
+        let room = connection
+            .is_some_and(|connection| connection.is_live() && connection.has_room(self.limits.out_bytes_high as usize));
         let queued = session.outgoing.as_ref().map_or(0, |outgoing| outgoing.messages());
         session.walks.is_some() && room && queued < (self.limits.queued_messages_max as usize / 2).min(WALK_TURN)
     }
