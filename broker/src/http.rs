@@ -25,15 +25,14 @@ use axum::routing::{get, post};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use turnpike_authz::Gatekeeper;
-use turnpike_authz::audit::describe;
 use turnpike_authz::guard::Guard;
 use turnpike_authz::guarded::Guarded;
-use turnpike_authz::names::DeviceName;
 use turnpike_authz::plan::Change;
 use turnpike_authz::quota::{Caller, Quotas};
 
 pub use audit::Auditing;
 
+use crate::edit::{Edit, Told};
 use crate::metrics;
 use crate::server::{Control, StoreHealth};
 
@@ -148,14 +147,19 @@ impl Api {
             .with_state(self)
     }
 
+    /// Changes the registry.
+    async fn commit(&self, changes: Vec<Change>) -> Result<(), Problem> {
+        self.commit_all(changes.into_iter().map(Edit::from).collect()).await
+    }
+
     /// Puts changes on record, commits them, applies them, and has the sessions that they concern judged again. The caller holds
     /// `changing`. Whoever asked is known by the request that this is called in.
-    async fn commit(&self, changes: Vec<Change>) -> Result<(), Problem> {
+    async fn commit_all(&self, changes: Vec<Edit>) -> Result<(), Problem> {
         if let StoreHealth::Failing(fault) = self.control.health().store {
             tracing::warn!(%fault, "a change of the registry was refused");
             return Err(Problem::store());
         }
-        let described = describe(self.gate.registry(), &changes);
+        let described = Told::of(&self.gate, &changes);
         self.audit.accept(&described).await?;
         let committed = self.commit_accepted(changes).await;
         if committed.is_err() {
@@ -164,8 +168,8 @@ impl Api {
         committed
     }
 
-    async fn commit_accepted(&self, changes: Vec<Change>) -> Result<(), Problem> {
-        let mut committed = self.control.commit_registry(changes.iter().map(Change::op).collect());
+    async fn commit_accepted(&self, changes: Vec<Edit>) -> Result<(), Problem> {
+        let mut committed = self.control.commit_registry(changes.iter().map(Edit::op).collect());
         let Ok(outcome) = tokio::time::timeout(COMMIT_TIME_MAX, &mut committed).await else {
             // Nothing is confirmed; but if it does reach the disk, memory has to follow.
             let api = self.clone();
@@ -190,15 +194,8 @@ impl Api {
         Some(([(header::RETRY_AFTER, after_s)], problem).into_response())
     }
 
-    fn apply(&self, changes: Vec<Change>) {
-        for change in changes {
-            let concerned = change.concerns().map(|(product, device)| (product.clone(), device.cloned()));
-            self.quotas.follow(&change);
-            self.gate.registry().apply(change);
-            if let Some((product, device)) = concerned {
-                self.control.rejudge(product.as_str(), device.as_ref().map(DeviceName::as_str));
-            }
-        }
+    fn apply(&self, changes: Vec<Edit>) {
+        changes.into_iter().for_each(|change| change.apply(&self.gate, &self.quotas, &self.control));
     }
 }
 

@@ -3,6 +3,7 @@
 mod auditing;
 mod chores;
 mod reload;
+mod upkeep;
 
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
@@ -19,6 +20,7 @@ use turnpike_authz::Gatekeeper;
 use turnpike_authz::audit::{Action, Event};
 use turnpike_authz::guard::{self, Guard, SecurityEvent};
 use turnpike_authz::guarded::{Guarded, claimed_by_user_name};
+use turnpike_authz::people::People;
 use turnpike_authz::quota::{self, Quotas};
 use turnpike_authz::registry::{RecordError, Registry};
 use turnpike_core::clock::Now;
@@ -27,6 +29,7 @@ use turnpike_store::embedded::{EmbeddedStore, Options};
 use turnpike_store::memory::MemoryStore;
 
 use self::chores::Chores;
+use self::upkeep::Upkeep;
 use crate::audit::{Audit, AuditSink, LogInWitness, now_ms};
 use crate::cli::Serve;
 use crate::config::{Config, Engine, Fault, Kind};
@@ -71,7 +74,10 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
     let audit = auditing::start(config, &key)?;
     let sink = audit.sink();
     let registry = Arc::new(Registry::new());
-    let gate = Gatekeeper::new(Arc::clone(&registry), key, config.nonces_max);
+    let people = Arc::new(People::new());
+    // Before anybody is let in: what has ended by now counts for nothing.
+    let _ = people.advance(now_ms() / 1000, 0);
+    let gate = Gatekeeper::new(Arc::clone(&registry), key, config.nonces_max).with_people(people);
     let gate = if audit.is_kept() { gate.witnessed_by(Box::new(LogInWitness(sink.clone()))) } else { gate };
     let gate = Arc::new(if config.anonymous { gate.open_to_all() } else { keep_nonces(gate, config)? });
     let development = development(config)?;
@@ -122,7 +128,7 @@ fn open(
     if let Some(error) = own.damaged {
         return Err(error).context("the registry can't be read");
     }
-    own.made.keep(gate.registry().any_device().is_some())?;
+    own.made.keep(gate.registry().any_device().is_some() || gate.people().has_secrets())?;
     gate.check_key().context("the registry was sealed under another master key")?;
     auditing::begin(gate, audit);
     // Sessions that began before this get their meters now.
@@ -139,6 +145,14 @@ fn open(
         audit: audit.sink(),
     };
     let opening = begin_chores(config, server, chores, own.development)?;
+    let upkeep = Upkeep {
+        control: control.clone(),
+        gate: Arc::clone(gate),
+        quotas: Arc::clone(guarded.quotas()),
+        changing: Arc::clone(&changing),
+        audit: audit.sink(),
+    };
+    upkeep.start().context("a thread can't be started")?;
     if let Some((address, token)) = config.http.zip(own.token) {
         let (control, guarded, auditing) =
             (control.clone(), Arc::clone(guarded), auditing::of_api(config, gate, audit));
@@ -238,7 +252,7 @@ fn start(
     gate: &Arc<Guarded<Gatekeeper>>,
     store: Box<dyn Store>,
 ) -> anyhow::Result<(Server, Option<RecordError>)> {
-    let registry = Arc::clone(gate.gate().registry());
+    let (registry, people) = (Arc::clone(gate.gate().registry()), Arc::clone(gate.gate().people()));
     let damaged = Arc::new(std::sync::OnceLock::new());
     let found = Arc::clone(&damaged);
     let certificate = development.map(|development| &development.server);
@@ -253,7 +267,9 @@ fn start(
         gate: Arc::clone(gate),
         store,
         registry: Box::new(move |key, value| {
-            if let Err(error) = registry.load(key, value) {
+            let is_of_people = People::is_record(key);
+            let loaded = if is_of_people { people.load(key, value) } else { registry.load(key, value) };
+            if let Err(error) = loaded {
                 let _ = found.set(error);
             }
         }),

@@ -11,12 +11,13 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use turnpike_authz::audit::chain::ChainKey;
-use turnpike_authz::audit::{Action, Described, Event, Key, Outcome, Subject, TokenId, Value};
+use turnpike_authz::audit::{Action, Event, Key, Outcome, Subject, TokenId, Value};
 use utoipa::ToSchema;
 
 use super::extract::{Queried, Query};
 use super::{Api, Problem};
 use crate::audit::{self, AuditError, AuditSink, Cursor, Entry, Moment, Pattern, now_ms};
+use crate::edit::Told;
 
 /// Records of a page, unless the caller says otherwise.
 const PAGE: usize = 100;
@@ -96,8 +97,8 @@ impl Desk {
     }
 
     /// Has changes on record before they are made. If that can't be, they must not be made.
-    pub(super) async fn accept(&self, changes: &[Described]) -> Result<(), Problem> {
-        let record = |change: &Described| {
+    pub(super) async fn accept(&self, changes: &[Told]) -> Result<(), Problem> {
+        let record = |change: &Told| {
             change.tell(now_ms(), Self::caller(), Outcome::Accepted, |event| self.sink.record_durable(event))
         };
         // All of them first: they share an fsync.
@@ -136,7 +137,7 @@ impl Desk {
     }
 
     /// Puts on record that changes which were accepted could not be made.
-    pub(super) fn fail(&self, changes: &[Described], cause: &'static str) {
+    pub(super) fn fail(&self, changes: &[Told], cause: &'static str) {
         for change in changes {
             change.tell(now_ms(), Self::caller(), Outcome::Failed(cause), |event| self.sink.record(event));
         }
