@@ -11,6 +11,7 @@ mod extract;
 mod import;
 mod limits;
 mod openapi;
+mod people;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -131,6 +132,7 @@ impl Api {
             )
             .route("/bans", get(bans::list_bans).post(bans::put_ban).delete(bans::delete_ban))
             .route("/audit", get(audit::search_audit))
+            .merge(people::routes())
             .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
             // Imports read their body as it comes, and aren't bounded by this.
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))

@@ -372,11 +372,11 @@ impl<G: Gate> ShardThread<G> {
             // Whoever asked may have given up waiting.
             Command::SessionsOf(principal, reply) => drop(reply.send(self.core.sessions_of(&principal))),
             Command::SignOut(principal, client, reply) => {
-                drop(reply.send(self.core.sign_out(&principal, &client, self.now)));
+                let _ = reply.send(self.core.sign_out(&principal, &client, self.now));
             }
             Command::Forget(concern, reply) => {
                 self.core.forget(&concern, self.now);
-                drop(reply.send(()));
+                let _ = reply.send(());
             }
             Command::Remeter => self.core.remeter(self.now),
             Command::System(messages) => self.publish_system(&messages),

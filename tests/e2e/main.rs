@@ -9,5 +9,6 @@ mod gate;
 mod harness;
 mod limits;
 mod ops;
+mod people;
 mod slow;
 mod wire;

@@ -5,6 +5,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use turnpike_authz::names::{DeviceName, ProductKey};
+use turnpike_authz::people::bindings::DeviceKey;
 use turnpike_authz::plan::{DeviceRequest, Making, PlanError};
 use turnpike_authz::registry::{Device, Product};
 use turnpike_authz::secret::Secret;
@@ -12,6 +13,7 @@ use utoipa::ToSchema;
 
 use super::extract::{Asked, Bounded, Page, Path, Query, body, whole_body};
 use super::{Api, Problem};
+use crate::edit::Edit;
 use crate::provision::random;
 
 /// Items of a page, unless the caller says otherwise.
@@ -20,7 +22,7 @@ const PAGE: usize = 100;
 const PAGE_MAX: usize = 1000;
 
 impl Page {
-    fn limit(&self) -> Result<usize, Problem> {
+    pub(super) fn limit(&self) -> Result<usize, Problem> {
         match self.limit.unwrap_or(PAGE) {
             limit @ 1..=PAGE_MAX => Ok(limit),
             _ => Err(Problem::invalid(format!("limit must be from 1 to {PAGE_MAX}"))),
@@ -264,7 +266,16 @@ pub(super) async fn disable_product(
 pub(super) async fn delete_product(State(api): State<Api>, Path(product): Path<String>) -> Result<StatusCode, Problem> {
     let _changing = api.changing.lock().await;
     let key = product_key(&product)?;
-    api.commit(vec![api.gate.registry().plan_delete_product(&key)?]).await?;
+    let change = api.gate.registry().plan_delete_product(&key)?;
+    // Before: what is bound must not outlive its device.
+    loop {
+        let unbound = api.gate.people().plan_forget_product(&key, PAGE_MAX);
+        if unbound.is_empty() {
+            break;
+        }
+        api.commit_all(unbound.into_iter().map(Edit::from).collect()).await?;
+    }
+    api.commit(vec![change]).await?;
     api.sweep(&key).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -380,6 +391,10 @@ pub(super) async fn delete_device(
 ) -> Result<StatusCode, Problem> {
     let _changing = api.changing.lock().await;
     let (key, name) = (product_key(&product)?, device_name(&device)?);
-    api.commit(api.gate.registry().plan_delete_device(&key, &name)?).await?;
+    let deleted = api.gate.registry().plan_delete_device(&key, &name)?.into_iter().map(Edit::from);
+    let device = DeviceKey { product: key, device: name };
+    let unbound = api.gate.people().plan_forget_device(&device).into_iter().map(Edit::from);
+    api.commit_all(unbound.chain(deleted).collect()).await?;
+    api.gate.people().proofs().use_up(&device);
     Ok(StatusCode::NO_CONTENT)
 }

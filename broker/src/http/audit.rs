@@ -136,6 +136,13 @@ impl Desk {
         }
     }
 
+    /// Puts on record what was asked for and not allowed.
+    pub(super) fn refuse(&self, changes: &[Told], cause: &'static str) {
+        for change in changes {
+            change.tell(now_ms(), Self::caller(), Outcome::Refused(cause), |event| self.sink.record(event));
+        }
+    }
+
     /// Puts on record that changes which were accepted could not be made.
     pub(super) fn fail(&self, changes: &[Told], cause: &'static str) {
         for change in changes {

@@ -59,12 +59,13 @@ fn a_qr_code_names_its_device() {
 #[test]
 fn a_proof_is_replaced_by_the_next_of_its_kind() {
     let proofs = Proofs::default();
-    let (first, qr) = (issue(&proofs, ProofKind::Passcode, 1), issue(&proofs, ProofKind::Qr, 1));
+    let first = issue(&proofs, ProofKind::Passcode, 1).expect("a text");
+    let qr = issue(&proofs, ProofKind::Qr, 1).expect("a text");
     let second = issue(&proofs, ProofKind::Passcode, 2).expect("a text");
     let check = |given| proofs.check(&device("p", "d"), given, NOW_S);
-    assert_eq!(check(Given::Passcode(first.expect("a text").expose())), Err(NotProved::Wrong));
+    assert_eq!(check(Given::Passcode(first.expose())), Err(NotProved::Wrong));
     assert_eq!(check(Given::Passcode(second.expose())), Ok(()));
-    assert_eq!(check(Given::Qr(scanned(qr.expect("a text").expose()).expect("ours").1)), Ok(()));
+    assert_eq!(check(Given::Qr(scanned(qr.expose()).expect("ours").1)), Ok(()));
     assert_eq!(check(Given::Presence), Err(NotProved::None), "there was no window");
 }
 
