@@ -351,7 +351,7 @@ impl<'a> Bench<'a> {
                     assert_eq!(publish.topic, format!("user/{APP}:{}/{}", self.name, self.topic("up/state")));
                     feed = true;
                 }
-                Packet::Ack(ack) => control = Some(ack.code()),
+                Packet::PubAck(ack) => control = Some(ack.code()),
                 Packet::Disconnect { code, .. } => {
                     assert_eq!(code, 0x87, "{}", self.name);
                     return None;

@@ -123,7 +123,8 @@ fn view(key: &AccessKey, service: &Service) -> ServiceView {
 
 impl Api {
     fn existing_service(&self, key: &AccessKey) -> Result<ServiceView, Problem> {
-        Ok(view(key, &*self.people().service(key.as_str()).ok_or(PlanError::NoSuchService)?))
+        let service = self.people().service(key.as_str()).ok_or(PlanError::NoSuchService)?;
+        Ok(view(key, &service))
     }
 
     async fn change_service(

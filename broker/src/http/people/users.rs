@@ -270,7 +270,7 @@ pub(in super::super) async fn unfreeze_user(
 }
 
 /// All that is kept of a user, for the user.
-#[utoipa::path(get, path = "/api/v1/apps/{app}/users/{user}/export", params(("app" = String, Path), ("user" = String, Path)), responses((status = 200, body = Object)), security(("token" = [])))]
+#[utoipa::path(get, path = "/api/v1/apps/{app}/users/{user}/export", params(("app" = String, Path), ("user" = String, Path)), responses((status = 200, description = "JSON of all that is kept", content_type = "application/json")), security(("token" = [])))]
 pub(in super::super) async fn export_user(
     State(api): State<Api>,
     Path((app, user)): Path<(String, String)>,
