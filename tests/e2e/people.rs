@@ -164,9 +164,15 @@ fn grants(product: &str, rights: &[&str]) -> Value {
     json!({ "grants": [{ "product": product, "rights": rights }] })
 }
 
+fn share(world: &World, name: &str) {
+    world.share(name, name, &json!({ "role": "view" }));
+}
+
+fn full(world: &World, name: &str) {
+    world.put_service(name, &grants(PRODUCT, &["read_up", "write_down"]));
+}
+
 fn cases() -> Vec<Case> {
-    let share = |world: &World, name: &str| world.share(name, name, &json!({ "role": "view" }));
-    let full = |world: &World, name: &str| world.put_service(name, &grants(PRODUCT, &["read_up", "write_down"]));
     vec![
         Case {
             prepare: |world, name| {
