@@ -353,6 +353,8 @@ impl<'a> Bench<'a> {
                     assert_eq!(publish.text(), text);
                     read = true;
                 }
+                // Of this very log-in, within a second.
+                Packet::Publish(publish) if publish.topic == format!("user/{APP}:{}/sys/new_place", self.name) => {}
                 Packet::Publish(publish) => {
                     assert_eq!(publish.topic, format!("user/{APP}:{}/{}", self.name, self.topic("up/state")));
                     feed = true;
@@ -498,7 +500,14 @@ fn a_user_has_codes_sessions_and_log_ins_until_deleted() {
     let code = issued["code"].as_str().expect("shown once").to_owned();
     let by_code = |client: &str| Connect::durable(Version::V5, client, 3600).login("home/o", &code);
     let mut phone = world.broker.client(&by_code("phone"));
+    assert_eq!(phone.subscribe(&[("user/home:o/sys/#", 0)]), [0]);
     let mut tablet = world.broker.client(&world.user_connect("tablet", "o"));
+    let place = std::iter::repeat_with(|| phone.publish_in()).map(|told| {
+        assert_eq!(told.topic, "user/home:o/sys/new_place");
+        serde_json::from_str::<Value>(told.text()).expect("JSON")
+    });
+    let place = place.into_iter().find(|place| place["client_id"] == "tablet").expect("it is told on the user's feed");
+    assert_eq!((&place["new_device"], &place["new_address"]), (&json!(true), &json!(false)));
     let user = world.ask("GET", &path(""), &Value::Null);
     let clients: Vec<_> = user["sessions"].as_array().expect("a list").iter().map(|one| &one["client_id"]).collect();
     assert_eq!(clients, ["phone", "tablet"]);
