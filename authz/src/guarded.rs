@@ -29,6 +29,7 @@ use turnpike_mqtt::{ConnectReason, TopicFilter, TopicName};
 
 use crate::guard::{Denied, Guard, Judged, SecurityEvent, Who};
 use crate::people::log_in::SERVICE_PRODUCT;
+use crate::plan::Change;
 use crate::quota::{Quotas, Subject};
 
 /// Whom credentials claim to be of, before anybody has looked whether they are right.
@@ -111,6 +112,14 @@ impl<G> Guarded<G> {
     #[must_use]
     pub fn guard(&self) -> &Arc<Guard> {
         &self.guard
+    }
+
+    /// Has limits and guard keep to a change of the registry. To be called before the sessions that it concerns are judged again.
+    pub fn follow(&self, change: &Change) {
+        self.quotas.follow(change);
+        if let Change::SetPolicy(product, policy) = change {
+            self.guard.refuse_clones(product.as_str(), policy.refuse_clones);
+        }
     }
 
     fn saw(&self, now: Now) {

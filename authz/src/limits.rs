@@ -160,15 +160,7 @@ impl Quotas {
                 let flow = flow.as_ref().map(|flow| flow.flow());
                 self.limit_device(product.as_str(), device.as_str(), flow);
             }
-            Change::PutProduct(..)
-            | Change::DeleteProduct(_)
-            | Change::AllowProfiles(..)
-            | Change::PutDevice(..)
-            | Change::DeleteDevice(..)
-            | Change::SetProofs(..)
-            | Change::SetPolicy(..)
-            | Change::SetAuthorities(..)
-            | Change::Mark(_) => {}
+            _ => {}
         }
     }
 }

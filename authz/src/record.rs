@@ -206,7 +206,9 @@ mod tests {
         let secret = Sealed::from_bytes(&[9; 61]);
         let key = Proof::Key(testing::private(&testing::ed25519_pem()).public().clone());
         let proofs = Proofs::new(vec![key, Proof::Certificate(Fingerprint::of(b"x"))]).expect("a list");
-        let policy = ProductPolicy { allow_rsa_1024: true, require_tls: false, require_certificate: true };
+        let refuse_clones = Some(false);
+        let policy =
+            ProductPolicy { allow_rsa_1024: true, require_tls: false, require_certificate: true, refuse_clones };
         let flow = WrittenFlow { messages: "1/s".parse().expect("a rate"), ..WrittenFlow::default() };
         let limits = WrittenLimits { each_device: Some(flow.clone()), ..WrittenLimits::default() };
         [
@@ -247,7 +249,7 @@ mod tests {
         }
         let policy = Change::SetPolicy(ProductKey::parse("p").expect("a name"), ProductPolicy::default());
         assert!(matches!(encode(&policy), Op::RegistryDelete(_)), "no demands, no record");
-        for flags in [[0x80, 0], [0, 8], [0, 0]] {
+        for flags in [[0x80, 0], [0, 32], [0, 24], [0, 0]] {
             assert!(matches!(decode(b"y\0p", &[LAYOUT, flags[0], flags[1]]), Err(RecordError::Damaged(_))));
         }
         let (key, value) = put(&changes()[2]);

@@ -2,10 +2,11 @@
 
 use turnpike_authz::Gatekeeper;
 use turnpike_authz::audit::{Described, DescribedPeople, Event, Outcome, Subject, describe, describe_people};
+use turnpike_authz::guarded::Guarded;
 use turnpike_authz::names::DeviceName;
 use turnpike_authz::people;
 use turnpike_authz::plan::Change;
-use turnpike_authz::quota::Quotas;
+use turnpike_authz::policy;
 use turnpike_core::durable::Op;
 
 use crate::server::Control;
@@ -42,14 +43,26 @@ impl Edit {
     }
 
     /// Makes a committed change visible, and has the sessions that it concerns judged again.
-    pub fn apply(self, gate: &Gatekeeper, quotas: &Quotas, control: &Control) {
+    pub fn apply(self, guarded: &Guarded<Gatekeeper>, control: &Control) {
+        let gate = guarded.gate();
         match self {
             Self::Registry(change) => {
+                let left_behind = match &change {
+                    Change::DeleteDevice(product, device) => {
+                        let allowed = gate.registry().allowed(product.as_str());
+                        policy::own_filters(product.as_str(), device.as_str(), allowed)
+                    }
+                    _ => Vec::new(),
+                };
                 let concerned = change.concerns().map(|(product, device)| (product.clone(), device.cloned()));
-                quotas.follow(&change);
+                guarded.follow(&change);
                 gate.registry().apply(change);
                 if let Some((product, device)) = concerned {
                     control.rejudge(product.as_str(), device.as_ref().map(DeviceName::as_str));
+                }
+                // Whoever gets the name next isn't to find what this device left there.
+                if !left_behind.is_empty() {
+                    control.forget_retained(left_behind);
                 }
             }
             Self::People(change) => {

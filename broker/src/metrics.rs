@@ -5,6 +5,7 @@
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 use turnpike_authz::Gatekeeper;
+use turnpike_authz::guarded::Guarded;
 use turnpike_core::counters::{Dropped, Flow};
 use turnpike_store::stats::{CommitStats, LATENCY_BOUNDS_US};
 
@@ -97,11 +98,12 @@ pub fn text(
     shards: &[ShardStats],
     commits: &CommitStats,
     totals: &Totals,
-    gate: &Gatekeeper,
+    guarded: &Guarded<Gatekeeper>,
     audit: Option<&AuditStatus>,
 ) -> Result<Vec<u8>, prometheus::Error> {
     let mut families = Families::default();
-    clients(&mut families, shards, gate);
+    clients(&mut families, shards, guarded.gate());
+    guard(&mut families, guarded);
     messages(&mut families, shards);
     store(&mut families, commits, totals);
     audit.into_iter().for_each(|status| audited(&mut families, status));
@@ -114,6 +116,28 @@ pub fn text(
 
 fn sum(shards: &[ShardStats], figure: impl Fn(&ShardStats) -> u64) -> u64 {
     shards.iter().map(figure).sum()
+}
+
+/// What limits and guard have done, and how much they remember.
+fn guard(families: &mut Families, guarded: &Guarded<Gatekeeper>) {
+    let counts = guarded.guard().counts();
+    let counts = [
+        ("failure", counts.failures),
+        ("ban", counts.bans),
+        ("refused_at_accept", counts.refused_at_accept),
+        ("denied", counts.denied),
+        ("flapping", counts.flapping),
+        ("clone", counts.clones),
+        ("attestation_mismatch", counts.attestation_mismatches),
+        ("alarm", counts.alarms),
+    ];
+    let samples = counts.map(|(event, count)| counter(&[("event", event)], count)).to_vec();
+    families.family("guard_events_total", "What the guard has seen and done.", MetricType::COUNTER, samples);
+    let of = |by: &'static str, remembered: [(&'static str, usize); 4]| {
+        remembered.map(|(what, count)| gauge(&[("by", by), ("what", what)], count as u64))
+    };
+    let samples = [of("limits", guarded.quotas().remembered()), of("guard", guarded.guard().remembered())].concat();
+    families.family("remembered", "Entries of limits and guard, which are bounded.", MetricType::GAUGE, samples);
 }
 
 fn clients(families: &mut Families, shards: &[ShardStats], gate: &Gatekeeper) {

@@ -132,7 +132,7 @@ fn open(
     gate.check_key().context("the registry was sealed under another master key")?;
     auditing::begin(gate, audit);
     // Sessions that began before this get their meters now.
-    gate.registry().limits().iter().for_each(|change| guarded.quotas().follow(change));
+    gate.registry().followed().iter().for_each(|change| guarded.follow(change));
     control.remeter();
     for (listener, (name, address)) in config.listeners.iter().zip(server.addresses()) {
         tracing::info!(%name, kind = %listener.kind.as_str(), %address, "listening");
@@ -147,8 +147,7 @@ fn open(
     let opening = begin_chores(config, server, chores, own.development)?;
     let upkeep = Upkeep {
         control: control.clone(),
-        gate: Arc::clone(gate),
-        quotas: Arc::clone(guarded.quotas()),
+        guarded: Arc::clone(guarded),
         changing: Arc::clone(&changing),
         audit: audit.sink(),
     };

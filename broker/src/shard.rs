@@ -84,6 +84,8 @@ pub(crate) enum Command {
     Forget(Concern, oneshot::Sender<()>),
     /// Rate limits have changed for everybody.
     Remeter,
+    /// Remove the retained messages of these filters.
+    ForgetRetained(Vec<Box<str>>),
     /// Publish as the broker.
     System(Vec<SystemMessage>),
     /// Take no connections any more, part with those there are, and answer when they are gone.
@@ -379,6 +381,7 @@ impl<G: Gate> ShardThread<G> {
                 let _ = reply.send(());
             }
             Command::Remeter => self.core.remeter(self.now),
+            Command::ForgetRetained(filters) => self.core.forget_retained(&filters),
             Command::System(messages) => self.publish_system(&messages),
             Command::Drain(reply) => {
                 self.drain();

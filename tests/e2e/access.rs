@@ -9,7 +9,7 @@ use turnpike_tests::certificate::Authority;
 use turnpike_tests::client::{Client, End};
 use turnpike_tests::credential::{Credential, PRODUCT, SECRET, aliyun, native};
 use turnpike_tests::time::SOON;
-use turnpike_tests::wire::{Connect, Publish, Version};
+use turnpike_tests::wire::{Connect, Packet, Publish, Version};
 
 use crate::gate::{register, registered};
 
@@ -237,4 +237,66 @@ fn an_address_that_asks_the_api_too_often_is_told_when_to_come_back() {
     assert_eq!((answer.status, answer.json()["error"]["code"].as_str()), (429, Some("too_many_requests")));
     assert!(answer.head.contains("retry-after: "), "{answer:?}");
     assert_eq!(broker.http().get("/readyz").status, 200, "health is nobody's quota");
+}
+
+/// Connects as from that address.
+#[track_caller]
+fn from(broker: &Broker, address: &str, login: &Credential) -> (Client, Option<u8>) {
+    let mut client = Client::raw(broker.mqtt(), Version::V5);
+    let connect = Connect::new(Version::V5, &login.client_id).login(&login.user, &login.password);
+    client.send(&[format!("PROXY TCP4 {address} 192.0.2.254 5000 1883\r\n").as_bytes(), &connect.encode()].concat());
+    match client.recv_or_end() {
+        Some(Packet::ConnAck(ack)) => (client, Some(ack.code)),
+        None => (client, None),
+        Some(other) => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn failures_ban_the_address_that_the_proxy_tells() {
+    let broker = Setup::behind_proxy("[guard]\naddress_failures = \"3/1d\"\n").start();
+    register(&broker);
+    let code = |address: &str, secret: &str| from(&broker, address, &native("c", "one", secret)).1;
+    for _ in 0..3 {
+        assert_eq!(code("192.0.2.1", "ffffffffffffffffffffffffffffffff"), Some(0x86));
+    }
+    assert_eq!(code("192.0.2.1", SECRET), None, "not a byte");
+    assert_eq!(code("192.0.2.2", SECRET), Some(0), "a neighbour");
+    let metrics = broker.http().get("/metrics").body;
+    for line in [r#"turnpike_guard_events_total{event="failure"} 3"#, r#"turnpike_guard_events_total{event="ban"} 1"#] {
+        assert!(metrics.contains(line), "no {line} in {metrics}");
+    }
+    assert_eq!(broker.http().delete("/api/v1/bans?network=192.0.2.1").status, 204);
+    assert_eq!(code("192.0.2.1", SECRET), Some(0));
+}
+
+#[test]
+fn a_clone_is_refused_where_the_product_says_so_until_it_is_pardoned() {
+    let mut broker = Setup::behind_proxy("[guard]\nclones = \"2/1d\"\n").start();
+    register(&broker);
+    let policy = |broker: &Broker, body: &str| assert_eq!(broker.http().put(&product_path("policy"), body).status, 200);
+    policy(&broker, r#"{"refuse_clones": true}"#);
+    // What was answered is in force after a crash.
+    broker.kill();
+    broker.restart();
+    let places = ["192.0.2.1", "198.51.100.1"];
+    let fight = |broker: &Broker| {
+        let codes = (0..6).map(|n| {
+            let (client, code) = from(broker, places[n % 2], &native("same", "one", SECRET));
+            (client, code.expect("an answer"))
+        });
+        let (_clients, codes): (Vec<Client>, Vec<u8>) = codes.unzip();
+        codes
+    };
+    let codes = fight(&broker);
+    assert!(codes.starts_with(&[0, 0]) && codes.ends_with(&[0x8A, 0x8A]), "{codes:02x?}");
+    assert_eq!(from(&broker, places[0], &native("another", "one", SECRET)).1, Some(0x8A));
+    assert_eq!(from(&broker, places[0], &native("c", "two", SECRET)).1, Some(0));
+    assert_eq!(broker.http().post(&product_path("devices/one/pardon"), "application/json", "").status, 204);
+    assert_eq!(broker.http().post(&product_path("devices/none/pardon"), "application/json", "").status, 404);
+    assert_eq!(from(&broker, places[0], &native("another", "one", SECRET)).1, Some(0));
+    assert!(actions(&broker).contains(&"pardon".to_owned()));
+    // Only told, by default.
+    policy(&broker, "{}");
+    assert!(fight(&broker).iter().all(|code| *code == 0));
 }

@@ -66,6 +66,13 @@ impl Setup {
         Self::new(listeners).config(&toml)
     }
 
+    /// Nobody enters unknown; MQTT over TCP where each connection begins with a PROXY header, the HTTP API, and this configuration.
+    #[must_use]
+    pub fn behind_proxy(toml: &str) -> Self {
+        let listener = "[[listeners]]\nkind = \"mqtt\"\naddress = \"127.0.0.1:0\"\nproxy_protocol = true\n";
+        Self::new(2).config(&format!("[http]\naddress = \"127.0.0.1:0\"\n{listener}{toml}"))
+    }
+
     fn new(listeners: usize) -> Self {
         Self {
             flags: Vec::new(),

@@ -44,6 +44,8 @@ labels! {
         Ban = "ban",
         /// A ban was lifted.
         Unban = "unban",
+        /// What was held against an identity was forgotten.
+        Pardon = "pardon",
         /// One identity was seen in two places.
         CloneDetected = "clone_detected",
         /// A device registered itself.

@@ -20,11 +20,13 @@ impl Registry {
         self.live(product).and_then(|(entry, _)| entry.limits.read().devices.get(name).cloned())
     }
 
-    /// The changes that have made all limits: for [`crate::quota::Quotas::follow`], at start.
+    /// The changes that limits and guard follow: for [`crate::guarded::Guarded::follow`], at start.
     #[must_use]
-    pub fn limits(&self) -> Vec<Change> {
+    pub fn followed(&self) -> Vec<Change> {
         let mut changes = Vec::new();
         for (product, entry) in self.products.read().iter() {
+            let policy = entry.head.read().policy;
+            changes.extend(policy.refuse_clones.map(|_| Change::SetPolicy(product.clone(), policy)));
             let limits = entry.limits.read();
             let own = limits.product.clone();
             changes.extend(own.map(|limits| Change::LimitProduct(product.clone(), Some(limits))));

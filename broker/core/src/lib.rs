@@ -12,6 +12,7 @@ mod connection;
 pub mod counters;
 pub mod durable;
 pub mod feed;
+mod full;
 pub mod gate;
 pub mod ids;
 pub mod limits;

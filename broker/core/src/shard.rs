@@ -23,8 +23,6 @@ mod principals;
 mod publish;
 mod restore;
 mod subscribe;
-#[cfg(test)]
-mod tests;
 mod throttle;
 mod until;
 
@@ -46,8 +44,9 @@ use crate::counters::Counters;
 use crate::durable::Part;
 use crate::feed::Feed;
 use crate::gate::{Entry, Gate};
-use crate::ids::{ConnId, MessageId, ShardId, Turn};
+use crate::ids::{ConnId, MessageId, SessionRef, ShardId, Turn};
 use crate::limits::Limits;
+use crate::retain::Walk;
 use crate::router::Matches;
 use crate::sessions::Sessions;
 use crate::shared::Shared;
@@ -172,6 +171,10 @@ pub struct Shard<G> {
     partials: Partials,
     /// Sessions whose walk through retained messages goes on in the next turn.
     walking: VecDeque<u32>,
+    /// Sessions of this shard that are marked as full.
+    full: VecDeque<SessionRef>,
+    /// Retained messages that are to go.
+    forgetting: VecDeque<Walk>,
     draining: bool,
     counters: Counters,
 }
@@ -245,6 +248,8 @@ impl<G: Gate> Shard<G> {
             bodies: HashMap::default(),
             partials: Partials::default(),
             walking: VecDeque::new(),
+            full: VecDeque::new(),
+            forgetting: VecDeque::new(),
             draining: false,
             counters: Counters::default(),
         };
@@ -487,6 +492,7 @@ impl<G: Gate> Shard<G> {
 
     /// Closes the turn.
     pub fn end_turn(&mut self) -> TurnOutput {
+        self.look_at_full(deliver::FULL_LOOKS);
         let mut output = TurnOutput::default();
         let mut durable = 0;
         for (index, batch) in self.batches.iter_mut().enumerate() {
@@ -588,3 +594,6 @@ fn writable<'a>(connection: &'a mut Connection, pool: &mut Vec<Vec<u8>>) -> &'a 
     }
     &mut connection.out
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,6 +33,9 @@ pub(super) struct PolicyView {
     require_tls: bool,
     /// A device shows a certificate of its own.
     require_certificate: bool,
+    /// A device is refused that is suspected to have a clone; absent for what the configuration says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refuse_clones: Option<bool>,
 }
 
 /// Who issues certificates of a product's devices.
@@ -73,7 +76,7 @@ impl Asked for ProfileList {
 }
 
 impl Asked for PolicyView {
-    const FIELDS: &'static [&'static str] = &["allow_rsa_1024", "require_tls", "require_certificate"];
+    const FIELDS: &'static [&'static str] = &["allow_rsa_1024", "require_tls", "require_certificate", "refuse_clones"];
 }
 
 impl Asked for PutKeys {
@@ -82,8 +85,8 @@ impl Asked for PutKeys {
 
 impl From<ProductPolicy> for PolicyView {
     fn from(policy: ProductPolicy) -> Self {
-        let ProductPolicy { allow_rsa_1024, require_tls, require_certificate } = policy;
-        Self { allow_rsa_1024, require_tls, require_certificate }
+        let ProductPolicy { allow_rsa_1024, require_tls, require_certificate, refuse_clones } = policy;
+        Self { allow_rsa_1024, require_tls, require_certificate, refuse_clones }
     }
 }
 
@@ -167,9 +170,9 @@ pub(super) async fn put_policy(
     Path(product): Path<String>,
     Bounded(bytes): Bounded,
 ) -> Result<Json<PolicyView>, Problem> {
-    let PolicyView { allow_rsa_1024, require_tls, require_certificate } = whole_body(&bytes)?;
+    let PolicyView { allow_rsa_1024, require_tls, require_certificate, refuse_clones } = whole_body(&bytes)?;
     let key = product_key(&product)?;
-    let policy = ProductPolicy { allow_rsa_1024, require_tls, require_certificate };
+    let policy = ProductPolicy { allow_rsa_1024, require_tls, require_certificate, refuse_clones };
     let _changing = api.changing.lock().await;
     api.commit(vec![api.gate.registry().plan_set_policy(&key, policy)?]).await?;
     Ok(Json(policy.into()))

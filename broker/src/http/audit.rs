@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use turnpike_authz::audit::chain::ChainKey;
 use turnpike_authz::audit::{Action, Event, Key, Outcome, Subject, TokenId, Value};
+use turnpike_authz::names::{DeviceName, ProductKey};
 use utoipa::ToSchema;
 
 use super::extract::{Queried, Query};
@@ -123,11 +124,23 @@ impl Desk {
 
     /// Has a ban or its lifting on record before it is done.
     pub(super) async fn accept_ban(&self, action: Action, address: IpAddr, prefix: u8) -> Result<(), Problem> {
-        let (actor, source) = Self::caller();
         let details = [(Key::Address, Value::Address(address)), (Key::Prefix, Value::Number(u64::from(prefix)))];
-        let target = Some(Subject::Address(address));
-        let event =
-            Event { at_ms: now_ms(), actor, source, action, target, outcome: Outcome::Accepted, details: &details };
+        self.accept_order(action, Subject::Address(address), &details).await
+    }
+
+    /// Has it on record that a device is pardoned before it is.
+    pub(super) async fn accept_pardon(&self, product: &ProductKey, device: &DeviceName) -> Result<(), Problem> {
+        self.accept_order(Action::Pardon, Subject::device(product, device), &[]).await
+    }
+
+    async fn accept_order(
+        &self,
+        action: Action,
+        target: Subject<'_>,
+        details: &[(Key, Value<'_>)],
+    ) -> Result<(), Problem> {
+        let ((actor, source), target) = (Self::caller(), Some(target));
+        let event = Event { at_ms: now_ms(), actor, source, action, target, outcome: Outcome::Accepted, details };
         let written = self.sink.record_durable(&event);
         match tokio::time::timeout(WRITE_TIME_MAX, written).await {
             Ok(Ok(())) => Ok(()),

@@ -6,10 +6,11 @@ use axum::http::StatusCode;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use turnpike_authz::audit::Action;
-use turnpike_authz::guard::BanCause;
+use turnpike_authz::guard::{BanCause, Who};
 use utoipa::ToSchema;
 
-use super::extract::{Asked, Bounded, Queried, Query, whole_body};
+use super::api::{device_name, product_key};
+use super::extract::{Asked, Bounded, Path, Queried, Query, whole_body};
 use super::{Api, Problem};
 
 /// Bans of each cause that are listed.
@@ -72,7 +73,7 @@ fn network(text: &str) -> Result<IpNet, Problem> {
 /// Bans in force.
 #[utoipa::path(get, path = "/api/v1/bans", responses((status = 200, body = BanList)), security(("token" = [])))]
 pub(super) async fn list_bans(State(api): State<Api>) -> Json<BanList> {
-    let mut bans = api.guard.bans(LISTED_MAX, api.control.now());
+    let mut bans = api.guarded.guard().bans(LISTED_MAX, api.control.now());
     bans.sort_by_key(|ban| ban.network);
     let view = |ban: turnpike_authz::guard::Ban| BanView {
         network: ban.network.to_string(),
@@ -96,7 +97,7 @@ pub(super) async fn put_ban(State(api): State<Api>, Bounded(bytes): Bounded) -> 
     let full = |error: turnpike_authz::guard::BlocklistFull| {
         Problem::new(StatusCode::CONFLICT, "too_many_bans", error.to_string())
     };
-    api.guard.ban(network, &asked.note, for_ms, api.control.now()).map_err(full)?;
+    api.guarded.guard().ban(network, &asked.note, for_ms, api.control.now()).map_err(full)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -105,8 +106,21 @@ pub(super) async fn put_ban(State(api): State<Api>, Bounded(bytes): Bounded) -> 
 pub(super) async fn delete_ban(State(api): State<Api>, Query(lifted): Query<Lifted>) -> Result<StatusCode, Problem> {
     let network = network(&lifted.network)?;
     api.audit.accept_ban(Action::Unban, network.addr(), network.prefix_len()).await?;
-    match api.guard.unban(network, api.control.now()) {
+    match api.guarded.guard().unban(network, api.control.now()) {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(Problem::not_found("there is no such ban")),
     }
+}
+
+/// Forgets what is held against a device: that it is suspected to have a clone, and that it has to wait after failures.
+#[utoipa::path(post, path = "/api/v1/products/{product}/devices/{device}/pardon", params(("product" = String, Path), ("device" = String, Path)), responses((status = 204)), security(("token" = [])))]
+pub(super) async fn pardon_device(
+    State(api): State<Api>,
+    Path((product, device)): Path<(String, String)>,
+) -> Result<StatusCode, Problem> {
+    api.existing_device(&product, &device)?;
+    let (key, name) = (product_key(&product)?, device_name(&device)?);
+    api.audit.accept_pardon(&key, &name).await?;
+    api.guarded.guard().pardon(Who { product: &product, name: &device }, api.control.now());
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -44,6 +44,7 @@ use super::{access, api, audit, bans, import, limits};
         bans::list_bans,
         bans::put_ban,
         bans::delete_ban,
+        bans::pardon_device,
         api::enable_device,
         api::disable_device,
         api::renew_secret,

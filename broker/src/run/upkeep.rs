@@ -13,12 +13,12 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use turnpike_authz::Gatekeeper;
 use turnpike_authz::audit::{Action, Event, Id, Key, Outcome, Subject, Value};
+use turnpike_authz::guarded::Guarded;
 use turnpike_authz::people::apps::KeySource;
 use turnpike_authz::people::ids::AppId;
 use turnpike_authz::people::jwks::{DOCUMENT_BYTES_MAX, KeySet};
 use turnpike_authz::people::log_ins::NewPlace;
 use turnpike_authz::people::{Change, People};
-use turnpike_authz::quota::Quotas;
 
 use crate::audit::{AuditSink, now_ms};
 use crate::edit::{Edit, Told};
@@ -45,8 +45,7 @@ const FETCHES_MAX: usize = 8;
 /// What it needs.
 pub(super) struct Upkeep {
     pub(super) control: Control,
-    pub(super) gate: Arc<Gatekeeper>,
-    pub(super) quotas: Arc<Quotas>,
+    pub(super) guarded: Arc<Guarded<Gatekeeper>>,
     pub(super) changing: Changing,
     pub(super) audit: AuditSink,
 }
@@ -64,7 +63,7 @@ impl Upkeep {
     }
 
     fn people(&self) -> &People {
-        self.gate.people()
+        self.guarded.gate().people()
     }
 
     async fn follow_clock(&self) {
@@ -106,7 +105,7 @@ impl Upkeep {
         if edits.is_empty() {
             return false;
         }
-        for told in Told::of(&self.gate, &edits) {
+        for told in Told::of(self.guarded.gate(), &edits) {
             told.tell(now_ms(), (Subject::Broker, None), Outcome::Accepted, |event| self.audit.record(event));
         }
         let mut committed = self.control.commit_registry(edits.iter().map(Edit::op).collect());
@@ -122,7 +121,7 @@ impl Upkeep {
         }
         // Log-ins are visible already; by now they may be those of a user who is gone.
         let unseen = edits.into_iter().filter(|edit| !matches!(edit, Edit::People(Change::PutLogIns(..))));
-        unseen.for_each(|edit| edit.apply(&self.gate, &self.quotas, &self.control));
+        unseen.for_each(|edit| edit.apply(&self.guarded, &self.control));
         true
     }
 

@@ -291,7 +291,9 @@ impl<G: Gate> Shard<G> {
             self.judge_take_over(conn, slot, now)?;
         }
         let expiry_s = self.granted_expiry(connect);
-        if expiry_s > 0 && !self.shared.store_serving() {
+        // On a full disk a session that exists goes on: what it acknowledges makes room.
+        let served = if existing.is_some() { self.shared.store_serving() } else { self.shared.store_accepts() };
+        if expiry_s > 0 && !served {
             return Err(ConnectReason::ServerUnavailable);
         }
         let mut bytes = Vec::new();

@@ -9,7 +9,7 @@ use turnpike_mqtt::{
 };
 
 use super::Shard;
-use super::deliver::Kept;
+use super::deliver::{Kept, Room};
 use crate::batch::Recipient;
 use crate::clock::Now;
 use crate::connection::State;
@@ -18,12 +18,18 @@ use crate::gate::{Departure, Gate, Passage, Permit, Principal, Visit};
 use crate::ids::{ConnId, SessionRef};
 use crate::message::{Message, MessageParts};
 use crate::outgoing::{Entry, Phase};
+use crate::retain::Walk;
 use crate::session::Will;
 
 /// How often expired retained messages are looked for, in milliseconds.
 pub(super) const SWEEP_MS: u64 = 1_000;
 /// Retained messages looked at in one sweep.
 const SWEEP_MESSAGES: usize = 10_000;
+/// Topics looked at in one turn, and filters, to forget retained messages.
+const FORGET_TOPICS: usize = 512;
+const FORGET_WALKS: usize = 64;
+/// Full sessions looked at in one sweep.
+const SWEEP_FULL: usize = 10_000;
 
 /// A timer. Nothing cancels one: when it fires, it is held against what is true by then.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -293,7 +299,8 @@ impl<G: Gate> Shard<G> {
             share: Some(share),
         };
         if member.session.shard == self.id {
-            self.deliver_one(&body.parts(), &mut Kept::of(&Arc::new(body.clone())), &recipient, now);
+            let mut kept = Kept::of(&Arc::new(body.clone()));
+            let _ = self.deliver_one(&body.parts(), &mut kept, &recipient, Room::Overrun, now);
         } else {
             self.routed += 1;
             let _ = self.forward(&body.parts(), member.session, member.durable, &recipient);
@@ -303,7 +310,7 @@ impl<G: Gate> Shard<G> {
     /// The next moment at which [`Shard::tick`] has something to do, on the monotonic clock in milliseconds.
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
-        if !self.walking.is_empty() {
+        if !self.walking.is_empty() || !self.forgetting.is_empty() {
             return Some(0);
         }
         self.wheel.next_deadline().into_iter().chain(self.pauses.next_deadline()).min()
@@ -317,6 +324,7 @@ impl<G: Gate> Shard<G> {
             }
         }
         self.end_pauses(now);
+        self.forget_some();
         let mut due = std::mem::take(&mut self.due);
         self.wheel.advance(now.mono_ms, &mut due);
         for timer in due.drain(..) {
@@ -383,9 +391,36 @@ impl<G: Gate> Shard<G> {
 
     fn sweep(&mut self, now: Now) {
         self.wheel.insert(now.mono_ms + SWEEP_MS, Timer::Sweep);
+        self.look_at_full(SWEEP_FULL);
         if self.id.0 == 0 {
             for topic in self.shared.retained.sweep(now.unix_ms, SWEEP_MESSAGES) {
                 self.ticket.ops.push(Op::RetainedDelete(topic));
+            }
+        }
+    }
+
+    /// Has the retained messages of these filters removed, durably, a part in each of the coming turns. What is retained on them
+    /// meanwhile may go, too.
+    pub fn forget_retained(&mut self, filters: &[Box<str>]) {
+        self.forgetting.extend(filters.iter().map(|filter| Walk::new(TopicFilter::from_validated(filter))));
+    }
+
+    fn forget_some(&mut self) {
+        let mut found = Vec::new();
+        for _ in 0..FORGET_WALKS {
+            let Some(mut walk) = self.forgetting.pop_front() else { break };
+            // As of the beginning of time: what has expired goes as well.
+            if self.shared.retained.step(&mut walk, FORGET_TOPICS, 0, &mut |message| found.push(message)) {
+                self.forgetting.push_front(walk);
+                break;
+            }
+            if found.len() >= FORGET_TOPICS / 2 {
+                break;
+            }
+        }
+        for message in found {
+            if self.shared.retained.remove(message.topic()) {
+                self.ticket.ops.push(Op::RetainedDelete(message.topic().as_str().into()));
             }
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use turnpike_mqtt::{AckKind, PacketType, Publish, QoS, ReasonCode, TopicName, Version, encode_ack};
 
-use super::deliver::Kept;
+use super::deliver::{Fate, Kept, Room};
 use super::durability::Release;
 use super::{Shard, touch, writable};
 use crate::batch::Recipient;
@@ -108,7 +108,7 @@ impl<G: Gate> Shard<G> {
         now: Now,
     ) -> Result<(), ReasonCode> {
         if publish.qos != QoS::AtMostOnce
-            && !self.shared.store_serving()
+            && !self.shared.store_accepts()
             && (self.needs_store(parts, durable_publisher) || self.feeds_need_store(slot, parts))
         {
             self.counters.dropped.store_unavailable += 1;
@@ -119,6 +119,12 @@ impl<G: Gate> Shard<G> {
             matched = matched.and(self.publish_to_feeds(slot, parts, now));
         }
         let Some(id) = publish.id else { return Ok(()) };
+        if matched.is_refused() && self.version(conn) == Version::V5 {
+            // [MQTT-4.3.3-9] QoS 2: the exchange is over, the identifier isn't kept.
+            let kind = if publish.qos == QoS::ExactlyOnce { AckKind::PubRec } else { AckKind::PubAck };
+            self.answer(conn, kind, id, ReasonCode::QuotaExceeded, matched.needs_commit);
+            return Ok(());
+        }
         if publish.qos == QoS::AtLeastOnce {
             let reason = if matched.any { ReasonCode::Success } else { ReasonCode::NoMatchingSubscribers };
             self.answer(conn, AckKind::PubAck, id, reason, matched.needs_commit);
@@ -134,7 +140,7 @@ impl<G: Gate> Shard<G> {
         Ok(())
     }
 
-    /// Whether acknowledging this message would need a commit. Only asked while the store fails, so it may cost a look-up.
+    /// Whether acknowledging this message would need a commit. Only asked while the store fails or is full, so it may cost a look-up.
     fn needs_store(&mut self, parts: &MessageParts<'_>, durable_publisher: bool) -> bool {
         if durable_publisher || parts.retain {
             return true;
@@ -255,7 +261,7 @@ impl<G: Gate> Shard<G> {
         let choice = self.choose();
         self.shared.router.route(parts.topic, choice, &mut matches);
         self.routed += 1;
-        let mut published = Published { any: false, needs_commit: false };
+        let mut published = Published::default();
         let here = |session: SessionRef| session.shard == self.id;
         let durable_here = matches
             .iter()
@@ -279,9 +285,14 @@ impl<G: Gate> Shard<G> {
                 share: matches.share(found),
             };
             if found.session.shard == self.id {
-                self.deliver_one(parts, &mut kept, &recipient, now);
+                let fate = self.deliver_one(parts, &mut kept, &recipient, Room::Bounds, now);
+                published.count(recipient.qos, fate);
+            } else if recipient.qos != QoS::AtMostOnce && self.shared.full.contains(found.session) {
+                self.counters.dropped.queue_full += 1;
+                published.count(recipient.qos, Fate::Full);
             } else {
                 published.needs_commit |= self.forward(parts, found.session, found.durable, &recipient);
+                published.count(recipient.qos, Fate::Taken);
             }
         }
         self.matches = matches;
@@ -336,12 +347,30 @@ impl<G: Gate> Shard<G> {
 }
 
 /// What became of a publish.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Published {
     /// Somebody wanted it.
     pub(super) any: bool,
     /// It may be acknowledged only with the open turn's ticket.
     pub(super) needs_commit: bool,
+    /// A session that was to have it with QoS 1 or 2 took it.
+    taken: bool,
+    /// The queue of such a session was full.
+    full: bool,
+}
+
+impl Published {
+    fn count(&mut self, qos: QoS, fate: Fate) {
+        if qos != QoS::AtMostOnce {
+            self.taken |= fate == Fate::Taken;
+            self.full |= fate == Fate::Full;
+        }
+    }
+
+    /// Every session that was to have it with QoS 1 or 2 was full: to call it delivered would be a lie.
+    fn is_refused(self) -> bool {
+        self.full && !self.taken
+    }
 }
 
 impl Published {

@@ -6,7 +6,7 @@ use turnpike_mqtt::{
 };
 
 use super::Shard;
-use super::deliver::Kept;
+use super::deliver::{Kept, Room};
 use super::durability::{Release, RetainedRequest};
 use crate::batch::Recipient;
 use crate::clock::Now;
@@ -87,7 +87,7 @@ impl<G: Gate> Shard<G> {
         if !self.gate.may_subscribe(&session.principal, inner) {
             return Err(ReasonCode::NotAuthorized);
         }
-        if session.key.is_some() && !self.shared.store_serving() {
+        if session.key.is_some() && !self.shared.store_accepts() {
             return Err(ReasonCode::QuotaExceeded);
         }
         let subscription = Subscription { filter: filter.as_str().into(), options, identifier };
@@ -217,7 +217,7 @@ impl<G: Gate> Shard<G> {
                     identifiers: if identifiers == [0] { &[] } else { &identifiers },
                     share: None,
                 };
-                self.deliver_one(&message.parts(), &mut Kept::of(&message), &recipient, now);
+                let _ = self.deliver_one(&message.parts(), &mut Kept::of(&message), &recipient, Room::Bounds, now);
             }
         }
         if self.may_walk(slot) {
