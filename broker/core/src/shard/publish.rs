@@ -375,10 +375,15 @@ impl Published {
 
 impl Published {
     /// Nobody wanted it.
-    pub(super) const NONE: Self = Self { any: false, needs_commit: false };
+    pub(super) const NONE: Self = Self { any: false, needs_commit: false, taken: false, full: false };
 
     /// What became of the same message on another topic, besides.
     pub(super) fn and(self, other: Self) -> Self {
-        Self { any: self.any || other.any, needs_commit: self.needs_commit || other.needs_commit }
+        Self {
+            any: self.any || other.any,
+            needs_commit: self.needs_commit || other.needs_commit,
+            taken: self.taken || other.taken,
+            full: self.full || other.full,
+        }
     }
 }
