@@ -153,7 +153,7 @@ fn view(key: &UserKey, user: User) -> UserView {
     }
 }
 
-fn view_session(session: Session) -> SessionView {
+fn view_session(session: &Session) -> SessionView {
     SessionView {
         client_id: session.client.as_str().to_owned(),
         address: session.peer.map(|peer| peer.to_string()),
@@ -180,7 +180,7 @@ impl Api {
 
     async fn sessions_of(&self, key: &UserKey) -> Vec<SessionView> {
         let Some(principal) = principal(key) else { return Vec::new() };
-        let mut sessions: Vec<_> = self.control.sessions_of(&principal).await.into_iter().map(view_session).collect();
+        let mut sessions: Vec<_> = self.control.sessions_of(&principal).await.iter().map(view_session).collect();
         sessions.sort_by(|a, b| a.client_id.cmp(&b.client_id));
         sessions
     }
