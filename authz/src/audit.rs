@@ -37,10 +37,12 @@ mod change;
 mod event;
 pub mod head;
 mod id;
+mod people;
 
 pub use change::{Described, describe};
 pub use event::{Action, Event, Key, Outcome, Subject, Value};
 pub use id::{Claimed, Id, TokenId, client};
+pub use people::{DescribedPeople, describe_people};
 pub use turnpike_core::mask::{Identifier, Masked};
 
 /// Bytes that a line may have, its line feed not counted. A longer one is none of ours.

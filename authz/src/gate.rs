@@ -33,8 +33,9 @@ use crate::cipher::{Counts, PlatformKey, SessionCipher};
 use crate::keys::{Method, Signed};
 use crate::names::ProductKey;
 use crate::nonce::{NonceJournal, Nonces, RECORD_BYTES, Restored, Use};
-use crate::people::People;
+use crate::people::bindings::DeviceKey;
 use crate::people::log_in as people;
+use crate::people::{People, addressed};
 use crate::policy;
 use crate::profile::{self, Claim, Freshness, Holder, Profile};
 use crate::refusal::Refusal;
@@ -74,6 +75,9 @@ pub struct Gatekeeper {
 pub trait Witness: Send + Sync + std::fmt::Debug {
     /// What became of a client.
     fn passed(&self, visit: &Visit<'_>, passage: Passage, now: Now);
+
+    /// A service tells a device something.
+    fn controlled(&self, service: &Principal, device: &DeviceKey, now: Now);
 }
 
 impl Gatekeeper {
@@ -175,6 +179,7 @@ impl Gatekeeper {
     /// # Errors
     /// [`SealError`]; the caller doesn't start on it, since no device could log in.
     pub fn check_key(&self) -> Result<(), SealError> {
+        self.people.check_key(&self.key)?;
         let Some((product, name, device)) = self.registry.any_device() else { return Ok(()) };
         self.key.open(&owner(product.as_str(), name.as_str()), &device.secret).map(drop)
     }
@@ -477,6 +482,14 @@ impl Gate for Gatekeeper {
         if let Principal::Device(identity) = principal {
             let add = |app: &str, user: &str| feed.add(format_args!("{app}:{user}"), topic);
             self.people.feed(&identity.product, &identity.device, topic.as_str(), add);
+        }
+    }
+
+    fn controlled(&self, service: &Principal, topic: TopicName<'_>, now: Now) {
+        if let Some(witness) = &self.witness
+            && let Some(device) = addressed(topic.as_str())
+        {
+            witness.controlled(service, &device, now);
         }
     }
 

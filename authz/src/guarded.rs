@@ -234,6 +234,10 @@ impl<G: Gate> Gate for Guarded<G> {
         judged.map_err(Denied::reason)
     }
 
+    fn controlled(&self, service: &Principal, topic: TopicName<'_>, now: Now) {
+        self.gate.controlled(service, topic, now);
+    }
+
     fn passed(&self, visit: &Visit<'_>, passage: Passage, now: Now) {
         self.gate.passed(visit, passage, now);
     }

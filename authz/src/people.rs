@@ -46,6 +46,7 @@ pub mod log_in;
 pub mod log_ins;
 pub mod plan;
 mod policy;
+pub mod proofs;
 mod record;
 pub mod services;
 mod shelf;
@@ -65,8 +66,12 @@ use self::ids::{AccessKey, AppId, TenantId, UserKey};
 use self::jwks::KeySet;
 use self::log_ins::{LogIn, LogIns, NewPlace, Place};
 use self::policy::Access;
+pub use self::policy::addressed;
+use self::proofs::Proofs;
+use self::record::{app_owner, service_owner};
 use self::services::{Service, Services};
 use crate::record::RecordError;
+use crate::secret::{MasterKey, SealError};
 
 /// All of them. Read by every shard, changed by the control plane.
 #[derive(Debug, Default)]
@@ -76,6 +81,7 @@ pub struct People {
     services: Services,
     codes: Codes,
     log_ins: LogIns,
+    proofs: Proofs,
 }
 
 impl People {
@@ -203,6 +209,32 @@ impl People {
         self.services.tenant_of(product)
     }
 
+    /// Proofs that devices are at users' hands.
+    #[must_use]
+    pub fn proofs(&self) -> &Proofs {
+        &self.proofs
+    }
+
+    /// Whether a master key opens what is kept of apps and services, tried on one of them.
+    ///
+    /// # Errors
+    /// [`SealError`]; the caller doesn't start on it.
+    pub fn check_key(&self, key: &MasterKey) -> Result<(), SealError> {
+        if let Some((id, app)) = self.apps.page(None, 1).first() {
+            return key.open(&app_owner(id.as_str()), &app.secret).map(drop);
+        }
+        match self.services.page(None, 1).first() {
+            Some((access_key, service)) => key.open(&service_owner(access_key.as_str()), &service.secret).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether there is anything that is sealed under the master key.
+    #[must_use]
+    pub fn has_secrets(&self) -> bool {
+        !self.apps.page(None, 1).is_empty() || !self.services.page(None, 1).is_empty()
+    }
+
     /// The last log-ins of a user, the newest first.
     #[must_use]
     pub fn log_ins(&self, user: &UserKey) -> Vec<LogIn> {
@@ -300,4 +332,4 @@ impl People {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -16,6 +16,7 @@ mod lists;
 mod openapi;
 mod packages;
 mod payloads;
+mod people;
 mod register;
 mod vendors;
 
@@ -32,17 +33,15 @@ use axum::routing::{get, post};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use turnpike_authz::Gatekeeper;
-use turnpike_authz::audit::Described;
 use turnpike_authz::guarded::Guarded;
-use turnpike_authz::names::DeviceName;
 use turnpike_authz::plan::Change;
-use turnpike_authz::policy;
 use turnpike_authz::quota::Caller;
 
 pub use audit::Auditing;
 
 use self::batch::Batch;
 use self::connections::Bounds;
+use crate::edit::{Edit, Told};
 use crate::metrics;
 use crate::registrar::Registrar;
 use crate::server::{Control, StoreHealth};
@@ -151,6 +150,7 @@ impl Api {
             .route("/audit", get(audit::search_audit))
             .merge(packages::routes())
             .route("/products/{product}/packages/{package}/list", post(lists::import_list))
+            .merge(people::routes())
             .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
             // Imports read their body as it comes, and aren't bounded by this.
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
@@ -179,19 +179,24 @@ impl Api {
             .with_state(self)
     }
 
-    /// Puts changes on record, commits them, applies them, and has the sessions that they concern judged again. The caller holds
-    /// `changing`. Whoever asked is known by the request that this is called in.
+    /// Changes the registry.
     async fn commit(&self, changes: Vec<Change>) -> Result<(), Problem> {
-        self.commit_batch(Batch::of_registry(changes)).await
+        self.commit_all(changes.into_iter().map(Edit::from).collect()).await
     }
 
-    /// The same for changes of packages and lists.
+    /// Puts changes on record, commits them, applies them, and has the sessions that they concern judged again. The caller holds
+    /// `changing`. Whoever asked is known by the request that this is called in.
+    async fn commit_all(&self, changes: Vec<Edit>) -> Result<(), Problem> {
+        self.commit_batch(Batch { edits: changes, book: Vec::new() }).await
+    }
+
+    /// The same with changes of packages and lists.
     async fn commit_batch(&self, batch: Batch) -> Result<(), Problem> {
         let described = self.describe(&batch);
         self.commit_described(&described, batch).await
     }
 
-    async fn commit_described(&self, described: &[Described], batch: Batch) -> Result<(), Problem> {
+    async fn commit_described(&self, described: &[Told], batch: Batch) -> Result<(), Problem> {
         if let StoreHealth::Failing(fault) = self.control.health().store {
             tracing::warn!(%fault, "a change of the registry was refused");
             return Err(Problem::store());
@@ -233,25 +238,7 @@ impl Api {
 
     fn apply(&self, batch: Batch) {
         self.registrar.apply(batch.book);
-        for change in batch.registry {
-            let left_behind = match &change {
-                Change::DeleteDevice(product, device) => {
-                    let allowed = self.gate.registry().allowed(product.as_str());
-                    policy::own_filters(product.as_str(), device.as_str(), allowed)
-                }
-                _ => Vec::new(),
-            };
-            let concerned = change.concerns().map(|(product, device)| (product.clone(), device.cloned()));
-            self.guarded.follow(&change);
-            self.gate.registry().apply(change);
-            if let Some((product, device)) = concerned {
-                self.control.rejudge(product.as_str(), device.as_ref().map(DeviceName::as_str));
-            }
-            // Whoever gets the name next isn't to find what this device left there.
-            if !left_behind.is_empty() {
-                self.control.forget_retained(left_behind);
-            }
-        }
+        batch.edits.into_iter().for_each(|edit| edit.apply(&self.guarded, &self.control));
     }
 }
 

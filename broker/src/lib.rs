@@ -4,6 +4,8 @@ pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod descriptors;
+pub mod edit;
+pub mod fetch;
 pub mod http;
 mod inbox;
 pub mod listener;

@@ -307,10 +307,14 @@ mod tests {
         assert!(lost.to_string().ends_with("master-key is missing; the registry was sealed under it"), "{lost}");
         assert_eq!(fs::read_dir(data.path()).expect("a folder").count(), 0, "nothing is written");
         let made = master_key(data.path(), None).expect("made");
+        let lost = made.made.check(true).expect_err("there is an audit").to_string();
+        assert!(lost.ends_with("master-key is missing; the audit was sealed under it"), "{lost}");
+        made.made.check(false).expect("there is none");
         made.made.keep(false).expect("written");
         assert_eq!(fs::metadata(&file).expect("there").permissions().mode() & 0o777, 0o600);
         let found = master_key(data.path(), None).expect("there");
         assert_eq!(found.key.id(), made.key.id());
+        found.made.check(true).expect("it isn't lost");
         found.made.keep(true).expect("it isn't lost");
     }
 

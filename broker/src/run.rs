@@ -3,6 +3,7 @@
 mod auditing;
 mod chores;
 mod reload;
+mod upkeep;
 
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
@@ -19,6 +20,7 @@ use turnpike_authz::Gatekeeper;
 use turnpike_authz::audit::{Action, Event};
 use turnpike_authz::guard::{self, Guard, SecurityEvent};
 use turnpike_authz::guarded::{Guarded, claimed_by_user_name};
+use turnpike_authz::people::People;
 use turnpike_authz::presale;
 use turnpike_authz::quota::{self, Quotas};
 use turnpike_authz::registry::{RecordError, Registry};
@@ -28,6 +30,7 @@ use turnpike_store::embedded::{EmbeddedStore, Options};
 use turnpike_store::memory::MemoryStore;
 
 use self::chores::Chores;
+use self::upkeep::Upkeep;
 use crate::audit::{Audit, AuditSink, LogInWitness, now_ms};
 use crate::cli::Serve;
 use crate::config::{Config, Engine, Fault, Kind};
@@ -74,7 +77,10 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
     let sink = audit.sink();
     let registry = Arc::new(Registry::new());
     let registrar = Arc::new(Registrar::new(config.registration.clone(), config.rates.exempt.clone()));
-    let gate = Gatekeeper::new(Arc::clone(&registry), key, config.nonces_max);
+    let people = Arc::new(People::new());
+    // Before anybody is let in: what has ended by now counts for nothing.
+    let _ = people.advance(now_ms() / 1000, 0);
+    let gate = Gatekeeper::new(Arc::clone(&registry), key, config.nonces_max).with_people(people);
     let gate = match provision::platform_key(&config.data)? {
         Some(key) => gate.unwrapping_with(key),
         None => gate,
@@ -130,7 +136,7 @@ fn open(
     if let Some(error) = own.damaged {
         return Err(error).context("the registry can't be read");
     }
-    own.made.keep(gate.registry().any_device().is_some())?;
+    own.made.keep(gate.registry().any_device().is_some() || gate.people().has_secrets())?;
     gate.check_key().context("the registry was sealed under another master key")?;
     auditing::begin(gate, audit);
     // Sessions that began before this get their meters now.
@@ -148,6 +154,13 @@ fn open(
         audit: audit.sink(),
     };
     let opening = begin_chores(config, server, chores, own.development)?;
+    let upkeep = Upkeep {
+        control: control.clone(),
+        guarded: Arc::clone(guarded),
+        changing: Arc::clone(&changing),
+        audit: audit.sink(),
+    };
+    upkeep.start().context("a thread can't be started")?;
     if let Some((address, token)) = config.http.zip(own.token) {
         let api = Api::new(ApiParts {
             control: control.clone(),
@@ -259,7 +272,8 @@ fn start(
     (gate, registrar): (&Arc<Guarded<Gatekeeper>>, &Arc<Registrar>),
     store: Box<dyn Store>,
 ) -> anyhow::Result<(Server, Option<RecordError>)> {
-    let (registry, registrar) = (Arc::clone(gate.gate().registry()), Arc::clone(registrar));
+    let (registry, people) = (Arc::clone(gate.gate().registry()), Arc::clone(gate.gate().people()));
+    let registrar = Arc::clone(registrar);
     let damaged = Arc::new(std::sync::OnceLock::new());
     let found = Arc::clone(&damaged);
     let certificate = development.map(|development| &development.server);
@@ -274,9 +288,10 @@ fn start(
         gate: Arc::clone(gate),
         store,
         registry: Box::new(move |key, value| {
-            let loaded = match presale::is_record(key) {
-                true => registrar.load(key, value),
-                false => registry.load(key, value),
+            let loaded = match () {
+                () if presale::is_record(key) => registrar.load(key, value),
+                () if People::is_record(key) => people.load(key, value),
+                () => registry.load(key, value),
             };
             if let Err(error) = loaded {
                 let _ = found.set(error);

@@ -30,11 +30,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use mio::{Events, Poll, Token};
 use tokio::sync::oneshot;
 use turnpike_core::clock::Now;
+use turnpike_core::concern::Concern;
 use turnpike_core::durable::Part;
-use turnpike_core::gate::Gate;
+use turnpike_core::gate::{Gate, Principal};
 use turnpike_core::ids::ShardId;
 use turnpike_core::limits::Limits;
-use turnpike_core::shard::Shard;
+use turnpike_core::shard::{SessionView, Shard};
 use turnpike_core::table::Table;
 use turnpike_mqtt::TopicName;
 use turnpike_store::CommitterHandle;
@@ -73,6 +74,14 @@ pub(crate) enum Command {
     Limits(Arc<Limits>, TransportLimits),
     /// The registry has changed for a product, or for one of its devices.
     Rejudge(Arc<str>, Option<Arc<str>>),
+    /// Something has changed for these: judge their sessions again.
+    Judge(Concern),
+    /// Tell of the sessions of these.
+    SessionsOf(Principal, oneshot::Sender<Vec<SessionView>>),
+    /// Sign these out of the session of a client. Answer whether there was one.
+    SignOut(Principal, Arc<str>, oneshot::Sender<bool>),
+    /// End the sessions of these for good. Answer when that is done.
+    Forget(Concern, oneshot::Sender<()>),
     /// Rate limits have changed for everybody.
     Remeter,
     /// Remove the retained messages of these filters.
@@ -361,6 +370,16 @@ impl<G: Gate> ShardThread<G> {
                 self.transport = transport;
             }
             Command::Rejudge(product, device) => self.core.rejudge(&product, device.as_deref(), self.now),
+            Command::Judge(concern) => self.core.judge_again(&concern, self.now),
+            // Whoever asked may have given up waiting.
+            Command::SessionsOf(principal, reply) => drop(reply.send(self.core.sessions_of(&principal))),
+            Command::SignOut(principal, client, reply) => {
+                let _ = reply.send(self.core.sign_out(&principal, &client, self.now));
+            }
+            Command::Forget(concern, reply) => {
+                self.core.forget(&concern, self.now);
+                let _ = reply.send(());
+            }
             Command::Remeter => self.core.remeter(self.now),
             Command::ForgetRetained(filters) => self.core.forget_retained(&filters),
             Command::System(messages) => self.publish_system(&messages),

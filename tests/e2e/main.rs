@@ -12,6 +12,7 @@ mod harness;
 mod limits;
 mod linkkit;
 mod ops;
+mod people;
 mod profiles;
 mod slow;
 mod wire;

@@ -74,6 +74,8 @@ labels! {
         Transfer = "transfer",
         /// A binding was ended.
         Unbind = "unbind",
+        /// A proof that a device is at somebody's hands was issued.
+        ProofIssue = "proof_issue",
         /// A message to a device, by a service or a platform.
         Control = "control",
         /// A product is new.
@@ -92,6 +94,8 @@ labels! {
         ProductAuthorities = "product_authorities",
         /// How fast a product's devices may be.
         ProductLimits = "product_limits",
+        /// Whose a product is.
+        ProductTenant = "product_tenant",
         /// A product is gone, and its devices with it.
         ProductDelete = "product_delete",
         /// A device is new.
@@ -122,6 +126,8 @@ labels! {
         UserExport = "user_export",
         /// A user and their data were deleted.
         UserDelete = "user_delete",
+        /// A user has logged in from a device or an address that isn't among the last ones.
+        NewPlace = "new_place",
         /// A session was ended from outside.
         SessionRevoke = "session_revoke",
         /// An app was made or changed.

@@ -103,12 +103,7 @@ pub fn describe_people(people: &People, changes: &[Change]) -> Vec<DescribedPeop
     changes.iter().filter_map(|change| describe_one(people, changes, &deleted, change)).collect()
 }
 
-fn describe_one(
-    people: &People,
-    all: &[Change],
-    deleted: &[&UserKey],
-    change: &Change,
-) -> Option<DescribedPeople> {
+fn describe_one(people: &People, all: &[Change], deleted: &[&UserKey], change: &Change) -> Option<DescribedPeople> {
     let of_user = |action, user: &UserKey| DescribedPeople::new(action, Target::User(user.clone()));
     Some(match change {
         Change::PutApp(id, app) => {
@@ -200,14 +195,13 @@ mod tests {
     fn apps_and_services_are_told_by_what_changes() {
         let mut world = World::new();
         let put = |world: &World, enabled, renew_secret| {
-            let request = AppRequest { enabled, renew_secret, tokens: Some(TokenRules::default()), ..AppRequest::default() };
+            let request =
+                AppRequest { enabled, renew_secret, tokens: Some(TokenRules::default()), ..AppRequest::default() };
             vec![world.people.plan_put_app(&app_id("a"), request, &making(&key())).expect("a plan").change]
         };
-        for (enabled, action, is_enabled) in [
-            (Some(false), "app_cut_off", false),
-            (None, "app_put", false),
-            (Some(true), "app_restore", true),
-        ] {
+        for (enabled, action, is_enabled) in
+            [(Some(false), "app_cut_off", false), (None, "app_put", false), (Some(true), "app_restore", true)]
+        {
             let changes = put(&world, enabled, false);
             let detail = format!("{{\"enabled\":{is_enabled},\"secret_replaced\":false}}");
             assert_eq!(run(&mut world, changes), [format!("\"{action}\",\"target\":\"app:a\",\"detail\":{detail}")]);
@@ -250,6 +244,9 @@ mod tests {
         let gone = world.people.plan_delete_user(&o).expect("a user");
         let said = run(&mut world, gone);
         assert_eq!(said.len(), 2, "{said:?}");
-        assert!(said.concat().starts_with("\"unbind\"") && said.concat().ends_with("\"user_delete\",\"target\":\"user:a/o\""));
+        assert!(
+            said.concat().starts_with("\"unbind\"")
+                && said.concat().ends_with("\"user_delete\",\"target\":\"user:a/o\"")
+        );
     }
 }

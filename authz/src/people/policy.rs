@@ -13,8 +13,9 @@
 //! Nobody publishes on a feed: the broker does.
 
 use super::People;
-use super::bindings::Role;
+use super::bindings::{DeviceKey, Role};
 use super::services::{Right, Rights};
+use crate::names::{DeviceName, ProductKey};
 
 /// What is asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -109,6 +110,13 @@ impl<'a> DeviceTopic<'a> {
             (Direction::Up | Direction::System | Direction::Any, Access::Publish) => None,
         }
     }
+}
+
+/// The device that is told something on a topic that a service may publish on.
+#[must_use]
+pub fn addressed(topic: &str) -> Option<DeviceKey> {
+    let DeviceTopic { product, device, .. } = DeviceTopic::parse(topic, Access::Publish)?;
+    Some(DeviceKey { product: ProductKey::parse(product).ok()?, device: DeviceName::parse(device).ok()? })
 }
 
 /// Whether a topic or filter is the user's own feed or lies within.

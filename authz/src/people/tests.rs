@@ -16,47 +16,47 @@ use crate::plan::{DeviceRequest, Making};
 use crate::registry::Registry;
 use crate::secret::MasterKey;
 
-pub(super) const NOW_S: u64 = 1_700_000_000;
+pub(crate) const NOW_S: u64 = 1_700_000_000;
 
-pub(super) fn product(key: &str) -> ProductKey {
+pub(crate) fn product(key: &str) -> ProductKey {
     ProductKey::parse(key).expect("a name")
 }
 
-pub(super) fn device(product_key: &str, name: &str) -> DeviceKey {
+pub(crate) fn device(product_key: &str, name: &str) -> DeviceKey {
     DeviceKey { product: product(product_key), device: DeviceName::parse(name).expect("a name") }
 }
 
-pub(super) fn user(app: &str, user: &str) -> UserKey {
+pub(crate) fn user(app: &str, user: &str) -> UserKey {
     UserKey::parse(app, user).expect("names")
 }
 
-pub(super) fn app_id(id: &str) -> AppId {
+pub(crate) fn app_id(id: &str) -> AppId {
     AppId::parse(id).expect("a name")
 }
 
-pub(super) fn access_key(key: &str) -> AccessKey {
+pub(crate) fn access_key(key: &str) -> AccessKey {
     AccessKey::parse(key).expect("a name")
 }
 
-pub(super) fn key() -> MasterKey {
+pub(crate) fn key() -> MasterKey {
     MasterKey::new([7; 32])
 }
 
-pub(super) fn making(key: &MasterKey) -> Making<'_> {
+pub(crate) fn making(key: &MasterKey) -> Making<'_> {
     Making { key, random: [3; 28], now_s: NOW_S }
 }
 
 /// Registry, people and store, as the control plane keeps them in step.
 #[derive(Default)]
-pub(super) struct World {
-    pub(super) registry: Registry,
-    pub(super) people: Arc<People>,
+pub(crate) struct World {
+    pub(crate) registry: Registry,
+    pub(crate) people: Arc<People>,
     store: BTreeMap<Box<[u8]>, Box<[u8]>>,
 }
 
 impl World {
     /// Products `p` and `q` with the devices `d` and `e`, the app `a` with the users `o`, `c`, `v`, `x`.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut world = Self::default();
         for key in ["p", "q"] {
             let plan = world.registry.plan_put_product(&product(key), None, NOW_S);
@@ -80,12 +80,12 @@ impl World {
         world
     }
 
-    pub(super) fn run(&mut self, change: Change) {
+    pub(crate) fn run(&mut self, change: Change) {
         self.commit(&change);
         self.people.apply(change);
     }
 
-    pub(super) fn commit(&mut self, change: &Change) {
+    pub(crate) fn commit(&mut self, change: &Change) {
         match change.op() {
             Op::RegistryPut(key, value) => drop(self.store.insert(key, value)),
             Op::RegistryDelete(key) => drop(self.store.remove(&key)),
@@ -93,38 +93,38 @@ impl World {
         }
     }
 
-    pub(super) fn run_all(&mut self, changes: Vec<Change>) {
+    pub(crate) fn run_all(&mut self, changes: Vec<Change>) {
         changes.into_iter().for_each(|change| self.run(change));
     }
 
-    pub(super) fn put_app(&mut self, id: &str, request: AppRequest) {
+    pub(crate) fn put_app(&mut self, id: &str, request: AppRequest) {
         let made = self.people.plan_put_app(&app_id(id), request, &making(&key())).expect("a plan");
         self.run(made.change);
     }
 
-    pub(super) fn put_user(&mut self, app: &str, name: &str) {
+    pub(crate) fn put_user(&mut self, app: &str, name: &str) {
         let plan = self.people.plan_put_user(&user(app, name), NOW_S).expect("an app");
         self.run(plan.0);
     }
 
-    pub(super) fn put_service(&mut self, name: &str, request: ServiceRequest) {
+    pub(crate) fn put_service(&mut self, name: &str, request: ServiceRequest) {
         let made = self.people.plan_put_service(&access_key(name), request, &making(&key())).expect("a plan");
         self.run(made.change);
     }
 
-    pub(super) fn bind(&mut self, device: &DeviceKey, user: &UserKey) {
+    pub(crate) fn bind(&mut self, device: &DeviceKey, user: &UserKey) {
         let plan = self.people.plan_bind(&self.registry, device, user, false);
         self.run(plan.expect("a device and a user"));
     }
 
-    pub(super) fn share(&mut self, device: &DeviceKey, with: &UserKey, role: Role, expires_at_s: Option<u32>) {
+    pub(crate) fn share(&mut self, device: &DeviceKey, with: &UserKey, role: Role, expires_at_s: Option<u32>) {
         let share = Share { with, role, expires_at_s };
         let plan = self.people.plan_share(&self.registry, device, None, &share, NOW_S);
         self.run(plan.expect("an owner and a user"));
     }
 
     /// As after a restart.
-    pub(super) fn reloaded(&self) -> People {
+    pub(crate) fn reloaded(&self) -> People {
         let people = People::new();
         people.bindings.advance(self.people.bindings.now_s());
         // Backwards: in any order.

@@ -373,6 +373,11 @@ pub trait Gate: Send + Sync {
         Ok(())
     }
 
+    /// A service publishes, and may. Called by the shard's thread: it must not wait.
+    fn controlled(&self, service: &Principal, topic: TopicName<'_>, now: Now) {
+        let _ = (service, topic, now);
+    }
+
     /// Hears what became of a client: of each that was judged, whether it came in, and of each that came in, that it went. Called by
     /// the shard's thread: it must not wait.
     fn passed(&self, visit: &Visit<'_>, passage: Passage, now: Now) {

@@ -3,8 +3,9 @@
 use turnpike_authz::audit::{Action, Claimed, Event, Key, Masked, Outcome, Subject, Value, client};
 use turnpike_authz::gate::Witness;
 use turnpike_authz::guard::SecurityEvent;
+use turnpike_authz::people::bindings::DeviceKey;
 use turnpike_core::clock::Now;
-use turnpike_core::gate::{Departure, Passage, Visit};
+use turnpike_core::gate::{Departure, Passage, Principal, Visit};
 use turnpike_mqtt::ConnectReason;
 
 use super::{AuditSink, now_ms};
@@ -32,6 +33,18 @@ impl Witness for LogInWitness {
             target: claimed.as_ref().map(|claimed| Subject::device(&claimed.product, &claimed.device)),
             outcome,
             details: &[(Key::Client, Value::Id(client(visit.client_id))), last],
+        });
+    }
+
+    fn controlled(&self, service: &Principal, device: &DeviceKey, now: Now) {
+        self.0.record(&Event {
+            at_ms: now.unix_ms,
+            actor: Subject::from(service),
+            source: None,
+            action: Action::Control,
+            target: Some(Subject::device(&device.product, &device.device)),
+            outcome: Outcome::Ok,
+            details: &[],
         });
     }
 }

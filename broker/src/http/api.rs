@@ -5,6 +5,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use turnpike_authz::names::{DeviceName, ProductKey};
+use turnpike_authz::people::bindings::DeviceKey;
 use turnpike_authz::plan::{DeviceRequest, Making, PlanError};
 use turnpike_authz::registry::{Device, Product};
 use turnpike_authz::secret::Secret;
@@ -13,6 +14,7 @@ use utoipa::ToSchema;
 use super::batch::Batch;
 use super::extract::{Asked, Bounded, Page, Path, Query, body, whole_body};
 use super::{Api, Problem};
+use crate::edit::Edit;
 use crate::provision::random;
 
 /// Items of a page, unless the caller says otherwise.
@@ -271,8 +273,16 @@ pub(super) async fn delete_product(State(api): State<Api>, Path(product): Path<S
     let _changing = api.changing.lock().await;
     let key = product_key(&product)?;
     let deleted = api.gate.registry().plan_delete_product(&key)?;
+    // Before: what is bound must not outlive its device.
+    loop {
+        let unbound = api.gate.people().plan_forget_product(&key, PAGE_MAX);
+        if unbound.is_empty() {
+            break;
+        }
+        api.commit_all(unbound.into_iter().map(Edit::from).collect()).await?;
+    }
     let book = api.plan_at_desk(|desk| Ok::<_, Problem>(desk.plan_delete_product(&key)))?;
-    api.commit_batch(Batch { registry: vec![deleted], book }).await?;
+    api.commit_batch(Batch { edits: vec![deleted.into()], book }).await?;
     api.sweep(&key).await?;
     api.sweep_packages().await?;
     Ok(StatusCode::NO_CONTENT)
@@ -389,6 +399,9 @@ pub(super) async fn delete_device(
 ) -> Result<StatusCode, Problem> {
     let _changing = api.changing.lock().await;
     let (key, name) = (product_key(&product)?, device_name(&device)?);
-    api.commit(api.gate.registry().plan_delete_device(&key, &name)?).await?;
+    let deleted = api.gate.registry().plan_delete_device(&key, &name)?;
+    api.commit_all(api.unbinding(deleted)).await?;
+    let device = DeviceKey { product: key, device: name };
+    api.gate.people().proofs().use_up(&device);
     Ok(StatusCode::NO_CONTENT)
 }

@@ -11,13 +11,14 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use turnpike_authz::audit::chain::ChainKey;
-use turnpike_authz::audit::{Action, Described, Event, Key, Outcome, Subject, TokenId, Value};
+use turnpike_authz::audit::{Action, Event, Key, Outcome, Subject, TokenId, Value};
 use turnpike_authz::names::{DeviceName, ProductKey};
 use utoipa::ToSchema;
 
 use super::extract::{Queried, Query};
 use super::{Api, Problem};
 use crate::audit::{self, AuditError, AuditSink, Cursor, Entry, Moment, Pattern, now_ms};
+use crate::edit::Told;
 
 /// Records of a page, unless the caller says otherwise.
 const PAGE: usize = 100;
@@ -110,8 +111,8 @@ impl Desk {
     }
 
     /// Has changes on record before they are made. If that can't be, they must not be made.
-    pub(super) async fn accept(&self, changes: &[Described]) -> Result<(), Problem> {
-        let record = |change: &Described| {
+    pub(super) async fn accept(&self, changes: &[Told]) -> Result<(), Problem> {
+        let record = |change: &Told| {
             change.tell(now_ms(), Self::caller(), Outcome::Accepted, |event| self.sink.record_durable(event))
         };
         // All of them first: they share an fsync.
@@ -161,8 +162,15 @@ impl Desk {
         }
     }
 
+    /// Puts on record what was asked for and not allowed.
+    pub(super) fn refuse(&self, changes: &[Told], cause: &'static str) {
+        for change in changes {
+            change.tell(now_ms(), Self::caller(), Outcome::Refused(cause), |event| self.sink.record(event));
+        }
+    }
+
     /// Puts on record that changes which were accepted could not be made.
-    pub(super) fn fail(&self, changes: &[Described], cause: &'static str) {
+    pub(super) fn fail(&self, changes: &[Told], cause: &'static str) {
         for change in changes {
             change.tell(now_ms(), Self::caller(), Outcome::Failed(cause), |event| self.sink.record(event));
         }

@@ -6,11 +6,12 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa::{OpenApi, ToSchema};
 
+use super::people::{apps, bindings, services, users};
 use super::{access, api, audit, bans, import, limits, lists, packages, payloads, register, vendors};
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Turnpike", description = "Products and devices of the broker, who may come in, and its audit. Errors are {\"error\": {\"code\", \"message\"}}, also 404 for a path and 405 for a method that isn't here."),
+    info(title = "Turnpike", description = "Products and devices of the broker, apps and their users, services, who may come in, and its audit. Errors are {\"error\": {\"code\", \"message\"}}, also 404 for a path and 405 for a method that isn't here."),
     paths(
         api::list_products,
         api::show_product,
@@ -76,6 +77,40 @@ use super::{access, api, audit, bans, import, limits, lists, packages, payloads,
         vendors::gizwits_sealed,
         vendors::gizwits_provision,
         vendors::gizwits_provision_sealed,
+        apps::list_apps,
+        apps::show_app,
+        apps::put_app,
+        apps::enable_app,
+        apps::disable_app,
+        apps::renew_app_secret,
+        apps::delete_app,
+        users::list_users,
+        users::show_user,
+        users::put_user,
+        users::freeze_user,
+        users::unfreeze_user,
+        users::export_user,
+        users::delete_user,
+        users::sign_out,
+        users::issue_code,
+        users::revoke_codes,
+        users::revoke_code,
+        bindings::list_of_device,
+        bindings::list_of_user,
+        bindings::issue_proof,
+        bindings::bind,
+        bindings::share,
+        bindings::unbind,
+        bindings::transfer,
+        services::list_services,
+        services::show_service,
+        services::put_service,
+        services::enable_service,
+        services::disable_service,
+        services::renew_service_secret,
+        services::delete_service,
+        services::show_tenant,
+        services::put_tenant,
     ),
     components(schemas(Failure)),
     modifiers(&Token, &Failures)
@@ -132,10 +167,11 @@ impl utoipa::Modify for Failures {
 fn add_failures(path: &str, method: &str, operation: &mut Operation) {
     let is_import = path.ends_with("/import");
     let makes_product = method == "PUT" && path.ends_with("/{product}");
+    let creates = makes_product || method == "PUT" && (path.ends_with("/{app}") || path.ends_with("/{service}"));
     let failures = [
         ("400", "the path, the query or the body can't be used", true),
         ("401", "a bearer token is needed", true),
-        ("404", "there is no such product or device", path.contains("{product}") && !makes_product),
+        ("404", "there is no such thing", path.contains('{') && !creates),
         ("405", "the path doesn't take this method: what a POST to a device gets whose name isn't `import`", is_import),
         ("409", "a product of that key is still being deleted", makes_product),
         ("413", "the body is too large", operation.request_body.is_some() && !is_import),

@@ -21,6 +21,7 @@ use super::api::{PAGE_MAX, now_s, page_limit, product_key};
 use super::batch::Batch;
 use super::extract::{Asked, Bounded, Path, Queried, Query, whole_body};
 use super::{Api, Problem, lists};
+use crate::edit::Told;
 use crate::provision::random;
 
 /// What operators are served, below `/api/v1`.
@@ -249,7 +250,7 @@ impl Api {
 
     /// Commits that a registration is taken back, and the end of its device.
     pub(super) async fn release(&self, release: Release) -> Result<(), Problem> {
-        self.commit_batch(Batch { registry: release.device, book: vec![release.change] }).await
+        self.commit_batch(Batch { edits: self.unbinding(release.device), book: vec![release.change] }).await
     }
 
     fn view_package(&self, product: &ProductKey, id: PackageId) -> Result<Json<PackageView>, Problem> {
@@ -401,7 +402,7 @@ pub(super) async fn show_keys(
         return Err(Problem::invalid(format!("limit must be from 1 to {KEYS_MAX}")));
     }
     let keys = api.ask_desk(|desk| desk.issued_keys(&key, id, range.from.unwrap_or(0), limit))?;
-    api.audit.accept(&[Described::keys_shown(&key, id, keys.len())]).await?;
+    api.audit.accept(&[Told::Registry(Described::keys_shown(&key, id, keys.len()))]).await?;
     Ok(Json(KeyList { keys }))
 }
 

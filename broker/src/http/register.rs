@@ -24,6 +24,7 @@ use super::api::now_s;
 use super::batch::Batch;
 use super::extract::{Asked, Bounded, whole_body};
 use super::{Api, COMMIT_TIME_MAX, Problem, audit, vendors};
+use crate::edit::Told;
 use crate::provision::random;
 use crate::registrar::Outcome;
 
@@ -246,8 +247,9 @@ impl Api {
         if outcome == Outcome::Again {
             self.audit.note(Action::Register, Some(Subject::device(&key, &made.name)), Ended::Ok);
         } else {
-            let batch = Batch { registry: made.device.iter().cloned().collect(), book: made.changes.clone() };
-            let described = Described::registration(&key, &made);
+            let batch =
+                Batch { edits: made.device.iter().cloned().map(Into::into).collect(), book: made.changes.clone() };
+            let described = Told::Registry(Described::registration(&key, &made));
             self.commit_described(&[described], batch).await.map_err(|_| Refused::Unavailable)?;
         }
         self.registrar.count(outcome);

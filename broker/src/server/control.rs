@@ -9,9 +9,12 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use turnpike_core::clock::Now;
+use turnpike_core::concern::Concern;
 use turnpike_core::durable::{Op, Part};
+use turnpike_core::gate::Principal;
 use turnpike_core::ids::{ShardId, Ticket, Turn};
 use turnpike_core::limits::Limits;
+use turnpike_core::shard::SessionView;
 use turnpike_core::shared::Shared;
 use turnpike_store::group::CONTROL_PLANE;
 use turnpike_store::stats::CommitStats;
@@ -115,6 +118,40 @@ impl Control {
         self.tell_all(|| Command::Rejudge(Arc::clone(&product), device.clone()));
     }
 
+    /// Something has changed for these: their live sessions are judged again.
+    pub fn judge_again(&self, concern: &Concern) {
+        self.tell_all(|| Command::Judge(concern.clone()));
+    }
+
+    /// The sessions of a principal, in no order.
+    pub async fn sessions_of(&self, principal: &Principal) -> Vec<SessionView> {
+        let answers = self.ask(|reply| Command::SessionsOf(principal.clone(), reply));
+        let mut sessions = Vec::new();
+        for answer in answers {
+            sessions.extend(answer.await.unwrap_or_default());
+        }
+        sessions
+    }
+
+    /// Signs a principal out of the session of a client, which ends with all that it was owed. False if there is no such session.
+    pub async fn sign_out(&self, principal: &Principal, client: &str) -> bool {
+        let client = Arc::<str>::from(client);
+        let answers = self.ask(|reply| Command::SignOut(principal.clone(), Arc::clone(&client), reply));
+        let mut found = false;
+        for answer in answers {
+            found |= answer.await.unwrap_or(false);
+        }
+        found
+    }
+
+    /// Ends every session of these, with all that it was owed.
+    pub async fn forget(&self, concern: &Concern) {
+        for answer in self.ask(|reply| Command::Forget(concern.clone(), reply)) {
+            // A shard that is ending has no sessions any more that anybody sees.
+            let _ = answer.await;
+        }
+    }
+
     /// Has all shards ask the gate for the meters of their sessions again: rate limits have changed for everybody.
     pub fn remeter(&self) {
         self.tell_all(|| Command::Remeter);
@@ -150,11 +187,16 @@ impl Control {
     }
 
     fn ask_stats(&self) -> Vec<oneshot::Receiver<ShardStats>> {
+        self.ask(Command::Stats)
+    }
+
+    /// Asks all shards something that each answers by itself.
+    fn ask<T>(&self, question: impl Fn(oneshot::Sender<T>) -> Command) -> Vec<oneshot::Receiver<T>> {
         let mut answers = Vec::new();
         self.tell_all(|| {
             let (reply, answer) = oneshot::channel();
             answers.push(answer);
-            Command::Stats(reply)
+            question(reply)
         });
         answers
     }

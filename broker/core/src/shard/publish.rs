@@ -72,6 +72,9 @@ impl<G: Gate> Shard<G> {
             Ok(_) => return self.refuse_publish(conn, publish, ReasonCode::NotAuthorized),
             Err(reason) => return self.refuse_publish(conn, publish, reason),
         };
+        if let Principal::Service(_) = session.principal {
+            self.gate.controlled(&session.principal, topic, now);
+        }
         let durable_publisher = publish.qos == QoS::ExactlyOnce && session.key.is_some();
         if publish.qos != QoS::AtMostOnce
             && !self.shared.store_accepts()
