@@ -51,6 +51,7 @@ pub mod names;
 pub mod nonce;
 pub mod origin;
 pub mod plan;
+pub mod platform;
 pub mod policy;
 pub mod product;
 pub mod profile;
