@@ -28,6 +28,7 @@ use turnpike_mqtt::{TopicFilter, TopicName};
 use crate::keys::{Method, Signed};
 use crate::names::ProductKey;
 use crate::nonce::{NonceJournal, Nonces, RECORD_BYTES, Restored, Use};
+use crate::platform::Platforms;
 use crate::policy;
 use crate::profile::{self, Claim, Freshness, Holder, Profile};
 use crate::refusal::Refusal;
@@ -55,6 +56,8 @@ pub struct Gatekeeper {
     refusals: [AtomicU64; Refusal::ALL.len()],
     /// Hears of each log-in, if there is one.
     witness: Option<Box<dyn Witness>>,
+    /// Who else may publish, if anybody.
+    platforms: Option<Arc<Platforms>>,
 }
 
 /// Who hears of log-ins: the audit. Called by the shards' threads: it must not wait.
@@ -79,7 +82,14 @@ impl Gatekeeper {
             decoy,
             refusals: std::array::from_fn(|_| AtomicU64::new(0)),
             witness: None,
+            platforms: None,
         }
+    }
+
+    /// The same gate, which lets these platforms publish to the devices that they are granted.
+    #[must_use]
+    pub fn with_platforms(self, platforms: Arc<Platforms>) -> Self {
+        Self { platforms: Some(platforms), ..self }
     }
 
     /// The same gate, and somebody who hears of each log-in.
@@ -328,6 +338,9 @@ impl Gate for Gatekeeper {
         match principal {
             Principal::Broker => true,
             Principal::Anonymous => self.anonymous,
+            Principal::Platform(identity) => {
+                self.platforms.as_ref().is_some_and(|platforms| platforms.may_publish(&identity.id, topic.as_str()))
+            }
             Principal::Device(identity) => {
                 let (product, device) = (&*identity.product, &*identity.device);
                 policy::may_publish(product, device, topic.as_str(), || self.registry.allowed(product))
@@ -339,6 +352,7 @@ impl Gate for Gatekeeper {
         match principal {
             Principal::Broker => true,
             Principal::Anonymous => self.anonymous,
+            Principal::Platform(_) => false,
             Principal::Device(identity) => {
                 let (product, device) = (&*identity.product, &*identity.device);
                 policy::may_subscribe(product, device, filter.as_str(), || self.registry.allowed(product))
@@ -350,6 +364,7 @@ impl Gate for Gatekeeper {
         match principal {
             Principal::Broker => true,
             Principal::Anonymous => self.anonymous,
+            Principal::Platform(_) => false,
             Principal::Device(identity) => self.registry.is_enabled(&identity.product, &identity.device),
         }
     }

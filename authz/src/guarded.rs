@@ -66,14 +66,14 @@ pub fn claimed_by_user_name<'a>(attempt: &Attempt<'a>) -> Option<Who<'a>> {
 fn who(principal: &Principal) -> Option<Who<'_>> {
     match principal {
         Principal::Device(identity) => Some(Who { product: &identity.product, name: &identity.device }),
-        Principal::Anonymous | Principal::Broker => None,
+        Principal::Anonymous | Principal::Platform(_) | Principal::Broker => None,
     }
 }
 
 fn subject(principal: &Principal) -> Option<Subject<'_>> {
     match principal {
         Principal::Device(identity) => Some(Subject::Device { product: &identity.product, device: &identity.device }),
-        Principal::Anonymous | Principal::Broker => None,
+        Principal::Anonymous | Principal::Platform(_) | Principal::Broker => None,
     }
 }
 

@@ -125,6 +125,8 @@ labels! {
         PlatformPut = "platform_put",
         /// A platform was deleted.
         PlatformDelete = "platform_delete",
+        /// A platform has asked for what is neither a token nor a control.
+        PlatformRequest = "platform_request",
         /// A token was issued.
         TokenIssue = "token_issue",
         /// A token was revoked.
@@ -203,6 +205,8 @@ labels! {
         Address = "address",
         /// How many bits of an address a network has.
         Prefix = "prefix",
+        /// A request of a platform, by its name.
+        Request = "request",
         /// Message id of a control command.
         Message = "message",
         /// Version of the program, or of something else that has versions.
@@ -315,6 +319,7 @@ impl<'a> From<&'a Principal> for Subject<'a> {
         match principal {
             Principal::Anonymous => Self::Anonymous,
             Principal::Device(identity) => Self::identity(identity),
+            Principal::Platform(identity) => Self::Platform(Id::proved(&identity.id)),
             Principal::Broker => Self::Broker,
         }
     }

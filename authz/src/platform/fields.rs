@@ -144,7 +144,7 @@ mod tests {
             one in proptest::collection::btree_map("[a-c_]{1,3}", "[ -~]{0,6}", 0..4),
             two in proptest::collection::btree_map("[a-c_]{1,3}", "[ -~]{0,6}", 0..4),
         ) {
-            let fields = |from: &std::collections::BTreeMap<String, String>| {
+            let fields = |from: &BTreeMap<String, String>| {
                 let mut fields = Fields::new();
                 from.iter().for_each(|(name, value)| fields.put(name, text(value)).expect("a field"));
                 fields

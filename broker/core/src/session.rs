@@ -142,7 +142,7 @@ pub(crate) fn queue_of(outgoing: &mut Option<Box<Outgoing>>, next: Seq) -> &mut 
 /// A principal as text: empty for anonymous, else `product\0device`.
 pub(crate) fn principal_text(principal: &Principal) -> Box<str> {
     match principal {
-        Principal::Anonymous | Principal::Broker => Box::from(""),
+        Principal::Anonymous | Principal::Platform(_) | Principal::Broker => Box::from(""),
         Principal::Device(identity) => format!("{}\0{}", identity.product, identity.device).into(),
     }
 }

@@ -16,6 +16,7 @@ mod connect;
 mod deliver;
 mod durability;
 mod lifecycle;
+mod outside;
 mod publish;
 mod restore;
 mod subscribe;
@@ -49,6 +50,7 @@ use crate::wheel::Wheel;
 
 use durability::{Release, TicketBuffer};
 use lifecycle::Timer;
+pub use outside::Taken;
 use throttle::PauseEnd;
 
 /// Out buffers that a shard keeps for reuse.
@@ -158,6 +160,8 @@ pub struct Shard<G> {
     bodies: HashMap<MessageId, u32, foldhash::fast::RandomState>,
     /// Sessions whose walk through retained messages goes on in the next turn.
     walking: VecDeque<u32>,
+    /// What came from outside and may be said to be taken.
+    taken: VecDeque<Taken>,
     draining: bool,
     counters: Counters,
 }
@@ -228,6 +232,7 @@ impl<G: Gate> Shard<G> {
             waiting: (0..shards).map(|_| VecDeque::new()).collect(),
             bodies: HashMap::default(),
             walking: VecDeque::new(),
+            taken: VecDeque::new(),
             draining: false,
             counters: Counters::default(),
         };

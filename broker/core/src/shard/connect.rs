@@ -214,7 +214,7 @@ impl<G: Gate> Shard<G> {
         let Some(session) = connection.session.and_then(|slot| self.sessions.get(slot)) else { return Ok(()) };
         let user_name = match &session.principal {
             Principal::Device(identity) => Some(format!("{}/{}", identity.product, identity.device)),
-            Principal::Anonymous | Principal::Broker => None,
+            Principal::Anonymous | Principal::Platform(_) | Principal::Broker => None,
         };
         let data = auth.properties.data.unwrap_or_default();
         let attempt = Attempt {

@@ -372,7 +372,7 @@ impl<G: Gate> Shard<G> {
             Principal::Device(identity) => {
                 *identity.product == *product && device.is_none_or(|device| *identity.device == *device)
             }
-            Principal::Anonymous | Principal::Broker => false,
+            Principal::Anonymous | Principal::Platform(_) | Principal::Broker => false,
         };
         let slots: Vec<u32> =
             self.sessions.iter().filter(|(_, session)| concerned(session)).map(|(slot, _)| slot).collect();

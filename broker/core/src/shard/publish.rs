@@ -123,7 +123,7 @@ impl<G: Gate> Shard<G> {
     }
 
     /// Whether acknowledging this message would need a commit. Only asked while the store fails, so it may cost a look-up.
-    fn needs_store(&mut self, parts: &MessageParts<'_>, durable_publisher: bool) -> bool {
+    pub(super) fn needs_store(&mut self, parts: &MessageParts<'_>, durable_publisher: bool) -> bool {
         if durable_publisher || parts.retain {
             return true;
         }
