@@ -36,6 +36,7 @@ mod request;
 mod session;
 mod table;
 mod token;
+mod users;
 
 #[cfg(test)]
 mod tests;
@@ -51,6 +52,7 @@ pub use request::{Body, Message, Operation, Request};
 pub use session::{Issued, LogInRandom, Refresh};
 pub use table::{Grant, Platform, Platforms};
 pub use token::{Family, FamilyId, Token};
+pub use users::{PlatformDecides, Users};
 
 /// How long an AccessToken is good, in milliseconds (4.1.2.2 c).
 pub const ACCESS_MS: u64 = 2 * 60 * 60 * 1000;

@@ -3,6 +3,7 @@
 mod access;
 mod audit;
 mod listeners;
+mod platform;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use crate::listener::{ListenerSettings, WebSocketSettings};
 use crate::tls::{CertificateSettings, ClientAuth, TlsSettings, TlsVersion};
 use crate::transport::TransportLimits;
 use crate::{logging, provision};
+pub use platform::PlatformSettings;
 use read::Section;
 
 /// What is wrong with one key.
@@ -194,6 +196,8 @@ pub struct Config {
     pub guard: guard::Settings,
     /// How the audit is kept.
     pub audit: AuditSettings,
+    /// Where other clouds come in; none switches it off.
+    pub platform: Option<PlatformSettings>,
 }
 
 impl Default for Config {
@@ -221,6 +225,7 @@ impl Default for Config {
             rates: quota::Settings::default(),
             guard: guard::Settings::default(),
             audit: AuditSettings::default(),
+            platform: None,
         }
     }
 }
@@ -287,6 +292,7 @@ impl Config {
             store.integer("group_bytes_max", &mut config.commit.group_bytes_max, 1024..=1 << 30);
             store.integer("free_bytes_min", &mut config.free_bytes_min, 0..=u64::MAX);
         });
+        root.section("platform", |section| config.platform = Some(platform::read(section)));
         root.section("audit", |section| audit::read(section, &mut config.audit));
         root.section("transport", |section| transport(section, &mut config.transport));
         root.section("limits", |section| {
@@ -325,6 +331,7 @@ impl Config {
             ("nonces_max", self.nonces_max != running.nonces_max),
             ("http", self.http != running.http),
             ("audit", self.audit != running.audit),
+            ("platform", PlatformSettings::restart_needed(self.platform.as_ref(), running.platform.as_ref())),
             ("log", (self.log_format, &self.log_level) != (running.log_format, &running.log_level)),
             (
                 "store",
@@ -341,6 +348,7 @@ impl Config {
     #[must_use]
     pub fn faults(&self) -> Vec<Fault> {
         let mut faults = listeners::check_together(self);
+        faults.extend(platform::check(self));
         faults.extend(self.anonymous_fault());
         faults.extend(self.master_key_fault());
         faults

@@ -9,6 +9,8 @@ mod audit;
 mod bans;
 mod import;
 mod openapi;
+pub mod platform;
+mod platforms;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -55,14 +57,17 @@ pub struct Api {
     changing: Arc<tokio::sync::Mutex<()>>,
     busy: Arc<tokio::sync::Semaphore>,
     audit: audit::Desk,
+    /// Other clouds.
+    book: platform::Book,
 }
 
 impl Api {
     /// Serves these.
     #[must_use]
-    pub fn new(control: Control, guarded: Arc<Guarded<Gatekeeper>>, token: &str, auditing: Auditing) -> Self {
+    pub fn new(book: platform::Book, guarded: &Guarded<Gatekeeper>, token: &str, auditing: Auditing) -> Self {
         Self {
-            control,
+            control: book.control().clone(),
+            book,
             gate: Arc::clone(guarded.gate()),
             quotas: Arc::clone(guarded.quotas()),
             guard: Arc::clone(guarded.guard()),
@@ -94,6 +99,12 @@ impl Api {
                 "/products/{product}/devices/{device}/keys",
                 get(access::show_keys).put(access::put_keys).delete(access::delete_keys),
             )
+            .route("/platforms", get(platforms::list_platforms).post(platforms::create_platform))
+            .route(
+                "/platforms/{platform}",
+                get(platforms::show_platform).patch(platforms::edit_platform).delete(platforms::delete_platform),
+            )
+            .route("/platforms/{platform}/auth-token", post(platforms::renew_auth_token))
             .route("/bans", get(bans::list_bans).post(bans::put_ban).delete(bans::delete_ban))
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
             .route(

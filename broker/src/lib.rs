@@ -10,6 +10,7 @@ pub mod logging;
 pub mod metrics;
 pub mod nonces;
 pub mod pki;
+pub mod presence;
 pub mod provision;
 pub mod run;
 pub mod server;

@@ -10,9 +10,11 @@ use signal_hook::iterator::Signals;
 use turnpike_authz::Gatekeeper;
 use turnpike_authz::audit::chain::ChainKey;
 use turnpike_authz::audit::{Action, Event, Key, Outcome, Subject, Value, describe};
+use turnpike_authz::gate::Witness;
 use turnpike_authz::guard::{self, Guard, SecurityEvent};
 use turnpike_authz::guarded::{Guarded, claimed_by_user_name};
 use turnpike_authz::plan::Change;
+use turnpike_authz::platform::{self, PlatformDecides, Platforms};
 use turnpike_authz::quota::{self, Quotas};
 use turnpike_authz::registry::{RecordError, Registry};
 use turnpike_authz::secret::MasterKey;
@@ -24,9 +26,12 @@ use turnpike_store::memory::MemoryStore;
 use crate::audit::{Audit, AuditSink, LogInWitness, now_ms};
 use crate::cli::Serve;
 use crate::config::{Config, Engine, Fault, Faults, Kind};
+use crate::http::platform::{Book, Desk, DeskParts, Door};
 use crate::http::{self, Api, Auditing};
 use crate::nonces::NonceFiles;
+use crate::presence::{Presence, PresenceWitness};
 use crate::server::{Control, Server, ServerParts};
+use crate::tls::{TlsError, TlsSettings};
 use crate::{pki, provision, sys};
 
 /// How long the audit's last records may take to reach the disk.
@@ -57,14 +62,21 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
     let audit = audit(config, &key)?;
     let sink = audit.sink();
     let registry = Arc::new(Registry::new());
-    let gate = Gatekeeper::new(Arc::clone(&registry), key, config.nonces_max);
-    let gate = if audit.is_kept() { gate.witnessed_by(Box::new(LogInWitness(sink.clone()))) } else { gate };
+    let platforms = Arc::new(platforms(config, key.clone())?);
+    let presence = Arc::new(Presence::new());
+    let gate = Gatekeeper::new(Arc::clone(&registry), key, config.nonces_max).with_platforms(Arc::clone(&platforms));
+    let gate = match witness(config, &audit, &presence) {
+        Some(witness) => gate.witnessed_by(witness),
+        None => gate,
+    };
     let gate = Arc::new(if config.anonymous { gate.open_to_all() } else { keep_nonces(gate, config)? });
     let development = development(config)?;
     let guarded = Arc::new(guarded(config, &gate, &sink));
-    let (server, damaged) = start(config, development.as_ref(), &guarded, store)?;
+    let door = config.platform.as_ref().map(|settings| door(&settings.tls)).transpose()?;
+    let (server, damaged) = start(config, development.as_ref(), &guarded, &platforms, store)?;
+    let clouds = Clouds { platforms, presence, door };
     // From here on there is something to put down in good order, whatever goes wrong.
-    if let Err(error) = open(config, &server, &guarded, damaged, &audit) {
+    if let Err(error) = open(config, &server, &guarded, damaged, &audit, &clouds) {
         server.drain(config.drain_timeout);
         audit.finish(AUDIT_TIME_MAX);
         return Err(error);
@@ -73,7 +85,7 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
     tracing::info!(data = %config.data.display(), shards = config.shards, anonymous = config.anonymous, "serving");
     for signal in &mut signals {
         match signal {
-            SIGHUP => reload(options, config, &server.control(), &guarded, &sink),
+            SIGHUP => reload(options, config, &server.control(), &guarded, (&sink, clouds.door.as_deref())),
             _ => break,
         }
     }
@@ -127,6 +139,7 @@ fn open(
     guarded: &Arc<Guarded<Gatekeeper>>,
     damaged: Option<RecordError>,
     audit: &Audit,
+    clouds: &Clouds,
 ) -> anyhow::Result<()> {
     let (control, gate) = (server.control(), guarded.gate());
     if let Some(error) = damaged {
@@ -139,15 +152,87 @@ fn open(
     for (listener, (name, address)) in config.listeners.iter().zip(server.addresses()) {
         tracing::info!(%name, kind = %listener.kind.as_str(), %address, "listening");
     }
+    let book = Book::new(Arc::clone(&clouds.platforms), control.clone());
+    open_to_platforms(config, guarded, audit, clouds, &book)?;
     if let Some(address) = config.http {
         let token = provision::admin_token(&config.data)?;
-        let bound =
-            http::serve(address, Api::new(control.clone(), Arc::clone(guarded), &token, auditing(config, gate, audit)))
-                .with_context(|| format!("the HTTP API can't listen on {address}"))?;
+        let bound = http::serve(address, Api::new(book, guarded, &token, auditing(config, gate, audit)))
+            .with_context(|| format!("the HTTP API can't listen on {address}"))?;
         tracing::info!(name = %"http", kind = %"http", address = %bound, "listening");
     }
     forget(control.clone(), Arc::clone(guarded)).context("a thread can't be started")?;
     sys::start(control, config.sys_interval).context("a thread can't be started")
+}
+
+/// What other clouds are about.
+struct Clouds {
+    platforms: Arc<Platforms>,
+    presence: Arc<Presence>,
+    /// None where they have no listener.
+    door: Option<Arc<Door>>,
+}
+
+/// Platforms that know the nonces that were used before this start, and keep those to come; where they have a listener.
+fn platforms(config: &Config, key: MasterKey) -> anyhow::Result<Platforms> {
+    let Some(settings) = &config.platform else { return Ok(Platforms::new(key, 0)) };
+    let folder = config.data.join("platform");
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&folder)
+        .with_context(|| format!("the folder {} can't be made", folder.display()))?;
+    let platforms = Platforms::new(key, settings.nonces_max);
+    let (files, records) = NonceFiles::open(&folder, now_ms())
+        .with_context(|| format!("used nonces can't be kept in {}", folder.display()))?;
+    let restored = platforms.restore_nonces(records, Now { mono_ms: 0, unix_ms: now_ms() });
+    if restored.lost > 0 {
+        let lost = restored.lost;
+        tracing::warn!(
+            lost,
+            "platform.nonces_max is too low for what was used before; these requests could be used once more"
+        );
+    }
+    Ok(platforms.keeping_nonces(Box::new(files)))
+}
+
+/// Who hears of each log-in.
+fn witness(config: &Config, audit: &Audit, presence: &Arc<Presence>) -> Option<Box<dyn Witness>> {
+    let audit = audit.is_kept().then(|| Box::new(LogInWitness(audit.sink())) as Box<dyn Witness>);
+    if config.platform.is_none() {
+        return audit;
+    }
+    Some(Box::new(PresenceWitness { presence: Arc::clone(presence), then: audit }))
+}
+
+fn door(tls: &TlsSettings) -> anyhow::Result<Arc<Door>> {
+    let said = |faults: Vec<TlsError>| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    Door::load(tls).map(Arc::new).map_err(|faults| anyhow::anyhow!("listener `platform`: {}", said(faults)))
+}
+
+/// The listener for other clouds, if there is to be one.
+fn open_to_platforms(
+    config: &Config,
+    guarded: &Guarded<Gatekeeper>,
+    audit: &Audit,
+    clouds: &Clouds,
+    book: &Book,
+) -> anyhow::Result<()> {
+    let (Some(settings), Some(door)) = (&config.platform, &clouds.door) else { return Ok(()) };
+    let desk = Desk::new(DeskParts {
+        book: book.clone(),
+        registry: Arc::clone(guarded.gate().registry()),
+        presence: Arc::clone(&clouds.presence),
+        users: Arc::new(PlatformDecides),
+        control: book.control().clone(),
+        audit: audit.sink(),
+        audit_required: config.audit.required,
+        quotas: Arc::clone(guarded.quotas()),
+        guard: Arc::clone(guarded.guard()),
+    });
+    let address = settings.address;
+    let bound = door.serve(address, desk).with_context(|| format!("platforms can't be listened to on {address}"))?;
+    tracing::info!(name = %"platform", kind = %"https", address = %bound, "listening");
+    Ok(())
 }
 
 /// The gate with limits and a guard around it, whose events go into the log and into the audit.
@@ -208,9 +293,11 @@ fn start(
     config: &Config,
     development: Option<&pki::Development>,
     gate: &Arc<Guarded<Gatekeeper>>,
+    platforms: &Arc<Platforms>,
     store: Box<dyn Store>,
 ) -> anyhow::Result<(Server, Option<RecordError>)> {
     let registry = Arc::clone(gate.gate().registry());
+    let platforms = Arc::clone(platforms);
     let damaged = Arc::new(std::sync::OnceLock::new());
     let found = Arc::clone(&damaged);
     let certificate = development.map(|development| &development.server);
@@ -223,7 +310,8 @@ fn start(
         gate: Arc::clone(gate),
         store,
         registry: Box::new(move |key, value| {
-            if let Err(error) = registry.load(key, value) {
+            let loaded = if platform::is_ours(key) { platforms.load(key, value) } else { registry.load(key, value) };
+            if let Err(error) = loaded {
                 let _ = found.set(error);
             }
         }),
@@ -301,8 +389,14 @@ fn auditing(config: &Config, gate: &Gatekeeper, audit: &Audit) -> Auditing {
 }
 
 /// Reads configuration and certificates again, and puts on record that it was asked to.
-fn reload(options: &Serve, running: &Config, control: &Control, guarded: &Guarded<Gatekeeper>, audit: &AuditSink) {
-    let (outcome, restart) = match reload_all(options, running, control, guarded) {
+fn reload(
+    options: &Serve,
+    running: &Config,
+    control: &Control,
+    guarded: &Guarded<Gatekeeper>,
+    (audit, door): (&AuditSink, Option<&Door>),
+) {
+    let (outcome, restart) = match reload_all(options, running, control, guarded, door) {
         Some(restart_needed) => (Outcome::Ok, restart_needed),
         None => (Outcome::Failed("faults"), false),
     };
@@ -311,7 +405,13 @@ fn reload(options: &Serve, running: &Config, control: &Control, guarded: &Guarde
 }
 
 /// If anything is wrong, everything stays as it is, and nothing is said. Else whether some of what has changed needs a restart.
-fn reload_all(options: &Serve, running: &Config, control: &Control, guarded: &Guarded<Gatekeeper>) -> Option<bool> {
+fn reload_all(
+    options: &Serve,
+    running: &Config,
+    control: &Control,
+    guarded: &Guarded<Gatekeeper>,
+    door: Option<&Door>,
+) -> Option<bool> {
     let config = match options.configure() {
         Ok(config) => config,
         Err(Faults { file, faults }) => {
@@ -329,10 +429,21 @@ fn reload_all(options: &Serve, running: &Config, control: &Control, guarded: &Gu
             return None;
         }
     };
+    let wanted = door.zip(config.platform.as_ref()).map(|(door, settings)| (door, door.prepare(&settings.tls)));
+    let prepared = match wanted.map(|(door, live)| live.map(|live| (door, live))).transpose() {
+        Ok(prepared) => prepared,
+        Err(faults) => {
+            faults.iter().for_each(|fault| tracing::error!("not reloaded: listener `platform`: {fault}"));
+            return None;
+        }
+    };
     let certificate = development.as_ref().map(|development| &development.server);
     let listeners: Vec<_> = config.listeners.iter().map(|listener| listener.settings(certificate)).collect();
     match control.reload(&listeners, config.limits.clone(), config.transport) {
         Ok(listeners) => {
+            if let Some((door, live)) = prepared {
+                door.install(live);
+            }
             guarded.quotas().set(config.rates.clone());
             guarded.guard().set(config.guard.clone());
             control.remeter();

@@ -94,6 +94,8 @@ causes! {
     WrongCertificate = "wrong_certificate" => Identity,
     /// A certificate that is valid for more than 24 months.
     LongCertificate = "long_certificate" => Identity,
+    /// A certificate before or after its time: TLS has taken it while it was good.
+    ExpiredCertificate = "expired_certificate" => Identity,
     /// The signature is another's, or something was altered.
     WrongSignature = "wrong_signature" => Identity,
     /// The AuthToken doesn't open: another master key, a damaged record.

@@ -65,7 +65,7 @@ impl Platforms {
     pub fn admit(&self, request: &Request, certificate: &Leaf, now: Now) -> Result<Admitted, Refused> {
         let id = request.platform;
         let stranger = |cause| Refused { cause, platform: None };
-        let (secret, platform) = self.prove(request, certificate).map_err(stranger)?;
+        let (secret, platform) = self.prove(request, certificate, now).map_err(stranger)?;
         let refuse = |cause| Refused { cause, platform: Some(id) };
         if !platform.enabled {
             return Err(refuse(Cause::Disabled));
@@ -85,7 +85,12 @@ impl Platforms {
     }
 
     /// The AuthToken of the platform that a request is of.
-    fn prove(&self, request: &Request, certificate: &Leaf) -> Result<(Secret, std::sync::Arc<Platform>), Cause> {
+    fn prove(
+        &self,
+        request: &Request,
+        certificate: &Leaf,
+        now: Now,
+    ) -> Result<(Secret, std::sync::Arc<Platform>), Cause> {
         let found = self.platform(request.platform);
         let opened = found.as_ref().map(|platform| self.key.open(&owner(request.platform), &platform.auth));
         let secret = match &opened {
@@ -100,6 +105,9 @@ impl Platforms {
         let Some(Ok(secret)) = opened else { return Err(Cause::Sealed) };
         if !signed {
             return Err(Cause::WrongSignature);
+        }
+        if !certificate.is_good_at(now.unix_ms) {
+            return Err(Cause::ExpiredCertificate);
         }
         if certificate.not_after_ms.saturating_sub(certificate.not_before_ms) > CERTIFICATE_MS_MAX {
             return Err(Cause::LongCertificate);

@@ -28,8 +28,8 @@ fn leaf(name: &[u8], days: u64) -> Leaf {
     });
     let mut leaf = LEAF.clone();
     leaf.fingerprint = Fingerprint::of(name);
-    leaf.not_before_ms = START_MS;
-    leaf.not_after_ms = START_MS + days * 24 * 60 * 60 * 1000;
+    leaf.not_before_ms = START_MS - WINDOW_MS;
+    leaf.not_after_ms = leaf.not_before_ms + days * 24 * 60 * 60 * 1000;
     leaf
 }
 

@@ -266,7 +266,10 @@ pub(super) async fn disable_product(
 pub(super) async fn delete_product(State(api): State<Api>, Path(product): Path<String>) -> Result<StatusCode, Problem> {
     let _changing = api.changing.lock().await;
     let key = product_key(&product)?;
-    api.commit(vec![api.gate.registry().plan_delete_product(&key)?]).await?;
+    let change = api.gate.registry().plan_delete_product(&key)?;
+    // First: another product of that key must not be theirs.
+    api.forget_granted(&key).await?;
+    api.commit(vec![change]).await?;
     api.sweep(&key).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -121,17 +121,33 @@ impl Desk {
 
     /// Has a ban or its lifting on record before it is done.
     pub(super) async fn accept_ban(&self, action: Action, address: IpAddr, prefix: u8) -> Result<(), Problem> {
-        let (actor, source) = Self::caller();
         let details = [(Key::Address, Value::Address(address)), (Key::Prefix, Value::Number(u64::from(prefix)))];
-        let target = Some(Subject::Address(address));
-        let event =
-            Event { at_ms: now_ms(), actor, source, action, target, outcome: Outcome::Accepted, details: &details };
+        self.accept_one(action, Subject::Address(address), &details).await
+    }
+
+    /// Has something on record before it is done. If that can't be, it must not be done.
+    pub(super) async fn accept_one(
+        &self,
+        action: Action,
+        target: Subject<'_>,
+        details: &[(Key, Value<'_>)],
+    ) -> Result<(), Problem> {
+        let (actor, source) = Self::caller();
+        let target = Some(target);
+        let event = Event { at_ms: now_ms(), actor, source, action, target, outcome: Outcome::Accepted, details };
         let written = self.sink.record_durable(&event);
         match tokio::time::timeout(WRITE_TIME_MAX, written).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) if self.required => Err(Problem::audit()),
             Ok(Err(_)) | Err(_) => Ok(()),
         }
+    }
+
+    /// Puts on record that something which was accepted could not be done.
+    pub(super) fn fail_one(&self, action: Action, target: Subject<'_>, cause: &'static str) {
+        let (actor, source) = Self::caller();
+        let (target, outcome) = (Some(target), Outcome::Failed(cause));
+        self.sink.record(&Event { at_ms: now_ms(), actor, source, action, target, outcome, details: &[] });
     }
 
     /// Puts on record that changes which were accepted could not be made.

@@ -4,7 +4,7 @@ use axum::Json;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 
-use super::{access, api, audit, bans, import};
+use super::{access, api, audit, bans, import, platforms};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -30,6 +30,12 @@ use super::{access, api, audit, bans, import};
         access::show_keys,
         access::put_keys,
         access::delete_keys,
+        platforms::list_platforms,
+        platforms::show_platform,
+        platforms::create_platform,
+        platforms::edit_platform,
+        platforms::renew_auth_token,
+        platforms::delete_platform,
         bans::list_bans,
         bans::put_ban,
         bans::delete_ban,

@@ -148,6 +148,7 @@ fn number_certificate_and_signature_must_fit_together_and_nobody_hears_which_doe
     let request = || world.request(Operation::LogIn, &[], now);
     assert_eq!(refused(&request(), &leaf(b"two", 730)), Cause::WrongCertificate);
     assert_eq!(refused(&request(), &leaf(b"one", 800)), Cause::LongCertificate);
+    assert_eq!(refused(&request(), &leaf(b"one", 0)), Cause::ExpiredCertificate);
     let mut other = request();
     other.platform = PlatId::new(PlatId::LEAST).expect("a number");
     assert_eq!(refused(&other, &world.certificate), Cause::UnknownPlatform);
@@ -254,8 +255,7 @@ fn the_vector_of_the_page_for_partners() {
     let key = b"Qm7sT2vX9cLdR4fHk0ZwB8nYpJ3gA6eU1iOxVtSMhNrCuKzE";
     let signature = sign(key, &[canonical.as_bytes()]);
     assert!(page.contains(&signature), "{signature}");
-    let answer =
-        "turnpike-platform-1\nanswer\n/platform/v1/devices/control\n00112233445566778899aabbccddeeff\n{\"code\":0}";
+    let answer = "turnpike-platform-1\nanswer\n/platform/v1/devices/control\n00112233445566778899aabbccddeeff\n{\"code\":0,\"subscribed\":true}";
     let signature = sign(key, &[answer.as_bytes()]);
     assert!(page.contains(&signature), "{signature}");
     let key = DataKey::from_bytes(std::array::from_fn(|n| n as u8));
