@@ -8,5 +8,6 @@ mod durable;
 mod gate;
 mod harness;
 mod ops;
+mod platform;
 mod slow;
 mod wire;
