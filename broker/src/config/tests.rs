@@ -199,3 +199,16 @@ fn a_master_key_that_others_can_read_is_a_fault() {
     std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o644)).expect("changed");
     assert_eq!(keys(&text), ["master_key_file"]);
 }
+
+#[test]
+fn platforms_show_a_certificate_or_there_is_no_listener() {
+    assert_eq!(Config::default().platform, None);
+    assert_eq!(keys("[platform]\n"), ["platform.address", "platform.tls"]);
+    let text = "[platform]\naddress = \"127.0.0.1:18083\"\n[platform.tls]\nclient_auth = \"optional\"\n";
+    let found = keys(text);
+    for key in
+        ["platform.address", "platform.tls.certificates", "platform.tls.client_ca_files", "platform.tls.client_auth"]
+    {
+        assert!(found.iter().any(|found| found == key), "{key} in {found:?}");
+    }
+}
