@@ -41,18 +41,22 @@
 
 mod allowed;
 pub mod audit;
+pub mod cipher;
 pub mod credential;
 pub mod gate;
 pub mod guard;
 pub mod guarded;
 pub mod import;
 pub mod keys;
+pub mod limits;
 pub mod names;
 pub mod nonce;
 pub mod origin;
+pub mod people;
 pub mod plan;
 pub mod platform;
 pub mod policy;
+pub mod presale;
 pub mod product;
 pub mod profile;
 pub mod quota;

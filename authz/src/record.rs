@@ -8,6 +8,8 @@
 //! | `k\0{product}\0{device}` | layout, then for each public key and certificate: kind, length (2 bytes), the `SubjectPublicKeyInfo` or the SHA-256 |
 //! | `y\0{product}` | layout, flags (2 bytes) of what it demands of log-ins; absent where that is nothing |
 //! | `c\0{product}` | layout, then for each CA certificate: length (2 bytes), the certificate |
+//! | `l\0{product}` | layout, flags, then up to two rates of messages and two of bytes as text, each after its length (a byte) |
+//! | `r\0{product}\0{device}` | layout, then a rate of messages and one of bytes, in the same way |
 //! | `m\0{mark}` | layout |
 //!
 //! Numbers are big-endian. A secret is sealed for the key of its record, so it opens in no other.
@@ -17,6 +19,7 @@ use std::sync::Arc;
 use turnpike_core::durable::Op;
 
 use crate::keys::Proofs;
+use crate::limits::{WrittenFlow, WrittenLimits};
 use crate::names::{DeviceName, ProductKey};
 use crate::plan::Change;
 use crate::product::ProductPolicy;
@@ -75,6 +78,13 @@ pub(crate) fn encode(change: &Change) -> Op {
         }
         Change::SetAuthorities(key, authorities) => {
             put_or_delete(product_key('c', key), authorities.as_ref().map(|authorities| authorities.to_record()))
+        }
+        Change::LimitProduct(key, limits) => {
+            put_or_delete(product_key('l', key), limits.as_ref().map(|limits| limits.to_record()))
+        }
+        Change::LimitDevice(product, name, flow) => {
+            let key = format!("r\0{product}\0{name}").into_bytes().into();
+            put_or_delete(key, flow.as_ref().map(|flow| flow.to_record()))
         }
         Change::Mark(mark) => Op::RegistryPut(format!("m\0{mark}").into_bytes().into(), Box::from([LAYOUT])),
     }
@@ -151,6 +161,15 @@ pub(crate) fn decode(key: &[u8], value: &[u8]) -> Result<Change, RecordError> {
             let authorities = Authorities::from_record(rest).ok_or_else(damaged)?;
             Ok(Change::SetAuthorities(product()?, Some(Arc::new(authorities))))
         }
+        (Some("l"), None) => {
+            let limits = WrittenLimits::from_record(rest).ok_or_else(damaged)?;
+            Ok(Change::LimitProduct(product()?, Some(Arc::new(limits))))
+        }
+        (Some("r"), Some(device)) => {
+            let name = DeviceName::parse(device).map_err(|_| damaged())?;
+            let flow = WrittenFlow::from_record(rest).ok_or_else(damaged)?;
+            Ok(Change::LimitDevice(product()?, name, Some(Arc::new(flow))))
+        }
         _ => Err(damaged()),
     }
 }
@@ -182,13 +201,19 @@ mod tests {
         ProductKey::parse("p").expect("a name")
     }
 
-    fn changes() -> [Change; 8] {
+    fn changes() -> [Change; 10] {
         let (product, name) = (product(), DeviceName::parse("d").expect("a name"));
         let secret = Sealed::from_bytes(&[9; 61]);
         let key = Proof::Key(testing::private(&testing::ed25519_pem()).public().clone());
         let proofs = Proofs::new(vec![key, Proof::Certificate(Fingerprint::of(b"x"))]).expect("a list");
-        let policy = ProductPolicy { allow_rsa_1024: true, require_tls: false, require_certificate: true };
+        let refuse_clones = Some(false);
+        let policy =
+            ProductPolicy { allow_rsa_1024: true, require_tls: false, require_certificate: true, refuse_clones };
+        let flow = WrittenFlow { messages: "1/s".parse().expect("a rate"), ..WrittenFlow::default() };
+        let limits = WrittenLimits { each_device: Some(flow.clone()), ..WrittenLimits::default() };
         [
+            Change::LimitProduct(product.clone(), Some(Arc::new(limits))),
+            Change::LimitDevice(product.clone(), name.clone(), Some(Arc::new(flow))),
             Change::AllowProfiles(product.clone(), ProfileSet::from_iter([Profile::Aliyun])),
             Change::AllowProfiles(product.clone(), ProfileSet::ALL),
             Change::SetProofs(product.clone(), name.clone(), Some(Arc::new(proofs))),
@@ -224,10 +249,10 @@ mod tests {
         }
         let policy = Change::SetPolicy(ProductKey::parse("p").expect("a name"), ProductPolicy::default());
         assert!(matches!(encode(&policy), Op::RegistryDelete(_)), "no demands, no record");
-        for flags in [[0x80, 0], [0, 8], [0, 0]] {
+        for flags in [[0x80, 0], [0, 32], [0, 24], [0, 0]] {
             assert!(matches!(decode(b"y\0p", &[LAYOUT, flags[0], flags[1]]), Err(RecordError::Damaged(_))));
         }
-        let (key, value) = put(&changes()[0]);
+        let (key, value) = put(&changes()[2]);
         assert!(matches!(decode(&key, &[&value[..], &[0]].concat()), Err(RecordError::Damaged(_))));
         // Of a later version; not as it is written; absent instead.
         for bad in [&[LAYOUT, 1, 0][..], &[LAYOUT, 0, 4], &[LAYOUT, 3]] {
@@ -243,7 +268,7 @@ mod tests {
         #[test]
         fn no_bytes_panic(
             key in proptest::collection::vec(any::<u8>(), 0..20),
-            text in "[padmkyc]\0[a-z/\0]{0,10}",
+            text in "[padmkyclr]\0[a-z/\0]{0,10}",
             value in proptest::collection::vec(0_u8..4, 0..20),
         ) {
             let _ = decode(&key, &value);

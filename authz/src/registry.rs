@@ -25,6 +25,7 @@ use parking_lot::RwLock;
 
 use crate::allowed::Allowed;
 use crate::keys::Proofs;
+use crate::limits::{WrittenFlow, WrittenLimits};
 use crate::names::{DeviceName, ProductKey};
 use crate::plan::Change;
 use crate::product::ProductPolicy;
@@ -33,6 +34,7 @@ use crate::record;
 use crate::secret::Sealed;
 use crate::x509::{Authorities, Fingerprint};
 
+mod limits;
 mod proofs;
 
 pub use crate::record::{RecordError, owner};
@@ -77,6 +79,17 @@ pub struct Found {
     pub authorities: Option<Arc<Authorities>>,
 }
 
+/// [`Found`], by reference: for those who look at many.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Glimpse<'a> {
+    pub(crate) product: Product,
+    pub(crate) profiles: ProfileSet,
+    pub(crate) policy: ProductPolicy,
+    pub(crate) device: &'a Device,
+    pub(crate) proofs: Option<&'a Proofs>,
+    pub(crate) authorities: Option<&'a Authorities>,
+}
+
 #[derive(Debug, Default)]
 struct Entry {
     head: RwLock<Head>,
@@ -84,6 +97,14 @@ struct Entry {
     /// Of the devices that have some: one that has a secret alone, as most do, costs nothing here.
     proofs: RwLock<BTreeMap<DeviceName, Arc<Proofs>>>,
     authorities: RwLock<Option<Arc<Authorities>>>,
+    limits: RwLock<Limits>,
+}
+
+/// How fast devices may be, where somebody has said so.
+#[derive(Debug, Default)]
+struct Limits {
+    product: Option<Arc<WrittenLimits>>,
+    devices: BTreeMap<DeviceName, Arc<WrittenFlow>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -166,6 +187,8 @@ impl Registry {
                 *entry.authorities.write() = authorities;
                 self.forget_if_empty(&key, &entry);
             }
+            Change::LimitProduct(product, limits) => self.set_product_limits(&product, limits),
+            Change::LimitDevice(product, name, flow) => self.set_device_limit(&product, name, flow),
             Change::Mark(mark) => {
                 self.marks.write().insert(mark);
             }
@@ -177,7 +200,11 @@ impl Registry {
         let is_bare =
             head.product.is_none() && head.profiles == ProfileSet::DEFAULT && head.policy == ProductPolicy::default();
         let is_empty = || entry.devices.read().is_empty() && entry.proofs.read().is_empty();
-        if is_bare && is_empty() && entry.authorities.read().is_none() {
+        let is_unlimited = || {
+            let limits = entry.limits.read();
+            limits.product.is_none() && limits.devices.is_empty()
+        };
+        if is_bare && is_empty() && entry.authorities.read().is_none() && is_unlimited() {
             self.products.write().remove(key);
         }
     }
@@ -234,6 +261,21 @@ impl Registry {
             policy: head.policy,
             authorities,
         })
+    }
+
+    /// Looks at a device under locks, so `look` is to be short. `None`: there is no such product or device.
+    pub(crate) fn look<R>(&self, product: &str, name: &str, look: impl FnOnce(&Glimpse<'_>) -> R) -> Option<R> {
+        let entry = self.entry(product)?;
+        let head = *entry.head.read();
+        let (devices, proofs, authorities) = (entry.devices.read(), entry.proofs.read(), entry.authorities.read());
+        Some(look(&Glimpse {
+            product: head.product?,
+            profiles: head.profiles,
+            policy: head.policy,
+            device: devices.get(name)?,
+            proofs: proofs.get(name).map(Arc::as_ref),
+            authorities: authorities.as_deref(),
+        }))
     }
 
     /// The devices of a name in the products that take a profile whose credentials may name none ([`Profile::is_searched`]): up to

@@ -5,6 +5,7 @@ mod audit;
 mod listeners;
 mod platform;
 mod read;
+mod registration;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +18,7 @@ use turnpike_core::limits::Limits;
 
 use crate::audit::AuditSettings;
 use crate::listener::{ListenerSettings, WebSocketSettings};
+use crate::registrar::RegistrationSettings;
 use crate::tls::{CertificateSettings, ClientAuth, TlsSettings, TlsVersion};
 use crate::transport::TransportLimits;
 use crate::{logging, provision};
@@ -196,6 +198,8 @@ pub struct Config {
     pub guard: guard::Settings,
     /// How the audit is kept.
     pub audit: AuditSettings,
+    /// How devices register over HTTP.
+    pub registration: RegistrationSettings,
     /// Where other clouds come in; none switches it off.
     pub platform: Option<PlatformSettings>,
 }
@@ -225,6 +229,7 @@ impl Default for Config {
             rates: quota::Settings::default(),
             guard: guard::Settings::default(),
             audit: AuditSettings::default(),
+            registration: RegistrationSettings::default(),
             platform: None,
         }
     }
@@ -299,6 +304,7 @@ impl Config {
             limits(section, &mut config.limits);
             access::rates(section, &mut config.rates);
         });
+        root.section("registration", |section| registration::read(section, &mut config.registration));
         root.section("guard", |section| access::guard(section, &mut config.guard));
         root.sections("listeners", |sections| {
             config.listeners = sections.iter_mut().map(listeners::listener).collect();
@@ -331,6 +337,7 @@ impl Config {
             ("nonces_max", self.nonces_max != running.nonces_max),
             ("http", self.http != running.http),
             ("audit", self.audit != running.audit),
+            ("registration", self.registration != running.registration),
             ("platform", PlatformSettings::restart_needed(self.platform.as_ref(), running.platform.as_ref())),
             ("log", (self.log_format, &self.log_level) != (running.log_format, &running.log_level)),
             (
@@ -387,6 +394,9 @@ fn transport(section: &mut Section<'_>, transport: &mut TransportLimits) {
 
 fn limits(section: &mut Section<'_>, limits: &mut Limits) {
     section.integer("packet_bytes_max", &mut limits.packet_bytes_max, 128..=268_435_460);
+    section.integer("connect_bytes_max", &mut limits.connect_bytes_max, 128..=268_435_460);
+    section.integer("partial_bytes_max", &mut limits.partial_bytes_max, 1 << 20..=1 << 40);
+    section.integer("packet_time_max_s", &mut limits.packet_time_max_s, 1..=86_400);
     section.integer("topic_levels_max", &mut limits.topic_levels_max, 1..=1024);
     section.integer("client_id_bytes_max", &mut limits.client_id_bytes_max, 23..=65_535);
     section.integer("receive_max", &mut limits.receive_max, 1..=65_535);

@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod cli;
 pub mod config;
+pub mod descriptors;
 pub mod http;
 mod inbox;
 pub mod listener;
@@ -12,6 +13,7 @@ pub mod nonces;
 pub mod pki;
 pub mod presence;
 pub mod provision;
+pub mod registrar;
 pub mod run;
 pub mod server;
 pub mod shard;

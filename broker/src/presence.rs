@@ -107,7 +107,7 @@ mod tests {
     fn a_device_is_there_from_its_first_connection_to_its_last() {
         let presence = Arc::new(Presence::new());
         let witness = PresenceWitness { presence: Arc::clone(&presence), then: None };
-        let device = Principal::Device(Arc::new(DeviceIdentity { product: "lamp".into(), device: "one".into() }));
+        let device = Principal::Device(Arc::new(DeviceIdentity::new("lamp", "one")));
         let tell = |passage, ms| {
             let peer = ([127, 0, 0, 1], 1).into();
             let visit = Visit { client_id: "c", principal: Some(&device), user_name: None, peer, tls: false };

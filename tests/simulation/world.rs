@@ -98,8 +98,13 @@ fn splitmix(state: &mut u64) -> u64 {
 
 impl Process {
     fn start(store: &mut MemoryStore, shards: u16, seed: u64, now: Now) -> Self {
-        let limits =
-            Arc::new(Limits { receive_max: 64, inflight_max: 5, connect_timeout_ms: u32::MAX, ..Limits::default() });
+        let limits = Arc::new(Limits {
+            receive_max: 64,
+            inflight_max: 5,
+            connect_timeout_ms: u32::MAX,
+            packet_time_max_s: u32::MAX,
+            ..Limits::default()
+        });
         let shared = Arc::new(Shared::new(&limits));
         let mut recovered = Recovered::default();
         let summary = store.recover(&mut recovered).expect("memory doesn't fail");

@@ -410,3 +410,25 @@ proptest! {
         let _ = (may_publish(&product, &device, &topic), may_subscribe(&product, &device, &topic));
     }
 }
+
+#[test]
+fn own_filters_take_what_a_device_may_publish_and_nobody_elses() {
+    let filters = own_filters("p", "d");
+    let taken = |topic: &str| {
+        let name = TopicName::parse(topic).unwrap();
+        filters.iter().any(|filter| TopicFilter::parse(filter).unwrap().matches(name))
+    };
+    let of = |device: &str| {
+        ["dev/p/{}/up/x", "dev/p/{}/sys/x/y", "/p/{}/user/x", "/sys/p/{}/thing/x", "/ota/device/inform/p/{}"]
+            .into_iter()
+            .chain(["/shadow/update/p/{}", "/ext/rrpc/7/p/{}/x", "/ext/rrpc/7//p/{}/x"])
+            .map(|form| form.replace("{}", device))
+            .collect::<Vec<_>>()
+    };
+    for topic in of("d") {
+        assert!(may_publish("p", "d", &topic) && taken(&topic), "{topic}");
+    }
+    for topic in of("e") {
+        assert!(!taken(&topic), "{topic}");
+    }
+}

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use turnpike_authz::audit::{Action, Id, Key, Subject, Value};
@@ -12,7 +11,8 @@ use turnpike_authz::platform::{AuthMaking, Change, Created, Edit, Grant, PlanErr
 use turnpike_authz::x509::Fingerprint;
 use utoipa::ToSchema;
 
-use super::api::{now_s, product_key, whole_body};
+use super::api::{now_s, product_key};
+use super::extract::{Asked, Bounded, Path, Queried, Query, whole_body};
 use super::platform::NotCommitted;
 use super::{Api, Problem};
 use crate::provision::random;
@@ -87,6 +87,18 @@ pub(super) struct EditPlatform {
 #[serde(deny_unknown_fields)]
 pub(super) struct Page {
     after: Option<u64>,
+}
+
+impl Queried for Page {
+    const MESSAGE: &'static str = "the query takes after, a number of 16 digits, once, and nothing else";
+}
+
+impl Asked for CreatePlatform {
+    const FIELDS: &'static [&'static str] = &["name", "certificates", "products"];
+}
+
+impl Asked for EditPlatform {
+    const FIELDS: &'static [&'static str] = &["name", "enabled", "certificates", "products"];
 }
 
 impl From<PlanError> for Problem {
@@ -204,7 +216,7 @@ pub(super) async fn show_platform(
 #[utoipa::path(post, path = "/api/v1/platforms", request_body = CreatePlatform, responses((status = 201, body = PlatformView), (status = 400), (status = 404, description = "a product isn't there"), (status = 409), (status = 503)), security(("token" = [])))]
 pub(super) async fn create_platform(
     State(api): State<Api>,
-    bytes: Bytes,
+    Bounded(bytes): Bounded,
 ) -> Result<(StatusCode, Json<PlatformView>), Problem> {
     let CreatePlatform { name, certificates, products } = whole_body(&bytes)?;
     let asked =
@@ -226,7 +238,7 @@ pub(super) async fn create_platform(
 pub(super) async fn edit_platform(
     State(api): State<Api>,
     Path(platform): Path<String>,
-    bytes: Bytes,
+    Bounded(bytes): Bounded,
 ) -> Result<Json<PlatformView>, Problem> {
     let id = plat_id(&platform)?;
     let edit = whole_body::<EditPlatform>(&bytes)?.edit()?;

@@ -22,7 +22,8 @@ impl<G: Gate> Shard<G> {
     /// Publishes for somebody who has no session. [`Self::next_taken`] says when it is done, by `number`.
     ///
     /// # Errors
-    /// Why it isn't taken: the gate says no, the topic has too many levels, or it would have to be stored and the store fails.
+    /// Why it isn't taken: the gate says no, the topic has too many levels, it would have to be stored and the store fails or is full, or
+    /// nobody who wants it has room.
     pub fn publish_for(
         &mut self,
         principal: &Principal,
@@ -37,11 +38,14 @@ impl<G: Gate> Shard<G> {
             self.counters.dropped.not_authorized += 1;
         })?;
         let parts = MessageParts { topic: permit.topic(), ..*parts };
-        if parts.qos != QoS::AtMostOnce && !self.shared.store_serving() && self.needs_store(&parts, false) {
+        if parts.qos != QoS::AtMostOnce && !self.shared.store_accepts() && self.needs_store(&parts, false) {
             self.counters.dropped.store_unavailable += 1;
             return Err(ReasonCode::QuotaExceeded);
         }
         let published = self.publish(&parts, now);
+        if published.is_refused() {
+            return Err(ReasonCode::QuotaExceeded);
+        }
         let taken = Taken { number, any: published.any };
         if published.needs_commit {
             self.ticket.releases.push(Release::Outside(taken));

@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use turnpike_authz::x509::Leaf;
 
+use super::super::connections::Quiet;
 use super::desk::{Desk, Peer};
 use crate::tls::{Acceptor, Live, TlsError, TlsSettings};
 
@@ -28,6 +29,8 @@ const CONNECTIONS_MAX: usize = 1024;
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long the next request's head may take, from the end of the last answer.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(30);
+/// How long nothing may come or go: longer than any answer takes to be made.
+const QUIET_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long a connection lasts.
 const CONNECTION_TIME_MAX: Duration = Duration::from_secs(600);
 /// How long its last answer may take then.
@@ -138,7 +141,7 @@ async fn serve_one(socket: TcpStream, address: SocketAddr, config: Arc<ServerCon
         .header_read_timeout(HEAD_TIME_MAX)
         .max_headers(HEADERS_MAX)
         .max_header_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Quiet::new(stream, QUIET_TIME_MAX)), service);
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
         _ = connection.as_mut() => return,
