@@ -36,6 +36,7 @@ use crate::nonce::{NonceJournal, Nonces, RECORD_BYTES, Restored, Use};
 use crate::people::bindings::DeviceKey;
 use crate::people::log_in as people;
 use crate::people::{People, addressed};
+use crate::platform::Platforms;
 use crate::policy;
 use crate::profile::{self, Claim, Freshness, Holder, Profile};
 use crate::refusal::Refusal;
@@ -69,6 +70,8 @@ pub struct Gatekeeper {
     payload_counts: Arc<Counts>,
     /// What devices without a secret wrap the keys of their payloads under, if there is one.
     platform_key: Option<Arc<PlatformKey>>,
+    /// Who else may publish, if anybody.
+    platforms: Option<Arc<Platforms>>,
 }
 
 /// Who hears of log-ins: the audit. Called by the shards' threads: it must not wait.
@@ -99,7 +102,14 @@ impl Gatekeeper {
             witness: None,
             payload_counts: Arc::default(),
             platform_key: None,
+            platforms: None,
         }
+    }
+
+    /// The same gate, which lets these platforms publish to the devices that they are granted.
+    #[must_use]
+    pub fn with_platforms(self, platforms: Arc<Platforms>) -> Self {
+        Self { platforms: Some(platforms), ..self }
     }
 
     /// The same gate, and somebody who hears of each log-in.
@@ -417,6 +427,9 @@ impl Gate for Gatekeeper {
         match principal {
             Principal::Broker => true,
             Principal::Anonymous => self.anonymous,
+            Principal::Platform(identity) => {
+                self.platforms.as_ref().is_some_and(|platforms| platforms.may_publish(&identity.id, topic.as_str()))
+            }
             Principal::Device(identity) => {
                 let (product, device) = (&*identity.product, &*identity.device);
                 policy::may_publish(product, device, topic.as_str(), || self.registry.allowed(product))
@@ -430,6 +443,7 @@ impl Gate for Gatekeeper {
         match principal {
             Principal::Broker => true,
             Principal::Anonymous => self.anonymous,
+            Principal::Platform(_) => false,
             Principal::Device(identity) => {
                 let (product, device) = (&*identity.product, &*identity.device);
                 policy::may_subscribe(product, device, filter.as_str(), || self.registry.allowed(product))
@@ -445,7 +459,11 @@ impl Gate for Gatekeeper {
                 let payloads = self.registry.payloads(&identity.product);
                 payloads.is_some_and(|payloads| payloads.cipher(tls).is_some())
             }
-            Principal::Anonymous | Principal::Broker | Principal::User(_) | Principal::Service(_) => false,
+            Principal::Anonymous
+            | Principal::Broker
+            | Principal::User(_)
+            | Principal::Service(_)
+            | Principal::Platform(_) => false,
         }
     }
 
@@ -453,6 +471,7 @@ impl Gate for Gatekeeper {
         match principal {
             Principal::Broker => true,
             Principal::Anonymous => self.anonymous,
+            Principal::Platform(_) => false,
             Principal::Device(identity) => {
                 let judge = |seen: &Glimpse<'_>| is_met(identity.means, seen);
                 self.registry.look(&identity.product, &identity.device, judge).unwrap_or(false)
@@ -465,16 +484,22 @@ impl Gate for Gatekeeper {
     fn still_welcome_from(&self, principal: &Principal, peer: Option<std::net::SocketAddr>) -> bool {
         match principal {
             Principal::Service(service) => self.people.is_service_welcome(service, peer.map(|peer| peer.ip())),
-            Principal::Broker | Principal::Anonymous | Principal::Device(_) | Principal::User(_) => {
-                self.still_welcome(principal)
-            }
+            Principal::Broker
+            | Principal::Anonymous
+            | Principal::Platform(_)
+            | Principal::Device(_)
+            | Principal::User(_) => self.still_welcome(principal),
         }
     }
 
     fn has_feed(&self, principal: &Principal) -> bool {
         match principal {
             Principal::Device(identity) => self.people.has_feed(&identity.product, &identity.device),
-            Principal::Broker | Principal::Anonymous | Principal::User(_) | Principal::Service(_) => false,
+            Principal::Broker
+            | Principal::Anonymous
+            | Principal::Platform(_)
+            | Principal::User(_)
+            | Principal::Service(_) => false,
         }
     }
 

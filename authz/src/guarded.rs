@@ -72,7 +72,7 @@ fn who(principal: &Principal) -> Option<Who<'_>> {
         // As their user names read.
         Principal::User(user) => Some(Who { product: &user.app, name: &user.user }),
         Principal::Service(service) => Some(Who { product: SERVICE_PRODUCT, name: &service.key }),
-        Principal::Anonymous | Principal::Broker => None,
+        Principal::Anonymous | Principal::Platform(_) | Principal::Broker => None,
     }
 }
 
@@ -81,7 +81,7 @@ fn subject(principal: &Principal) -> Option<Subject<'_>> {
         Principal::Device(identity) => Some(Subject::Device { product: &identity.product, device: &identity.device }),
         Principal::User(user) => Some(Subject::User { app: &user.app, user: &user.user }),
         // A back end speaks for a fleet; its rate is the fleet's.
-        Principal::Service(_) | Principal::Anonymous | Principal::Broker => None,
+        Principal::Service(_) | Principal::Anonymous | Principal::Platform(_) | Principal::Broker => None,
     }
 }
 

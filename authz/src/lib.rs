@@ -54,6 +54,7 @@ pub mod nonce;
 pub mod origin;
 pub mod people;
 pub mod plan;
+pub mod platform;
 pub mod policy;
 pub mod presale;
 pub mod product;

@@ -93,6 +93,7 @@ impl Serve {
                 .map(|(kind, address)| named_by_flag(&configured, kind, address))
                 .collect();
             config.http = self.http;
+            config.platform = None;
         }
         config.anonymous |= self.anonymous;
         // What was in the file was good: whatever is wrong now, the flags have made so.

@@ -3,6 +3,7 @@
 mod access;
 mod audit;
 mod listeners;
+mod platform;
 mod read;
 mod registration;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use crate::registrar::RegistrationSettings;
 use crate::tls::{CertificateSettings, ClientAuth, TlsSettings, TlsVersion};
 use crate::transport::TransportLimits;
 use crate::{logging, provision};
+pub use platform::PlatformSettings;
 use read::Section;
 
 /// What is wrong with one key.
@@ -198,6 +200,8 @@ pub struct Config {
     pub audit: AuditSettings,
     /// How devices register over HTTP.
     pub registration: RegistrationSettings,
+    /// Where other clouds come in; none switches it off.
+    pub platform: Option<PlatformSettings>,
 }
 
 impl Default for Config {
@@ -226,6 +230,7 @@ impl Default for Config {
             guard: guard::Settings::default(),
             audit: AuditSettings::default(),
             registration: RegistrationSettings::default(),
+            platform: None,
         }
     }
 }
@@ -292,6 +297,7 @@ impl Config {
             store.integer("group_bytes_max", &mut config.commit.group_bytes_max, 1024..=1 << 30);
             store.integer("free_bytes_min", &mut config.free_bytes_min, 0..=u64::MAX);
         });
+        root.section("platform", |section| config.platform = Some(platform::read(section)));
         root.section("audit", |section| audit::read(section, &mut config.audit));
         root.section("transport", |section| transport(section, &mut config.transport));
         root.section("limits", |section| {
@@ -332,6 +338,7 @@ impl Config {
             ("http", self.http != running.http),
             ("audit", self.audit != running.audit),
             ("registration", self.registration != running.registration),
+            ("platform", PlatformSettings::restart_needed(self.platform.as_ref(), running.platform.as_ref())),
             ("log", (self.log_format, &self.log_level) != (running.log_format, &running.log_level)),
             (
                 "store",
@@ -348,6 +355,7 @@ impl Config {
     #[must_use]
     pub fn faults(&self) -> Vec<Fault> {
         let mut faults = listeners::check_together(self);
+        faults.extend(platform::check(self));
         faults.extend(self.anonymous_fault());
         faults.extend(self.master_key_fault());
         faults

@@ -17,6 +17,8 @@ mod openapi;
 mod packages;
 mod payloads;
 mod people;
+pub mod platform;
+mod platforms;
 mod register;
 mod vendors;
 
@@ -70,6 +72,8 @@ pub struct ApiParts<'a> {
     pub auditing: Auditing,
     /// Who registers devices.
     pub registrar: Arc<Registrar>,
+    /// Other clouds.
+    pub book: platform::Book,
 }
 
 /// What every handler needs.
@@ -84,6 +88,8 @@ pub struct Api {
     busy: Arc<tokio::sync::Semaphore>,
     audit: audit::Desk,
     registrar: Arc<Registrar>,
+    /// Other clouds.
+    book: platform::Book,
     /// Registrations served at once.
     registering: Arc<tokio::sync::Semaphore>,
 }
@@ -92,9 +98,10 @@ impl Api {
     /// Serves these.
     #[must_use]
     pub fn new(parts: ApiParts<'_>) -> Self {
-        let ApiParts { control, guarded, token, changing, auditing, registrar } = parts;
+        let ApiParts { control, guarded, token, changing, auditing, registrar, book } = parts;
         Self {
             control,
+            book,
             gate: Arc::clone(guarded.gate()),
             guarded,
             token: Sha256::digest(token).into(),
@@ -146,6 +153,12 @@ impl Api {
                 "/products/{product}/devices/{device}/keys",
                 get(access::show_keys).put(access::put_keys).delete(access::delete_keys),
             )
+            .route("/platforms", get(platforms::list_platforms).post(platforms::create_platform))
+            .route(
+                "/platforms/{platform}",
+                get(platforms::show_platform).patch(platforms::edit_platform).delete(platforms::delete_platform),
+            )
+            .route("/platforms/{platform}/auth-token", post(platforms::renew_auth_token))
             .route("/bans", get(bans::list_bans).post(bans::put_ban).delete(bans::delete_ban))
             .route("/audit", get(audit::search_audit))
             .merge(packages::routes())

@@ -13,6 +13,7 @@ pub mod logging;
 pub mod metrics;
 pub mod nonces;
 pub mod pki;
+pub mod presence;
 pub mod provision;
 pub mod registrar;
 pub mod run;

@@ -2,6 +2,7 @@
 
 mod auditing;
 mod chores;
+mod clouds;
 mod reload;
 mod upkeep;
 
@@ -21,6 +22,7 @@ use turnpike_authz::audit::{Action, Event};
 use turnpike_authz::guard::{self, Guard, SecurityEvent};
 use turnpike_authz::guarded::{Guarded, claimed_by_user_name};
 use turnpike_authz::people::People;
+use turnpike_authz::platform::{self, Platforms};
 use turnpike_authz::presale;
 use turnpike_authz::quota::{self, Quotas};
 use turnpike_authz::registry::{RecordError, Registry};
@@ -30,10 +32,12 @@ use turnpike_store::embedded::{EmbeddedStore, Options};
 use turnpike_store::memory::MemoryStore;
 
 use self::chores::Chores;
+use self::clouds::Clouds;
 use self::upkeep::Upkeep;
-use crate::audit::{Audit, AuditSink, LogInWitness, now_ms};
+use crate::audit::{Audit, AuditSink, now_ms};
 use crate::cli::Serve;
 use crate::config::{Config, Engine, Fault, Kind};
+use crate::http::platform::Book;
 use crate::http::{self, Api, ApiParts, Changing};
 use crate::nonces::NonceFiles;
 use crate::registrar::Registrar;
@@ -77,22 +81,27 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
     let sink = audit.sink();
     let registry = Arc::new(Registry::new());
     let registrar = Arc::new(Registrar::new(config.registration.clone(), config.rates.exempt.clone()));
+    let clouds = Arc::new(Clouds::prepare(config, key.clone())?);
     let people = Arc::new(People::new());
     // Before anybody is let in: what has ended by now counts for nothing.
     let _ = people.advance(now_ms() / 1000, 0);
     let gate = Gatekeeper::new(Arc::clone(&registry), key, config.nonces_max).with_people(people);
+    let gate = gate.with_platforms(Arc::clone(&clouds.platforms));
     let gate = match provision::platform_key(&config.data)? {
         Some(key) => gate.unwrapping_with(key),
         None => gate,
     };
-    let gate = if audit.is_kept() { gate.witnessed_by(Box::new(LogInWitness(sink.clone()))) } else { gate };
+    let gate = match clouds.witness(&audit) {
+        Some(witness) => gate.witnessed_by(witness),
+        None => gate,
+    };
     let gate = Arc::new(if config.anonymous { gate.open_to_all() } else { keep_nonces(gate, config)? });
     let development = development(config)?;
     let guarded = Arc::new(guarded(config, &gate, &sink));
-    let (server, damaged) = start(config, development.as_ref(), (&guarded, &registrar), store)?;
+    let (server, damaged) = start(config, development.as_ref(), &guarded, (&registrar, &clouds.platforms), store)?;
     starting.store(false, Relaxed);
     // From here on there is something to put down in good order, whatever goes wrong.
-    let own = Own { made, token, damaged, development, registrar };
+    let own = Own { made, token, damaged, development, registrar, clouds: Arc::clone(&clouds) };
     if let Err(error) = open(config, &server, &guarded, &audit, own) {
         server.drain(config.drain_timeout);
         audit.finish(AUDIT_TIME_MAX);
@@ -101,7 +110,7 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
     tracing::info!(data = %config.data.display(), shards = config.shards, anonymous = config.anonymous, "serving");
     for signal in &mut signals {
         match signal {
-            SIGHUP => reload::run(options, config, &server.control(), &guarded, &sink),
+            SIGHUP => reload::run(options, config, &server.control(), &guarded, (&sink, &clouds)),
             _ => break,
         }
     }
@@ -122,6 +131,7 @@ struct Own {
     damaged: Option<RecordError>,
     development: Option<pki::Development>,
     registrar: Arc<Registrar>,
+    clouds: Arc<Clouds>,
 }
 
 /// What comes after the data plane: the registry's own affairs, the addresses, the HTTP API, `$SYS`.
@@ -153,6 +163,7 @@ fn open(
         changing: Arc::clone(&changing),
         audit: audit.sink(),
     };
+    let book = Book::new(Arc::clone(&own.clouds.platforms), control.clone());
     let opening = begin_chores(config, server, chores, own.development)?;
     let upkeep = Upkeep {
         control: control.clone(),
@@ -161,6 +172,7 @@ fn open(
         audit: audit.sink(),
     };
     upkeep.start().context("a thread can't be started")?;
+    own.clouds.open(config, guarded, audit, &book)?;
     if let Some((address, token)) = config.http.zip(own.token) {
         let api = Api::new(ApiParts {
             control: control.clone(),
@@ -169,6 +181,7 @@ fn open(
             changing,
             auditing: auditing::of_api(config, gate, audit),
             registrar: Arc::clone(&registrar),
+            book,
         });
         let bound =
             http::serve(address, api.clone()).with_context(|| format!("the HTTP API can't listen on {address}"))?;
@@ -269,11 +282,12 @@ fn development(config: &Config) -> anyhow::Result<Option<pki::Development>> {
 fn start(
     config: &Config,
     development: Option<&pki::Development>,
-    (gate, registrar): (&Arc<Guarded<Gatekeeper>>, &Arc<Registrar>),
+    gate: &Arc<Guarded<Gatekeeper>>,
+    (registrar, platforms): (&Arc<Registrar>, &Arc<Platforms>),
     store: Box<dyn Store>,
 ) -> anyhow::Result<(Server, Option<RecordError>)> {
     let (registry, people) = (Arc::clone(gate.gate().registry()), Arc::clone(gate.gate().people()));
-    let registrar = Arc::clone(registrar);
+    let (registrar, platforms) = (Arc::clone(registrar), Arc::clone(platforms));
     let damaged = Arc::new(std::sync::OnceLock::new());
     let found = Arc::clone(&damaged);
     let certificate = development.map(|development| &development.server);
@@ -291,6 +305,7 @@ fn start(
             let loaded = match () {
                 () if presale::is_record(key) => registrar.load(key, value),
                 () if People::is_record(key) => people.load(key, value),
+                () if platform::is_ours(key) => platforms.load(key, value),
                 () => registry.load(key, value),
             };
             if let Err(error) = loaded {

@@ -20,7 +20,7 @@ mod read;
 mod stats;
 mod write;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -35,9 +35,10 @@ use turnpike_core::durable::Part;
 use turnpike_core::gate::{Gate, Principal};
 use turnpike_core::ids::ShardId;
 use turnpike_core::limits::Limits;
+use turnpike_core::message::MessageParts;
 use turnpike_core::shard::{SessionView, Shard};
 use turnpike_core::table::Table;
-use turnpike_mqtt::TopicName;
+use turnpike_mqtt::{QoS, ReasonCode, TopicName};
 use turnpike_store::CommitterHandle;
 
 pub(crate) use accept::{Door, Entrance};
@@ -88,6 +89,8 @@ pub(crate) enum Command {
     ForgetRetained(Vec<Box<str>>),
     /// Publish as the broker.
     System(Vec<SystemMessage>),
+    /// Publish for somebody who has no session, and say whether anybody wants it, or why it isn't taken.
+    Publish(Box<OutsideMessage>, oneshot::Sender<Result<bool, ReasonCode>>),
     /// Take no connections any more, part with those there are, and answer when they are gone.
     Drain(Sender<()>),
     /// Answer when all that came before has been dealt with, and handed on.
@@ -105,6 +108,21 @@ pub struct SystemMessage {
     pub payload: Vec<u8>,
     /// Whether it is retained.
     pub retain: bool,
+}
+
+/// A message of somebody who has no session: a platform.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OutsideMessage {
+    /// Who.
+    pub principal: Principal,
+    /// A topic name.
+    pub topic: String,
+    /// The payload.
+    pub payload: Vec<u8>,
+    /// At most once or at least once.
+    pub qos: QoS,
+    /// When it is no longer to be delivered, milliseconds since 1970 UTC.
+    pub expires_at_ms: u64,
 }
 
 /// The clocks of a broker.
@@ -190,6 +208,9 @@ pub(crate) struct ShardThread<G> {
     accept_complaint_ms: u64,
     drained: Vec<Sender<()>>,
     barriers: Vec<Sender<()>>,
+    /// Who waits for a message from outside to be taken, by its number.
+    publishing: HashMap<u64, oneshot::Sender<Result<bool, ReasonCode>>>,
+    next_number: u64,
     draining: bool,
     stopping: bool,
 }
@@ -231,6 +252,8 @@ impl<G: Gate> ShardThread<G> {
             accept_complaint_ms: 0,
             drained: Vec::new(),
             barriers: Vec::new(),
+            publishing: HashMap::new(),
+            next_number: 0,
             draining: false,
             stopping: false,
         }
@@ -383,6 +406,7 @@ impl<G: Gate> ShardThread<G> {
             Command::Remeter => self.core.remeter(self.now),
             Command::ForgetRetained(filters) => self.core.forget_retained(&filters),
             Command::System(messages) => self.publish_system(&messages),
+            Command::Publish(message, reply) => self.publish_outside(&message, reply),
             Command::Drain(reply) => {
                 self.drain();
                 self.drained.push(reply);
@@ -398,6 +422,28 @@ impl<G: Gate> ShardThread<G> {
                 Ok(topic) => self.core.publish_system(topic, &message.payload, message.retain, self.now),
                 Err(_) => tracing::error!(topic = message.topic, "not a topic name; the message isn't published"),
             }
+        }
+    }
+
+    fn publish_outside(&mut self, message: &OutsideMessage, reply: oneshot::Sender<Result<bool, ReasonCode>>) {
+        self.next_number += 1;
+        let number = self.next_number;
+        let taken = TopicName::parse(&message.topic).map_err(|_| ReasonCode::TopicNameInvalid).and_then(|topic| {
+            let parts = MessageParts {
+                topic,
+                properties: &[],
+                payload: &message.payload,
+                qos: message.qos,
+                retain: false,
+                expires_at_ms: Some(message.expires_at_ms),
+                publisher: None,
+            };
+            self.core.publish_for(&message.principal, &parts, number, self.now)
+        });
+        match taken {
+            Ok(()) => drop(self.publishing.insert(number, reply)),
+            // Whoever asked may have given up waiting.
+            Err(reason) => drop(reply.send(Err(reason))),
         }
     }
 
@@ -443,6 +489,11 @@ impl<G: Gate> ShardThread<G> {
     }
 
     fn end_turn(&mut self) {
+        while let Some(taken) = self.core.next_taken() {
+            if let Some(reply) = self.publishing.remove(&taken.number) {
+                let _ = reply.send(Ok(taken.any));
+            }
+        }
         let output = self.core.end_turn();
         for (to, batch) in output.batches {
             if let Some(outbox) = self.outboxes.get_mut(usize::from(to.0)) {

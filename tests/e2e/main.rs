@@ -13,6 +13,7 @@ mod limits;
 mod linkkit;
 mod ops;
 mod people;
+mod platform;
 mod profiles;
 mod slow;
 mod wire;

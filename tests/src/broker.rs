@@ -85,6 +85,17 @@ impl Setup {
         }
     }
 
+    /// One more listener, by configuration.
+    ///
+    /// # Panics
+    /// There is no configuration file: flags would close what it opens.
+    #[must_use]
+    pub fn and_listener(mut self, toml: &str) -> Self {
+        self.listeners += 1;
+        self.config.as_mut().expect("a configuration file").push_str(toml);
+        self
+    }
+
     /// One more flag.
     #[must_use]
     pub fn flag(mut self, flag: &str) -> Self {

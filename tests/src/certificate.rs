@@ -1,6 +1,7 @@
 //! Certificates, made when a test needs them.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
@@ -42,10 +43,29 @@ impl Authority {
     /// The folder can't be written.
     #[must_use]
     pub fn sign(&self, name: &str) -> Identity {
+        self.signed(name, |_| {})
+    }
+
+    /// The same, valid from yesterday on for so many days.
+    ///
+    /// # Panics
+    /// The folder can't be written.
+    #[must_use]
+    pub fn sign_for_days(&self, name: &str, days: u64) -> Identity {
+        let day = |days| Duration::from_secs(days * 24 * 60 * 60);
+        let today = SystemTime::UNIX_EPOCH.elapsed().expect("after 1970");
+        self.signed(name, |params| {
+            params.not_before = rcgen::date_time_ymd(1970, 1, 1) + (today - day(1));
+            params.not_after = params.not_before + day(days);
+        })
+    }
+
+    fn signed(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Identity {
         let key = KeyPair::generate().expect("a key");
         let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
         let mut params = CertificateParams::new(names).expect("valid names");
         params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        change(&mut params);
         let signed = params.signed_by(&key, &self.issuer).expect("signed");
         let identity = Identity {
             certificate: self.folder.join(format!("{name}.pem")),

@@ -112,7 +112,7 @@ impl Http {
 }
 
 #[track_caller]
-fn parse(bytes: &[u8]) -> Answer {
+pub(crate) fn parse(bytes: &[u8]) -> Answer {
     let text = String::from_utf8_lossy(bytes);
     let Some((head, body)) = text.split_once("\r\n\r\n") else { panic!("no HTTP answer: {text:?}") };
     let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status line");

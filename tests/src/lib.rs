@@ -9,6 +9,7 @@ pub mod certificate;
 pub mod client;
 pub mod credential;
 pub mod http;
+pub mod https;
 pub mod peers;
 pub mod time;
 pub mod wire;

@@ -146,6 +146,8 @@ labels! {
         PlatformPut = "platform_put",
         /// A platform was deleted.
         PlatformDelete = "platform_delete",
+        /// A platform has asked for what is neither a token nor a control.
+        PlatformRequest = "platform_request",
         /// A token was issued.
         TokenIssue = "token_issue",
         /// A token was revoked.
@@ -224,6 +226,8 @@ labels! {
         Address = "address",
         /// How many bits of an address a network has.
         Prefix = "prefix",
+        /// A request of a platform, by its name.
+        Request = "request",
         /// Message id of a control command.
         Message = "message",
         /// Version of the program, or of something else that has versions.
@@ -348,6 +352,7 @@ impl<'a> From<&'a Principal> for Subject<'a> {
             Principal::Device(identity) => Self::identity(identity),
             Principal::User(user) => Self::User(Id::proved(&user.app), Id::proved(&user.user)),
             Principal::Service(service) => Self::Service(Id::proved(&service.key)),
+            Principal::Platform(identity) => Self::Platform(Id::proved(&identity.id)),
             Principal::Broker => Self::Broker,
         }
     }

@@ -445,6 +445,37 @@ proptest! {
 }
 
 #[test]
+fn a_platform_publishes_where_it_is_granted_and_reads_nothing() {
+    use turnpike_core::gate::PlatformIdentity;
+
+    use crate::platform::{AuthMaking, Edit, Grant};
+    use crate::x509::Fingerprint;
+
+    let platforms = Arc::new(Platforms::new(MasterKey::new([7; 32]), 16));
+    let edit = Edit {
+        name: Some("cloud".into()),
+        certificates: Some(vec![Fingerprint::of(b"x")]),
+        grants: Some(vec![Grant { product: ProductKey::parse("p").expect("a name"), control: true }]),
+        enabled: None,
+    };
+    let making = AuthMaking { number: [1; 32], token: [1; 32], seal: [1; 12], now_ms: 0 };
+    let made = platforms.plan_create(edit, &making).expect("made");
+    made.changes.into_iter().for_each(|change| platforms.apply(change));
+    let principal = Principal::Platform(Arc::new(PlatformIdentity { id: made.id.as_str().into() }));
+    let publishes = |gate: &Gatekeeper, topic| gate.may_publish(&principal, TopicName::parse(topic).expect("a topic"));
+    let with = gate().with_platforms(Arc::clone(&platforms));
+    assert!(publishes(&with, "dev/p/d/down/set"));
+    assert!(!publishes(&with, "dev/p/d/up/set") && !publishes(&with, "dev/closed/d/down/set"));
+    assert!(!publishes(&gate(), "dev/p/d/down/set"), "a gate that knows no platforms");
+    for filter in ["dev/p/d/down/set", "#"] {
+        assert!(!with.may_subscribe(&principal, TopicFilter::parse(filter).expect("a filter")));
+    }
+    assert!(!with.still_welcome(&principal));
+    platforms.plan_delete(made.id).expect("planned").into_iter().for_each(|change| platforms.apply(change));
+    assert!(!publishes(&with, "dev/p/d/down/set"));
+}
+
+#[test]
 fn a_token_of_aliyun_opens_through_tls_alone() {
     let gate = gate();
     let client_id = "c1|authType=connwl,securemode=-2,_v=1|";

@@ -26,8 +26,17 @@ pub enum Principal {
     User(Arc<UserIdentity>),
     /// A back end.
     Service(Arc<ServiceIdentity>),
+    /// Another cloud. It has no session: what it publishes comes in by [`crate::shard::Shard::publish_for`].
+    Platform(Arc<PlatformIdentity>),
     /// The broker itself: wills, `$SYS`.
     Broker,
+}
+
+/// A platform that has proved who it is.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct PlatformIdentity {
+    /// Its number, as digits.
+    pub id: Box<str>,
 }
 
 /// A device that has proved who it is. Its name is masked in `Debug`.

@@ -147,7 +147,7 @@ pub(crate) fn queue_of(outgoing: &mut Option<Box<Outgoing>>, next: Seq) -> &mut 
 /// no device's text is a user's or a service's.
 pub(crate) fn principal_text(principal: &Principal) -> Box<str> {
     match principal {
-        Principal::Anonymous | Principal::Broker => Box::from(""),
+        Principal::Anonymous | Principal::Platform(_) | Principal::Broker => Box::from(""),
         Principal::Device(identity) => format!("{}\0{}", identity.product, identity.device).into(),
         Principal::User(identity) => format!("\0u\0{}\0{}", identity.app, identity.user).into(),
         Principal::Service(identity) => format!("\0s\0{}", identity.key).into(),

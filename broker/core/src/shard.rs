@@ -19,6 +19,7 @@ mod durability;
 mod feed;
 mod judge;
 mod lifecycle;
+mod outside;
 mod partial;
 mod principals;
 mod publish;
@@ -59,6 +60,7 @@ use crate::wheel::Wheel;
 use durability::{Release, TicketBuffer};
 pub use judge::SessionView;
 use lifecycle::Timer;
+pub use outside::Taken;
 use partial::Partials;
 use principals::Principals;
 use throttle::PauseEnd;
@@ -178,6 +180,8 @@ pub struct Shard<G> {
     full: VecDeque<SessionRef>,
     /// Retained messages that are to go.
     forgetting: VecDeque<Walk>,
+    /// What came from outside and may be said to be taken.
+    taken: VecDeque<Taken>,
     draining: bool,
     counters: Counters,
 }
@@ -253,6 +257,7 @@ impl<G: Gate> Shard<G> {
             walking: VecDeque::new(),
             full: VecDeque::new(),
             forgetting: VecDeque::new(),
+            taken: VecDeque::new(),
             draining: false,
             counters: Counters::default(),
         };

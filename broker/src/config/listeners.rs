@@ -50,7 +50,7 @@ pub(super) fn listener(section: &mut Section<'_>) -> Listener {
         if is_kind_known && !kind.is_tls() {
             section.fault("", "this kind of listener speaks no TLS; use kind mqtts or wss, or remove it");
         }
-        listener.tls = Some(tls(section, kind.is_websocket()));
+        listener.tls = Some(tls(section, kind.is_websocket(), ClientAuth::None));
     });
     listener
 }
@@ -60,10 +60,11 @@ fn is_name(name: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(fits)
 }
 
-fn tls(section: &mut Section<'_>, websocket: bool) -> TlsSettings {
+/// Reads a section about TLS; `client_auth` is what it is where the section doesn't say.
+pub(super) fn tls(section: &mut Section<'_>, websocket: bool, client_auth: ClientAuth) -> TlsSettings {
     let mut tls = TlsSettings {
         certificates: Vec::new(),
-        client_auth: ClientAuth::None,
+        client_auth,
         client_ca_files: Vec::new(),
         crl_files: Vec::new(),
         min_version: TlsVersion::V1_2,

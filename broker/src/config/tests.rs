@@ -201,6 +201,19 @@ fn a_master_key_that_others_can_read_is_a_fault() {
 }
 
 #[test]
+fn platforms_show_a_certificate_or_there_is_no_listener() {
+    assert_eq!(Config::default().platform, None);
+    assert_eq!(keys("[platform]\n"), ["platform.address", "platform.tls"]);
+    let text = "[platform]\naddress = \"127.0.0.1:18083\"\n[platform.tls]\nclient_auth = \"optional\"\n";
+    let found = keys(text);
+    for key in
+        ["platform.address", "platform.tls.certificates", "platform.tls.client_ca_files", "platform.tls.client_auth"]
+    {
+        assert!(found.iter().any(|found| found == key), "{key} in {found:?}");
+    }
+}
+
+#[test]
 fn what_follows_from_a_kind_that_is_wrong_isnt_said() {
     let text = "[[listeners]]\nkind = \"mqtt\"\naddress = \"127.0.0.1:0\"\n\
                 [[listeners]]\nkind = \"mqqt\"\naddress = \"127.0.0.1:0\"\npaths = [\"/mqtt\"]\n\

@@ -282,6 +282,8 @@ pub(super) async fn delete_product(State(api): State<Api>, Path(product): Path<S
         api.commit_all(unbound.into_iter().map(Edit::from).collect()).await?;
     }
     let book = api.plan_at_desk(|desk| Ok::<_, Problem>(desk.plan_delete_product(&key)))?;
+    // First: another product of that key must not be the platforms'.
+    api.forget_granted(&key).await?;
     api.commit_batch(Batch { edits: vec![deleted.into()], book }).await?;
     api.sweep(&key).await?;
     api.sweep_packages().await?;

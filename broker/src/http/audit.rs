@@ -138,15 +138,16 @@ impl Desk {
     /// Has a ban or its lifting on record before it is done.
     pub(super) async fn accept_ban(&self, action: Action, address: IpAddr, prefix: u8) -> Result<(), Problem> {
         let details = [(Key::Address, Value::Address(address)), (Key::Prefix, Value::Number(u64::from(prefix)))];
-        self.accept_order(action, Subject::Address(address), &details).await
+        self.accept_one(action, Subject::Address(address), &details).await
     }
 
     /// Has it on record that a device is pardoned before it is.
     pub(super) async fn accept_pardon(&self, product: &ProductKey, device: &DeviceName) -> Result<(), Problem> {
-        self.accept_order(Action::Pardon, Subject::device(product, device), &[]).await
+        self.accept_one(Action::Pardon, Subject::device(product, device), &[]).await
     }
 
-    async fn accept_order(
+    /// Has something on record before it is done. If that can't be, it must not be done.
+    pub(super) async fn accept_one(
         &self,
         action: Action,
         target: Subject<'_>,
@@ -167,6 +168,13 @@ impl Desk {
         for change in changes {
             change.tell(now_ms(), Self::caller(), Outcome::Refused(cause), |event| self.sink.record(event));
         }
+    }
+
+    /// Puts on record that something which was accepted could not be done.
+    pub(super) fn fail_one(&self, action: Action, target: Subject<'_>, cause: &'static str) {
+        let (actor, source) = Self::caller();
+        let (target, outcome) = (Some(target), Outcome::Failed(cause));
+        self.sink.record(&Event { at_ms: now_ms(), actor, source, action, target, outcome, details: &[] });
     }
 
     /// Puts on record that changes which were accepted could not be made.

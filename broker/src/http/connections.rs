@@ -75,15 +75,15 @@ async fn converse(stream: TcpStream, peer: SocketAddr, router: Router, bounds: B
         .await
 }
 
-/// A stream that fails when nothing has come or gone for a time.
-struct Quiet<S> {
+/// A stream, of TLS or without, that fails when nothing has come or gone for a time.
+pub(super) struct Quiet<S> {
     stream: S,
     time_max: Duration,
     over: Pin<Box<Sleep>>,
 }
 
 impl<S> Quiet<S> {
-    fn new(stream: S, time_max: Duration) -> Self {
+    pub(super) fn new(stream: S, time_max: Duration) -> Self {
         Self { stream, time_max, over: Box::pin(tokio::time::sleep(time_max)) }
     }
 

@@ -7,7 +7,7 @@ use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa::{OpenApi, ToSchema};
 
 use super::people::{apps, bindings, services, users};
-use super::{access, api, audit, bans, import, limits, lists, packages, payloads, register, vendors};
+use super::{access, api, audit, bans, import, limits, lists, packages, payloads, platforms, register, vendors};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -43,6 +43,12 @@ use super::{access, api, audit, bans, import, limits, lists, packages, payloads,
         access::show_keys,
         access::put_keys,
         access::delete_keys,
+        platforms::list_platforms,
+        platforms::show_platform,
+        platforms::create_platform,
+        platforms::edit_platform,
+        platforms::renew_auth_token,
+        platforms::delete_platform,
         bans::list_bans,
         bans::put_ban,
         bans::delete_ban,

@@ -4,6 +4,7 @@ use turnpike_authz::Gatekeeper;
 use turnpike_authz::audit::{Action, Event, Key, Outcome, Value};
 use turnpike_authz::guarded::Guarded;
 
+use super::clouds::Clouds;
 use super::{development, told, warn};
 use crate::audit::{AuditSink, now_ms};
 use crate::cli::Serve;
@@ -17,9 +18,9 @@ pub(super) fn run(
     running: &Config,
     control: &Control,
     guarded: &Guarded<Gatekeeper>,
-    audit: &AuditSink,
+    (audit, clouds): (&AuditSink, &Clouds),
 ) {
-    let (outcome, restart) = match reload_all(options, running, control, guarded) {
+    let (outcome, restart) = match reload_all(options, running, control, guarded, clouds) {
         Some(restart_needed) => (Outcome::Ok, restart_needed),
         None => (Outcome::Failed("faults"), false),
     };
@@ -28,7 +29,13 @@ pub(super) fn run(
 }
 
 /// If anything is wrong, everything stays as it is, and nothing is said. Else whether some of what has changed needs a restart.
-fn reload_all(options: &Serve, running: &Config, control: &Control, guarded: &Guarded<Gatekeeper>) -> Option<bool> {
+fn reload_all(
+    options: &Serve,
+    running: &Config,
+    control: &Control,
+    guarded: &Guarded<Gatekeeper>,
+    clouds: &Clouds,
+) -> Option<bool> {
     let config = match options.configure() {
         Ok(config) => config,
         Err(Faults { file, faults }) => {
@@ -46,10 +53,18 @@ fn reload_all(options: &Serve, running: &Config, control: &Control, guarded: &Gu
             return None;
         }
     };
+    let platform_tls = match clouds.reread(&config) {
+        Ok(reread) => reread,
+        Err(faults) => {
+            faults.iter().for_each(|fault| tracing::error!("not reloaded: listener `platform`: {fault}"));
+            return None;
+        }
+    };
     let certificate = development.as_ref().map(|development| &development.server);
     let listeners: Vec<_> = config.listeners.iter().map(|listener| listener.settings(certificate)).collect();
     match control.reload(&listeners, descriptors::fitted(&config.limits, descriptors::limit()), config.transport) {
         Ok(listeners) => {
+            platform_tls.install();
             guarded.quotas().set(config.rates.clone());
             guarded.guard().set(config.guard.clone());
             control.remeter();

@@ -14,15 +14,17 @@ use turnpike_core::durable::{Op, Part};
 use turnpike_core::gate::Principal;
 use turnpike_core::ids::{ShardId, Ticket, Turn};
 use turnpike_core::limits::Limits;
-use turnpike_core::shard::SessionView;
+use turnpike_core::message::Message;
+use turnpike_core::shard::{SessionView, home};
 use turnpike_core::shared::Shared;
+use turnpike_mqtt::{ReasonCode, TopicName};
 use turnpike_store::group::CONTROL_PLANE;
 use turnpike_store::stats::CommitStats;
 use turnpike_store::{CommitEvent, CommitterHandle};
 
 use crate::inbox::{Envelope, Inbox};
 use crate::listener::ListenerSettings;
-use crate::shard::{Clock, Command, Door, ShardStats, SystemMessage};
+use crate::shard::{Clock, Command, Door, OutsideMessage, ShardStats, SystemMessage};
 use crate::tls::TlsError;
 use crate::transport::TransportLimits;
 
@@ -169,6 +171,26 @@ impl Control {
         if let Some(inbox) = self.plane.inboxes.first() {
             inbox.push(Envelope::Control(Command::System(messages)));
         }
+    }
+
+    /// Publishes for somebody who has no session. The receiver resolves when the message is taken, and on disk if anybody is owed it; it says whether
+    /// anybody wants it. Messages on one topic stay in order.
+    #[must_use]
+    pub fn publish_outside(&self, message: OutsideMessage) -> oneshot::Receiver<Result<bool, ReasonCode>> {
+        let (reply, taken) = oneshot::channel();
+        let shards = u16::try_from(self.plane.inboxes.len()).unwrap_or(u16::MAX);
+        // Any shard would do; the same one for the same topic keeps the order.
+        let shard = home(&message.topic, shards);
+        if let Some(inbox) = self.plane.inboxes.get(usize::from(shard.0)) {
+            inbox.push(Envelope::Control(Command::Publish(Box::new(message), reply)));
+        }
+        taken
+    }
+
+    /// The retained message of a topic.
+    #[must_use]
+    pub fn retained(&self, topic: TopicName<'_>) -> Option<Arc<Message>> {
+        self.shared.retained.get(topic, self.now().unix_ms)
     }
 
     /// Figures of all shards, in their order; a shard that is ending is left out.

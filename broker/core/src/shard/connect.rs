@@ -216,7 +216,7 @@ impl<G: Gate> Shard<G> {
             Principal::Device(identity) => Some(format!("{}/{}", identity.product, identity.device)),
             Principal::User(identity) => Some(format!("{}/{}", identity.app, identity.user)),
             Principal::Service(identity) => Some(format!("$svc/{}", identity.key)),
-            Principal::Anonymous | Principal::Broker => None,
+            Principal::Anonymous | Principal::Platform(_) | Principal::Broker => None,
         };
         let data = auth.properties.data.unwrap_or_default();
         let attempt = Attempt {

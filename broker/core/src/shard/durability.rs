@@ -31,6 +31,8 @@ pub(super) enum Release {
     Subscribed { conn: ConnId, serial: u32, bytes: Box<[u8]>, retained: Vec<RetainedRequest>, announces: bool },
     /// CONNACK; the connection is live from here on.
     Connected { conn: ConnId, serial: u32, bytes: Box<[u8]> },
+    /// An answer to somebody who has no connection here ([`Shard::publish_for`]).
+    Outside(super::Taken),
     /// An entry of a session's queue.
     Entry { slot: u32, generation: u32, seq: Seq },
 }
@@ -85,6 +87,7 @@ impl<G: Gate> Shard<G> {
                     self.go_live(conn, now);
                 }
             }
+            Release::Outside(taken) => self.taken.push_back(taken),
             Release::Entry { slot, generation, seq } => self.release_entry(slot, generation, seq, now),
         }
     }

@@ -155,7 +155,7 @@ impl<G: Gate> Shard<G> {
     }
 
     /// Whether acknowledging this message would need a commit. Only asked while the store fails or is full, so it may cost a look-up.
-    fn needs_store(&mut self, topic: TopicName<'_>, retain: bool, durable_publisher: bool) -> bool {
+    pub(super) fn needs_store(&mut self, topic: TopicName<'_>, retain: bool, durable_publisher: bool) -> bool {
         if durable_publisher || retain {
             return true;
         }
@@ -402,7 +402,7 @@ impl Published {
     }
 
     /// Every session that was to have it with QoS 1 or 2 was full: to call it delivered would be a lie.
-    fn is_refused(self) -> bool {
+    pub(super) fn is_refused(self) -> bool {
         self.full && !self.taken
     }
 }

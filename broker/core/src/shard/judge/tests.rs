@@ -46,7 +46,7 @@ fn name(principal: &Principal) -> String {
         Principal::User(identity) => format!("u/{}", identity.user),
         Principal::Service(identity) => format!("s/{}", identity.key),
         Principal::Device(identity) => format!("d/{}", identity.device),
-        Principal::Anonymous | Principal::Broker => "broker".to_owned(),
+        Principal::Anonymous | Principal::Platform(_) | Principal::Broker => "broker".to_owned(),
     }
 }
 
