@@ -8,6 +8,7 @@
 //! | an authentication method other than those of [`crate::keys::Method`] (MQTT 5, 4.12) | 0x8C | – |
 //! | right credentials, and no room to remember their nonce | 0x97 | 3 |
 //! | the device's secret doesn't open: another master key, a damaged record | 0x88 | 3 |
+//! | the product's verifier isn't there, can't be asked, or doesn't answer ([`crate::verifier`]) | 0x88 | 3 |
 //!
 //! The client hears no more than that; [`Refusal`] says the rest to metrics. A stranger can't tell an unknown device from a wrong
 //! password: the code is the same, and an unknown device costs the same work, done on a decoy; so does what is malformed or stale. (Where a profile
@@ -15,16 +16,20 @@
 //! shell that asks [`Gatekeeper::check_key`] before it opens its listeners leaves damaged records as its only cause.
 
 mod login;
+mod verify;
+
+pub use verify::Asked;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use turnpike_core::clock::Now;
 use turnpike_core::gate::{
-    Admission, Attempt, ChallengeState, DeviceIdentity, Gate, Passage, Principal, Verdict, Visit,
+    Admission, Answer, Attempt, ChallengeState, DeviceIdentity, Gate, Passage, Principal, Verdict, Visit,
 };
 use turnpike_mqtt::{TopicFilter, TopicName};
 
+use crate::callout::Callout;
 use crate::keys::{Method, Signed};
 use crate::names::ProductKey;
 use crate::nonce::{NonceJournal, Nonces, RECORD_BYTES, Restored, Use};
@@ -33,6 +38,7 @@ use crate::profile::{self, Claim, Freshness, Holder, Profile};
 use crate::refusal::Refusal;
 use crate::registry::{Found, Registry, owner};
 use crate::secret::{MasterKey, SealError, Sealed, Secret};
+use crate::verifier::{Verifier, VerifierName};
 
 /// Whom the decoy is sealed for; no record has such a key.
 const DECOY: &str = "decoy";
@@ -55,6 +61,10 @@ pub struct Gatekeeper {
     refusals: [AtomicU64; Refusal::ALL.len()],
     /// Hears of each log-in, if there is one.
     witness: Option<Box<dyn Witness>>,
+    /// Algorithms that are compiled in.
+    verifiers: Vec<Box<dyn Verifier>>,
+    /// Who is asked over HTTP.
+    callout: Option<Arc<Callout>>,
 }
 
 /// Who hears of log-ins: the audit. Called by the shards' threads: it must not wait.
@@ -79,6 +89,8 @@ impl Gatekeeper {
             decoy,
             refusals: std::array::from_fn(|_| AtomicU64::new(0)),
             witness: None,
+            verifiers: Vec::new(),
+            callout: None,
         }
     }
 
@@ -246,7 +258,38 @@ impl Gatekeeper {
         admit(identity, &found, Profile::Native, attempt, now)
     }
 
-    fn verdict(&self, result: Result<Admission, Refusal>) -> Verdict {
+    /// Judges an attempt by the formats that the broker knows.
+    fn judge(&self, attempt: &Attempt<'_>, now: Now, random: [u8; 32], passed_over: Option<&VerifierName>) -> Verdict {
+        if let Some((method, _)) = attempt.enhanced {
+            if Method::parse(method).is_none() {
+                return self.refuse(Refusal::BadMethod);
+            }
+            let Some(user_name) = attempt.user_name else { return self.refuse(Refusal::NoCredentials) };
+            let state = ChallengeState { method: method.into(), data: random.to_vec(), claim: user_name.into() };
+            return Verdict::Challenge { data: random.to_vec(), state: Box::new(state) };
+        }
+        // A client that must send a password, and has none, sends an empty one.
+        if attempt.certificate.is_some() && attempt.password.is_none_or(<[u8]>::is_empty) {
+            return self.verdict(self.log_in_by_certificate(attempt, now), passed_over);
+        }
+        let (Some(user_name), Some(password)) = (attempt.user_name, attempt.password) else {
+            return self.refuse(Refusal::NoCredentials);
+        };
+        if let Some(signed) = Signed::parse(attempt.client_id, user_name, password) {
+            let signed = signed.ok_or(Refusal::Malformed);
+            return self.verdict(signed.and_then(|signed| self.log_in_signed(&signed, attempt, now)), passed_over);
+        }
+        let Some(claim) = Claim::parse(attempt.client_id, user_name, password) else {
+            // What it would cost if it were a password of ours.
+            self.spend(|holder| profile::answers(holder.secret, attempt.client_id, user_name, "", &[], &[]));
+            return self.refuse(Refusal::Malformed);
+        };
+        self.verdict(self.log_in(&claim, attempt, now), passed_over)
+    }
+
+    /// `passed_over`: a verifier that has said that it isn't its to judge.
+    fn verdict(&self, result: Result<Admission, Refusal>, passed_over: Option<&VerifierName>) -> Verdict {
+        let result = result.and_then(|admission| self.check_verifier(admission, passed_over));
         match result {
             Ok(admission) => Verdict::Granted(admission),
             Err(refusal) => self.refuse(refusal),
@@ -293,35 +336,18 @@ impl Gate for Gatekeeper {
                 None => Verdict::Granted(Admission::new(Principal::Anonymous)),
             };
         }
-        if let Some((method, _)) = attempt.enhanced {
-            if Method::parse(method).is_none() {
-                return self.refuse(Refusal::BadMethod);
-            }
-            let Some(user_name) = attempt.user_name else { return self.refuse(Refusal::NoCredentials) };
-            let state = ChallengeState { method: method.into(), data: random.to_vec(), claim: user_name.into() };
-            return Verdict::Challenge { data: random.to_vec(), state: Box::new(state) };
+        match self.consult(attempt, now) {
+            Some(verdict) => verdict,
+            None => self.judge(attempt, now, random, None),
         }
-        // A client that must send a password, and has none, sends an empty one.
-        if attempt.certificate.is_some() && attempt.password.is_none_or(<[u8]>::is_empty) {
-            return self.verdict(self.log_in_by_certificate(attempt, now));
-        }
-        let (Some(user_name), Some(password)) = (attempt.user_name, attempt.password) else {
-            return self.refuse(Refusal::NoCredentials);
-        };
-        if let Some(signed) = Signed::parse(attempt.client_id, user_name, password) {
-            let signed = signed.ok_or(Refusal::Malformed);
-            return self.verdict(signed.and_then(|signed| self.log_in_signed(&signed, attempt, now)));
-        }
-        let Some(claim) = Claim::parse(attempt.client_id, user_name, password) else {
-            // What it would cost if it were a password of ours.
-            self.spend(|holder| profile::answers(holder.secret, attempt.client_id, user_name, "", &[], &[]));
-            return self.refuse(Refusal::Malformed);
-        };
-        self.verdict(self.log_in(&claim, attempt, now))
     }
 
     fn proceed(&self, attempt: &Attempt<'_>, state: &ChallengeState, data: &[u8], now: Now) -> Verdict {
-        self.verdict(self.answer(attempt, state, data, now))
+        self.verdict(self.answer(attempt, state, data, now), None)
+    }
+
+    fn conclude(&self, attempt: &Attempt<'_>, answer: Answer, now: Now) -> Verdict {
+        self.answered(attempt, answer, now)
     }
 
     fn may_publish(&self, principal: &Principal, topic: TopicName<'_>) -> bool {

@@ -3,7 +3,8 @@
 //! ```text
 //! CONNECT ─▶ Gatekeeper ─▶ Claim (profile) ─▶ Registry ─▶ secret opened ─▶ signature ─▶ nonce ─▶ journal ─▶ Admission
 //!                       ├▶ Signed (keys) ─▶ Registry ─▶ public keys ─▶ signature ─▶ nonce ─▶ journal ─▶        │
-//!                       └▶ certificate (x509) ─▶ Registry ─▶ fingerprint, or the product's CA ─▶               │
+//!                       ├▶ certificate (x509) ─▶ Registry ─▶ fingerprint, or the product's CA ─▶               │
+//!                       └▶ Verifier (its product names one; one of them asks over HTTP) ─▶ Registry ─▶         │
 //! PUBLISH, SUBSCRIBE ─▶ policy: a function of the principal, the topic, and the profiles that the product takes
 //! HTTP API ─▶ Registry::plan_… ─▶ Change ─▶ store (the shell commits it) ─▶ Registry::apply ─▶ live sessions judged again
 //! ```
@@ -41,6 +42,7 @@
 
 mod allowed;
 pub mod audit;
+pub mod callout;
 pub mod credential;
 pub mod gate;
 pub mod guard;
@@ -61,8 +63,10 @@ pub mod registry;
 pub mod secret;
 mod signed;
 mod table;
+pub mod verifier;
 pub mod x509;
 
 pub use credential::Credentials;
 pub use gate::Gatekeeper;
 pub use refusal::Refusal;
+pub use verifier::Verifier;

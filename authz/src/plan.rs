@@ -11,6 +11,7 @@ use crate::profile::ProfileSet;
 use crate::record;
 use crate::registry::{Device, Product, Registry, owner};
 use crate::secret::{MasterKey, Sealed, Secret};
+use crate::verifier::VerifierName;
 use crate::x509::Authorities;
 
 mod login;
@@ -34,6 +35,8 @@ pub enum Change {
     SetPolicy(ProductKey, ProductPolicy),
     /// Who issues the certificates of a product's devices. Independent of [`Self::PutProduct`].
     SetAuthorities(ProductKey, Option<Arc<Authorities>>),
+    /// Who judges a product's devices instead of the broker, if anybody does. Independent of [`Self::PutProduct`].
+    SetVerifier(ProductKey, Option<VerifierName>),
     /// Remember that something was done once, such as the demo's provisioning. Without `\0`.
     Mark(Box<str>),
 }
@@ -53,7 +56,8 @@ impl Change {
             | Self::DeleteProduct(product)
             | Self::AllowProfiles(product, _)
             | Self::SetPolicy(product, _)
-            | Self::SetAuthorities(product, _) => Some((product, None)),
+            | Self::SetAuthorities(product, _)
+            | Self::SetVerifier(product, _) => Some((product, None)),
             Self::PutDevice(product, name, _)
             | Self::DeleteDevice(product, name)
             | Self::SetProofs(product, name, _) => Some((product, Some(name))),

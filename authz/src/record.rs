@@ -8,6 +8,7 @@
 //! | `k\0{product}\0{device}` | layout, then for each public key and certificate: kind, length (2 bytes), the `SubjectPublicKeyInfo` or the SHA-256 |
 //! | `y\0{product}` | layout, flags (2 bytes) of what it demands of log-ins; absent where that is nothing |
 //! | `c\0{product}` | layout, then for each CA certificate: length (2 bytes), the certificate |
+//! | `v\0{product}` | layout, the name of who judges its devices; absent where the broker does |
 //! | `m\0{mark}` | layout |
 //!
 //! Numbers are big-endian. A secret is sealed for the key of its record, so it opens in no other.
@@ -23,6 +24,7 @@ use crate::product::ProductPolicy;
 use crate::profile::ProfileSet;
 use crate::registry::{Device, Product};
 use crate::secret::Sealed;
+use crate::verifier::VerifierName;
 use crate::x509::Authorities;
 
 /// First byte of each value.
@@ -75,6 +77,9 @@ pub(crate) fn encode(change: &Change) -> Op {
         }
         Change::SetAuthorities(key, authorities) => {
             put_or_delete(product_key('c', key), authorities.as_ref().map(|authorities| authorities.to_record()))
+        }
+        Change::SetVerifier(key, verifier) => {
+            put_or_delete(product_key('v', key), verifier.as_ref().map(|name| name.as_str().as_bytes().to_vec()))
         }
         Change::Mark(mark) => Op::RegistryPut(format!("m\0{mark}").into_bytes().into(), Box::from([LAYOUT])),
     }
@@ -151,6 +156,10 @@ pub(crate) fn decode(key: &[u8], value: &[u8]) -> Result<Change, RecordError> {
             let authorities = Authorities::from_record(rest).ok_or_else(damaged)?;
             Ok(Change::SetAuthorities(product()?, Some(Arc::new(authorities))))
         }
+        (Some("v"), None) => {
+            let name = std::str::from_utf8(rest).ok().and_then(|name| VerifierName::parse(name).ok());
+            Ok(Change::SetVerifier(product()?, Some(name.ok_or_else(damaged)?)))
+        }
         _ => Err(damaged()),
     }
 }
@@ -182,7 +191,7 @@ mod tests {
         ProductKey::parse("p").expect("a name")
     }
 
-    fn changes() -> [Change; 8] {
+    fn changes() -> [Change; 9] {
         let (product, name) = (product(), DeviceName::parse("d").expect("a name"));
         let secret = Sealed::from_bytes(&[9; 61]);
         let key = Proof::Key(testing::private(&testing::ed25519_pem()).public().clone());
@@ -194,6 +203,7 @@ mod tests {
             Change::SetProofs(product.clone(), name.clone(), Some(Arc::new(proofs))),
             Change::SetPolicy(product.clone(), policy),
             Change::SetAuthorities(product.clone(), Some(Arc::new(Authority::new("ca").authorities()))),
+            Change::SetVerifier(product.clone(), Some(VerifierName::callout())),
             Change::PutProduct(product.clone(), Product { enabled: true, created_at_s: 7 }),
             Change::PutDevice(product, name, Device { enabled: false, created_at_s: u64::MAX, secret }),
             Change::Mark("demo".into()),
@@ -243,7 +253,7 @@ mod tests {
         #[test]
         fn no_bytes_panic(
             key in proptest::collection::vec(any::<u8>(), 0..20),
-            text in "[padmkyc]\0[a-z/\0]{0,10}",
+            text in "[padmkycv]\0[a-z/\0]{0,10}",
             value in proptest::collection::vec(0_u8..4, 0..20),
         ) {
             let _ = decode(&key, &value);

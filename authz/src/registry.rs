@@ -20,6 +20,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use parking_lot::RwLock;
 
@@ -31,6 +32,7 @@ use crate::product::ProductPolicy;
 use crate::profile::{Profile, ProfileSet};
 use crate::record;
 use crate::secret::Sealed;
+use crate::verifier::VerifierName;
 use crate::x509::{Authorities, Fingerprint};
 
 mod proofs;
@@ -84,6 +86,7 @@ struct Entry {
     /// Of the devices that have some: one that has a secret alone, as most do, costs nothing here.
     proofs: RwLock<BTreeMap<DeviceName, Arc<Proofs>>>,
     authorities: RwLock<Option<Arc<Authorities>>>,
+    verifier: RwLock<Option<VerifierName>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -109,6 +112,8 @@ pub struct Registry {
     marks: RwLock<BTreeSet<Box<str>>>,
     /// Whose a certificate is. A hint: the device's own proofs decide.
     certificates: RwLock<HashMap<Fingerprint, (ProductKey, DeviceName), foldhash::fast::RandomState>>,
+    /// How many products name a verifier. While it is none, no log-in looks for one.
+    verified: AtomicUsize,
     /// What the heads say of profiles, for those who must not wait.
     allowed: Allowed,
 }
@@ -166,6 +171,7 @@ impl Registry {
                 *entry.authorities.write() = authorities;
                 self.forget_if_empty(&key, &entry);
             }
+            Change::SetVerifier(key, verifier) => self.set_verifier(&key, verifier),
             Change::Mark(mark) => {
                 self.marks.write().insert(mark);
             }
@@ -177,7 +183,8 @@ impl Registry {
         let is_bare =
             head.product.is_none() && head.profiles == ProfileSet::DEFAULT && head.policy == ProductPolicy::default();
         let is_empty = || entry.devices.read().is_empty() && entry.proofs.read().is_empty();
-        if is_bare && is_empty() && entry.authorities.read().is_none() {
+        let has_settings = || entry.authorities.read().is_some() || entry.verifier.read().is_some();
+        if is_bare && is_empty() && !has_settings() {
             self.products.write().remove(key);
         }
     }

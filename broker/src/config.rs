@@ -2,6 +2,7 @@
 
 mod access;
 mod audit;
+mod callout;
 mod listeners;
 mod read;
 #[cfg(test)]
@@ -15,6 +16,7 @@ use turnpike_authz::{guard, quota};
 use turnpike_core::limits::Limits;
 
 use crate::audit::AuditSettings;
+use crate::callout::CalloutSettings;
 use crate::listener::{ListenerSettings, WebSocketSettings};
 use crate::tls::{CertificateSettings, ClientAuth, TlsSettings, TlsVersion};
 use crate::transport::TransportLimits;
@@ -194,6 +196,8 @@ pub struct Config {
     pub guard: guard::Settings,
     /// How the audit is kept.
     pub audit: AuditSettings,
+    /// Who judges devices by an algorithm of their own, over HTTP.
+    pub callout: Option<CalloutSettings>,
 }
 
 impl Default for Config {
@@ -221,6 +225,7 @@ impl Default for Config {
             rates: quota::Settings::default(),
             guard: guard::Settings::default(),
             audit: AuditSettings::default(),
+            callout: None,
         }
     }
 }
@@ -293,6 +298,7 @@ impl Config {
             limits(section, &mut config.limits);
             access::rates(section, &mut config.rates);
         });
+        root.section("callout", |section| config.callout = callout::read(section));
         root.section("guard", |section| access::guard(section, &mut config.guard));
         root.sections("listeners", |sections| {
             config.listeners = sections.iter_mut().map(listeners::listener).collect();
@@ -325,6 +331,7 @@ impl Config {
             ("nonces_max", self.nonces_max != running.nonces_max),
             ("http", self.http != running.http),
             ("audit", self.audit != running.audit),
+            ("callout", self.callout != running.callout),
             ("log", (self.log_format, &self.log_level) != (running.log_format, &running.log_level)),
             (
                 "store",
@@ -392,6 +399,7 @@ fn limits(section: &mut Section<'_>, limits: &mut Limits) {
     section.integer("sessions_max", &mut limits.sessions_max, 1..=100_000_000);
     section.integer("connections_max", &mut limits.connections_max, 1..=100_000_000);
     section.integer("connect_timeout_ms", &mut limits.connect_timeout_ms, 100..=600_000);
+    section.integer("answer_timeout_ms", &mut limits.answer_timeout_ms, 1_000..=600_000);
     section.integer("keep_alive_max_s", &mut limits.keep_alive_max_s, 1..=65_535);
     section.integer("session_expiry_max_s", &mut limits.session_expiry_max_s, 0..=u32::MAX);
     section.integer("session_expiry_mqtt3_s", &mut limits.session_expiry_mqtt3_s, 0..=u32::MAX);

@@ -89,6 +89,7 @@ impl Api {
             .route("/audit", get(audit::search_audit))
             .route("/products/{product}/profiles", get(access::show_profiles).put(access::put_profiles))
             .route("/products/{product}/policy", get(access::show_policy).put(access::put_policy))
+            .route("/products/{product}/verifier", get(access::show_verifier).put(access::put_verifier))
             .route("/products/{product}/authorities", put(access::put_authorities))
             .route(
                 "/products/{product}/devices/{device}/keys",

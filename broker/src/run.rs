@@ -10,6 +10,7 @@ use signal_hook::iterator::Signals;
 use turnpike_authz::Gatekeeper;
 use turnpike_authz::audit::chain::ChainKey;
 use turnpike_authz::audit::{Action, Event, Key, Outcome, Subject, Value, describe};
+use turnpike_authz::callout::Callout;
 use turnpike_authz::guard::{self, Guard, SecurityEvent};
 use turnpike_authz::guarded::{Guarded, claimed_by_user_name};
 use turnpike_authz::plan::Change;
@@ -21,7 +22,9 @@ use turnpike_store::Store;
 use turnpike_store::embedded::{EmbeddedStore, Options};
 use turnpike_store::memory::MemoryStore;
 
+use crate::asker::Asker;
 use crate::audit::{Audit, AuditSink, LogInWitness, now_ms};
+use crate::callout::Caller;
 use crate::cli::Serve;
 use crate::config::{Config, Engine, Fault, Faults, Kind};
 use crate::http::{self, Api, Auditing};
@@ -58,11 +61,12 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
     let sink = audit.sink();
     let registry = Arc::new(Registry::new());
     let gate = Gatekeeper::new(Arc::clone(&registry), key, config.nonces_max);
+    let (gate, asker) = call_out(gate, config)?;
     let gate = if audit.is_kept() { gate.witnessed_by(Box::new(LogInWitness(sink.clone()))) } else { gate };
     let gate = Arc::new(if config.anonymous { gate.open_to_all() } else { keep_nonces(gate, config)? });
     let development = development(config)?;
     let guarded = Arc::new(guarded(config, &gate, &sink));
-    let (server, damaged) = start(config, development.as_ref(), &guarded, store)?;
+    let (server, damaged) = start(config, development.as_ref(), &guarded, (store, asker))?;
     // From here on there is something to put down in good order, whatever goes wrong.
     if let Err(error) = open(config, &server, &guarded, damaged, &audit) {
         server.drain(config.drain_timeout);
@@ -150,6 +154,14 @@ fn open(
     sys::start(control, config.sys_interval).context("a thread can't be started")
 }
 
+/// The gate with its call-out, and who makes the calls; as it is, if there is none.
+fn call_out(gate: Gatekeeper, config: &Config) -> anyhow::Result<(Gatekeeper, Option<Arc<dyn Asker>>)> {
+    let Some(settings) = &config.callout else { return Ok((gate, None)) };
+    let callout = Arc::new(Callout::new(settings.bounds.clone(), provision::random()));
+    let caller = Caller::start(settings, Arc::clone(&callout)).context("nobody can be called out to")?;
+    Ok((gate.calling_out(callout), Some(Arc::new(caller))))
+}
+
 /// The gate with limits and a guard around it, whose events go into the log and into the audit.
 fn guarded(config: &Config, gate: &Arc<Gatekeeper>, audit: &AuditSink) -> Guarded<Gatekeeper> {
     let quotas = Arc::new(Quotas::new(config.rates.clone(), quota::Sizes::default()));
@@ -166,6 +178,9 @@ fn forget(control: Control, guarded: Arc<Guarded<Gatekeeper>>) -> std::io::Resul
             std::thread::sleep(SWEEP_INTERVAL);
             guarded.quotas().sweep(control.now());
             guarded.guard().sweep(control.now());
+            if let Some(callout) = guarded.gate().callout() {
+                callout.sweep(control.now());
+            }
         }
     };
     std::thread::Builder::new().name("sweep".to_owned()).spawn(sweep).map(drop)
@@ -208,7 +223,7 @@ fn start(
     config: &Config,
     development: Option<&pki::Development>,
     gate: &Arc<Guarded<Gatekeeper>>,
-    store: Box<dyn Store>,
+    (store, asker): (Box<dyn Store>, Option<Arc<dyn Asker>>),
 ) -> anyhow::Result<(Server, Option<RecordError>)> {
     let registry = Arc::clone(gate.gate().registry());
     let damaged = Arc::new(std::sync::OnceLock::new());
@@ -222,6 +237,7 @@ fn start(
         shards: config.shards,
         gate: Arc::clone(gate),
         store,
+        asker,
         registry: Box::new(move |key, value| {
             if let Err(error) = registry.load(key, value) {
                 let _ = found.set(error);

@@ -8,6 +8,7 @@ use crate::plan::{Change, PlanError};
 use crate::product::ProductPolicy;
 use crate::registry::{Device, Registry};
 use crate::secret::Sealed;
+use crate::verifier::VerifierName;
 use crate::x509::Authorities;
 
 impl Registry {
@@ -83,6 +84,15 @@ impl Registry {
     ) -> Result<Change, PlanError> {
         self.product(key.as_str()).ok_or(PlanError::NoSuchProduct)?;
         Ok(Change::SetAuthorities(key.clone(), authorities.map(Arc::new)))
+    }
+
+    /// Says who judges a product's devices; none: the broker.
+    ///
+    /// # Errors
+    /// [`PlanError::NoSuchProduct`].
+    pub fn plan_set_verifier(&self, key: &ProductKey, verifier: Option<VerifierName>) -> Result<Change, PlanError> {
+        self.product(key.as_str()).ok_or(PlanError::NoSuchProduct)?;
+        Ok(Change::SetVerifier(key.clone(), verifier))
     }
 
     fn check_proofs(&self, product: &ProductKey, name: &DeviceName, proofs: &Proofs) -> Result<(), PlanError> {

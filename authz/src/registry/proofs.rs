@@ -1,12 +1,14 @@
 //! Public keys, certificates and what a product says of them: separate from devices and products, since few have any.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::{AcqRel, Acquire};
 
 use crate::keys::Proofs;
 use crate::names::{DeviceName, ProductKey};
 use crate::plan::Change;
 use crate::product::ProductPolicy;
 use crate::registry::{Entry, Registry};
+use crate::verifier::VerifierName;
 use crate::x509::{Authorities, Fingerprint};
 
 impl Registry {
@@ -32,6 +34,36 @@ impl Registry {
     #[must_use]
     pub fn certificate_owner(&self, fingerprint: &Fingerprint) -> Option<(ProductKey, DeviceName)> {
         self.certificates.read().get(fingerprint).cloned()
+    }
+
+    /// Who judges a product's devices, if it isn't the broker.
+    #[must_use]
+    pub fn verifier(&self, product: &str) -> Option<VerifierName> {
+        if !self.has_verifiers() {
+            return None;
+        }
+        self.live(product).and_then(|(entry, _)| entry.verifier.read().clone())
+    }
+
+    /// Whether any product names a verifier.
+    #[must_use]
+    pub fn has_verifiers(&self) -> bool {
+        self.verified.load(Acquire) > 0
+    }
+
+    pub(super) fn set_verifier(&self, key: &ProductKey, verifier: Option<VerifierName>) {
+        let entry = self.entry_or_new(key.clone());
+        {
+            let mut held = entry.verifier.write();
+            // Counted before it holds and after it doesn't any more: who sees no verifiers misses none.
+            match (held.is_some(), verifier.is_some()) {
+                (false, true) => drop(self.verified.fetch_add(1, AcqRel)),
+                (true, false) => drop(self.verified.fetch_sub(1, AcqRel)),
+                _ => {}
+            }
+            *held = verifier;
+        }
+        self.forget_if_empty(key, &entry);
     }
 
     pub(super) fn set_proofs(&self, product: ProductKey, name: DeviceName, proofs: Option<Arc<Proofs>>) {
@@ -71,7 +103,8 @@ impl Registry {
         let policy = entry.head.read().policy != ProductPolicy::default();
         let policy = policy.then(|| Change::SetPolicy(product.clone(), ProductPolicy::default()));
         let authorities = entry.authorities.read().is_some().then(|| Change::SetAuthorities(product.clone(), None));
-        policy.into_iter().chain(authorities).collect()
+        let verifier = entry.verifier.read().is_some().then(|| Change::SetVerifier(product.clone(), None));
+        policy.into_iter().chain(authorities).chain(verifier).collect()
     }
 
     fn swept(&self, product: &ProductKey) -> Option<Arc<Entry>> {

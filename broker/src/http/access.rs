@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use turnpike_authz::keys::{Proof, Proofs, PublicKey};
 use turnpike_authz::product::ProductPolicy;
 use turnpike_authz::profile::{Profile, ProfileSet};
+use turnpike_authz::verifier::VerifierName;
 use turnpike_authz::x509::{Authorities, Fingerprint};
 use utoipa::ToSchema;
 
@@ -33,6 +34,15 @@ pub(super) struct PolicyView {
     require_tls: bool,
     /// A device shows a certificate of its own.
     require_certificate: bool,
+}
+
+/// Who judges a product's devices.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct VerifierView {
+    /// Such as `callout`; absent: the broker.
+    #[serde(default)]
+    verifier: Option<String>,
 }
 
 /// Who issues certificates of a product's devices.
@@ -161,6 +171,41 @@ pub(super) async fn put_policy(
     let _changing = api.changing.lock().await;
     api.commit(vec![api.gate.registry().plan_set_policy(&key, policy)?]).await?;
     Ok(Json(policy.into()))
+}
+
+/// Who judges a product's devices.
+#[utoipa::path(get, path = "/api/v1/products/{product}/verifier", params(("product" = String, Path)), responses((status = 200, body = VerifierView), (status = 404)), security(("token" = [])))]
+pub(super) async fn show_verifier(
+    State(api): State<Api>,
+    Path(product): Path<String>,
+) -> Result<Json<VerifierView>, Problem> {
+    api.existing_product(&product)?;
+    let verifier = api.gate.registry().verifier(&product);
+    Ok(Json(VerifierView { verifier: verifier.map(|name| name.to_string()) }))
+}
+
+/// Says who judges a product's devices, from the next log-in on: a verifier of this broker, or the broker itself.
+#[utoipa::path(put, path = "/api/v1/products/{product}/verifier", params(("product" = String, Path)), request_body = VerifierView, responses((status = 200, body = VerifierView), (status = 400), (status = 404), (status = 503)), security(("token" = [])))]
+pub(super) async fn put_verifier(
+    State(api): State<Api>,
+    Path(product): Path<String>,
+    bytes: Bytes,
+) -> Result<Json<VerifierView>, Problem> {
+    let VerifierView { verifier } = whole_body(&bytes)?;
+    let key = product_key(&product)?;
+    let known: Vec<VerifierName> = api.gate.verifiers().collect();
+    let named = |name: String| known.iter().find(|known| known.as_str() == name).cloned().ok_or(());
+    let verifier = verifier.map(named).transpose().map_err(|()| {
+        let names: Vec<&str> = known.iter().map(VerifierName::as_str).collect();
+        Problem::invalid(format!(
+            "verifier: this broker has {}",
+            if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+        ))
+    })?;
+    let shown = verifier.as_ref().map(ToString::to_string);
+    let _changing = api.changing.lock().await;
+    api.commit(vec![api.gate.registry().plan_set_verifier(&key, verifier)?]).await?;
+    Ok(Json(VerifierView { verifier: shown }))
 }
 
 /// Says who issues the certificates of a product's devices: certificates in PEM. An empty body takes all of them away.

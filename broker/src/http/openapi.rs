@@ -26,6 +26,8 @@ use super::{access, api, audit, bans, import};
         access::put_profiles,
         access::show_policy,
         access::put_policy,
+        access::show_verifier,
+        access::put_verifier,
         access::put_authorities,
         access::show_keys,
         access::put_keys,

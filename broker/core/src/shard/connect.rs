@@ -113,7 +113,14 @@ impl<G: Gate> Shard<G> {
         self.gate.authenticate(&attempt, now, random)
     }
 
-    fn act_on(&mut self, conn: ConnId, connect: &Connect<'_>, frame: Frame<'_>, verdict: Verdict, now: Now) -> Next {
+    pub(super) fn act_on(
+        &mut self,
+        conn: ConnId,
+        connect: &Connect<'_>,
+        frame: Frame<'_>,
+        verdict: Verdict,
+        now: Now,
+    ) -> Next {
         match verdict {
             Verdict::Refused(reason, cause) => {
                 self.tell_kept_out(conn, connect, Passage::Refused(cause), now);
@@ -130,6 +137,10 @@ impl<G: Gate> Shard<G> {
                 }
                 Next::Continue
             }
+            Verdict::Pending(question) => {
+                self.ask(conn, frame, question, now);
+                Next::Continue
+            }
             Verdict::Granted(admission) => match self.admit(conn, connect, admission, now) {
                 Ok(next) => next,
                 Err(reason) => {
@@ -142,7 +153,7 @@ impl<G: Gate> Shard<G> {
     }
 
     /// Tells the gate of a client that didn't come in.
-    fn tell_kept_out(&self, conn: ConnId, connect: &Connect<'_>, passage: Passage, now: Now) {
+    pub(super) fn tell_kept_out(&self, conn: ConnId, connect: &Connect<'_>, passage: Passage, now: Now) {
         let Some(connection) = self.conns.get(conn.0 as usize) else { return };
         let visit = Visit {
             client_id: connect.client_id,
@@ -249,7 +260,7 @@ impl<G: Gate> Shard<G> {
                 Ok(())
             }
             // [MQTT-4.12.1-2]
-            Verdict::Granted(_) | Verdict::Refused(..) => Err(ReasonCode::NotAuthorized),
+            Verdict::Granted(_) | Verdict::Pending(_) | Verdict::Refused(..) => Err(ReasonCode::NotAuthorized),
         }
     }
 
