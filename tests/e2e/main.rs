@@ -3,6 +3,7 @@
 mod access;
 mod audit;
 mod bad_input;
+mod callout;
 mod clients;
 mod durable;
 mod gate;

@@ -105,7 +105,9 @@ fn a_refusal_has_the_code_that_the_table_says() {
             Refusal::TlsRequired | Refusal::CertificateRequired | Refusal::CertificateExpired => (0x87, 5),
             Refusal::BadMethod => (0x8C, 4),
             Refusal::NoncesFull => (0x97, 3),
-            Refusal::SecretSealed => (0x88, 3),
+            Refusal::SecretSealed | Refusal::VerifierMissing => (0x88, 3),
+            Refusal::CalloutBroken | Refusal::CalloutBusy | Refusal::CalloutFailed => (0x88, 3),
+            Refusal::CalloutTimedOut | Refusal::CalloutGarbage => (0x88, 3),
             _ => (0x86, 4),
         };
         let reason = refusal.reason();
