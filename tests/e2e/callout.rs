@@ -179,9 +179,9 @@ fn metric(broker: &Broker, name: &str) -> u64 {
 /// Causes of refused log-ins, as the audit has them, in order.
 #[track_caller]
 fn causes(broker: &Broker) -> Vec<String> {
-    let records = broker.http().get("/api/v1/audit?order=asc&limit=1000&action=log_in&result=refused").json();
+    let records = broker.http().get("/api/v1/audit?order=asc&limit=1000&action=log_in").json();
     let records = records["records"].as_array().expect("a list").clone();
-    records.iter().map(|record| record["cause"].as_str().unwrap_or("").to_owned()).collect()
+    records.iter().filter_map(|record| record["cause"].as_str().map(str::to_owned)).collect()
 }
 
 #[test]
@@ -267,11 +267,9 @@ fn who_waits_for_an_answer_holds_up_nobody_and_loses_nothing() {
     one.send(json!({ "result": "granted", "device": "one" })).expect("it waits");
     let Packet::ConnAck(ack) = waits.recv() else { panic!("CONNACK first") };
     assert_eq!(ack.code, 0);
-    let kinds: Vec<bool> = [waits.recv(), waits.recv()]
-        .iter()
-        .map(|packet| matches!(packet, Packet::SubAck { .. }) || matches!(packet, Packet::Ack(_)))
-        .collect();
-    assert_eq!(kinds, [true, true]);
+    let answered = [waits.recv(), waits.recv()];
+    assert!(answered.iter().any(|packet| matches!(packet, Packet::SubAck(_))), "{answered:?}");
+    assert!(answered.iter().any(|packet| matches!(packet, Packet::PubAck(_))), "{answered:?}");
     // The same client id again: the older connection gives way only when the answer has come.
     let again = next();
     let mut newer = Client::raw(broker.mqtt(), Version::V5);

@@ -14,7 +14,7 @@ use turnpike_mqtt::{ConnectReason, Frame, decode_connect, frame};
 use super::Shard;
 use super::lifecycle::Timer;
 use crate::clock::Now;
-use crate::connection::State;
+use crate::connection::{Asking, State};
 use crate::gate::{Answer, Attempt, Gate, Passage, Question};
 use crate::ids::ConnId;
 
@@ -46,7 +46,7 @@ impl<G: Gate> Shard<G> {
         let Some(connection) = self.conns.get_mut(conn.0 as usize) else { return };
         let mut bytes = Vec::new();
         connect.copy_to(&mut bytes);
-        connection.state = State::Asking(bytes.into_boxed_slice());
+        connection.state = State::Asking(Box::new(Asking { connect: bytes.into_boxed_slice() }));
         let serial = connection.serial;
         self.inquiries.push_back(Inquiry { id: InquiryId { conn, serial }, question });
         let due_ms = now.mono_ms.saturating_add(u64::from(self.limits.answer_timeout_ms));
@@ -98,7 +98,7 @@ impl<G: Gate> Shard<G> {
     fn take_asking(&mut self, conn: ConnId, serial: u32) -> Option<Box<[u8]>> {
         let connection = self.conns.get_mut(conn.0 as usize).filter(|connection| connection.serial == serial)?;
         match std::mem::replace(&mut connection.state, State::Opened) {
-            State::Asking(bytes) => Some(bytes),
+            State::Asking(asking) => Some(asking.connect),
             other => {
                 connection.state = other;
                 None

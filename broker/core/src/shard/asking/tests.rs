@@ -10,9 +10,9 @@ use crate::shard::{Next, Peer, Setup};
 use crate::shared::Shared;
 
 /// Asks about everybody. An answer `true` lets in, `false` doesn't, and anything else is asked again.
-struct Asking;
+struct Asked;
 
-impl Gate for Asking {
+impl Gate for Asked {
     fn authenticate(&self, attempt: &Attempt<'_>, _: Now, _: [u8; 32]) -> Verdict {
         Verdict::Pending(Question::new(attempt.client_id.to_owned()))
     }
@@ -50,20 +50,20 @@ fn at(ms: u64) -> Now {
     Now { mono_ms: ms, unix_ms: 1_700_000_000_000 + ms }
 }
 
-fn new_shard() -> Shard<Asking> {
+fn new_shard() -> Shard<Asked> {
     let limits = Arc::new(Limits { connect_timeout_ms: 1_000, answer_timeout_ms: 5_000, ..Limits::default() });
     Shard::new(Setup {
         id: ShardId(0),
         shards: 1,
         shared: Arc::new(Shared::new(&limits)),
-        gate: Arc::new(Asking),
+        gate: Arc::new(Asked),
         limits,
         entropy: Box::new(|bytes| bytes.fill(7)),
         now: at(0),
     })
 }
 
-fn open(shard: &mut Shard<Asking>) -> ConnId {
+fn open(shard: &mut Shard<Asked>) -> ConnId {
     let peer = Peer { addr: ([127, 0, 0, 1], 1).into(), tls: false, certificate: None };
     shard.open(peer, at(0)).expect("room")
 }
@@ -89,7 +89,7 @@ const PINGREQ: [u8; 2] = [0xC0, 0];
 const ACCEPTED: [u8; 4] = [0x20, 2, 0, 0];
 
 /// A CONNECT of MQTT 3.1.1 about which somebody is asked.
-fn asked(shard: &mut Shard<Asking>) -> (ConnId, InquiryId) {
+fn asked(shard: &mut Shard<Asked>) -> (ConnId, InquiryId) {
     let conn = open(shard);
     let bytes = connect(Version::V311, None);
     let received = shard.receive(conn, &bytes, at(0));
