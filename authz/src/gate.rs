@@ -15,6 +15,7 @@
 //! names no product, two devices of the name given cost twice.) The last line is the exception; a
 //! shell that asks [`Gatekeeper::check_key`] before it opens its listeners leaves damaged records as its only cause.
 
+mod attest;
 mod login;
 mod verify;
 
@@ -25,10 +26,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use turnpike_core::clock::Now;
 use turnpike_core::gate::{
-    Admission, Answer, Attempt, ChallengeState, DeviceIdentity, Gate, Passage, Principal, Verdict, Visit,
+    Admission, Answer, Attempt, Attested, ChallengeState, DeviceIdentity, Gate, Passage, Principal, Stated, Verdict,
+    Visit,
 };
 use turnpike_mqtt::{TopicFilter, TopicName};
 
+use crate::attest::bare_user_name;
 use crate::callout::Callout;
 use crate::keys::{Method, Signed};
 use crate::names::ProductKey;
@@ -336,6 +339,8 @@ impl Gate for Gatekeeper {
                 None => Verdict::Granted(Admission::new(Principal::Anonymous)),
             };
         }
+        // What a device states of itself behind its user name is nobody's but `attest`'s.
+        let attempt = &Attempt { user_name: attempt.user_name.map(bare_user_name), ..*attempt };
         match self.consult(attempt, now) {
             Some(verdict) => verdict,
             None => self.judge(attempt, now, random, None),
@@ -347,6 +352,7 @@ impl Gate for Gatekeeper {
     }
 
     fn conclude(&self, attempt: &Attempt<'_>, answer: Answer, now: Now) -> Verdict {
+        let attempt = &Attempt { user_name: attempt.user_name.map(bare_user_name), ..*attempt };
         self.answered(attempt, answer, now)
     }
 
@@ -370,6 +376,10 @@ impl Gate for Gatekeeper {
                 policy::may_subscribe(product, device, filter.as_str(), || self.registry.allowed(product))
             }
         }
+    }
+
+    fn attest(&self, stated: &Stated<'_>, _now: Now) -> Attested {
+        self.judge_statement(stated)
     }
 
     fn still_welcome(&self, principal: &Principal) -> bool {

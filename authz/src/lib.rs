@@ -41,6 +41,7 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing))]
 
 mod allowed;
+pub mod attest;
 pub mod audit;
 pub mod callout;
 pub mod credential;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use turnpike_core::durable::Op;
 
+use crate::attest::Expectation;
 use crate::keys::Proofs;
 use crate::names::{DeviceName, ProductKey};
 use crate::product::ProductPolicy;
@@ -27,7 +28,8 @@ pub enum Change {
     AllowProfiles(ProductKey, ProfileSet),
     /// Create or replace. The product exists.
     PutDevice(ProductKey, DeviceName, Device),
-    /// Remove. [`Self::SetProofs`] goes before it, in the same commit: a new device of the name must not have the old one's keys.
+    /// Remove. [`Self::SetProofs`] and [`Self::SetExpectation`] go before it, in the same commit: a new device of the name must not have the old
+    /// one's keys.
     DeleteDevice(ProductKey, DeviceName),
     /// Which public keys and certificates a device has, beside its secret. Independent of [`Self::PutDevice`].
     SetProofs(ProductKey, DeviceName, Option<Arc<Proofs>>),
@@ -35,6 +37,8 @@ pub enum Change {
     SetPolicy(ProductKey, ProductPolicy),
     /// Who issues the certificates of a product's devices. Independent of [`Self::PutProduct`].
     SetAuthorities(ProductKey, Option<Arc<Authorities>>),
+    /// What a device is expected to state of itself. Independent of [`Self::PutDevice`].
+    SetExpectation(ProductKey, DeviceName, Option<Arc<Expectation>>),
     /// Who judges a product's devices instead of the broker, if anybody does. Independent of [`Self::PutProduct`].
     SetVerifier(ProductKey, Option<VerifierName>),
     /// Remember that something was done once, such as the demo's provisioning. Without `\0`.
@@ -60,7 +64,8 @@ impl Change {
             | Self::SetVerifier(product, _) => Some((product, None)),
             Self::PutDevice(product, name, _)
             | Self::DeleteDevice(product, name)
-            | Self::SetProofs(product, name, _) => Some((product, Some(name))),
+            | Self::SetProofs(product, name, _)
+            | Self::SetExpectation(product, name, _) => Some((product, Some(name))),
             Self::Mark(_) => None,
         }
     }
@@ -170,6 +175,7 @@ impl Registry {
     #[must_use]
     pub fn plan_sweep(&self, key: &ProductKey, limit: usize) -> Vec<Change> {
         let mut changes = self.left_proofs(key, limit);
+        changes.extend(self.left_expectations(key, limit.saturating_sub(changes.len())));
         let names = self.left_of(key.as_str(), limit.saturating_sub(changes.len()));
         changes.extend(names.into_iter().map(|name| Change::DeleteDevice(key.clone(), name)));
         if changes.len() < limit && self.has_left_profiles(key.as_str()) {
@@ -223,7 +229,7 @@ impl Registry {
         Ok(Change::PutProduct(key.clone(), Product { enabled, ..product }))
     }
 
-    /// Deletes a device, with its keys. All of the changes go into one commit.
+    /// Deletes a device, with its keys and what is expected of it. All of the changes go into one commit.
     ///
     /// # Errors
     /// [`PlanError::NoSuchDevice`].
@@ -231,6 +237,8 @@ impl Registry {
         let found = self.find(product.as_str(), name.as_str()).ok_or(PlanError::NoSuchDevice)?;
         let proofs = found.proofs.map(|_| Change::SetProofs(product.clone(), name.clone(), None));
         let device = Change::DeleteDevice(product.clone(), name.clone());
-        Ok(proofs.into_iter().chain([device]).collect())
+        let expected = self.expectation(product.as_str(), name.as_str());
+        let expected = expected.map(|_| Change::SetExpectation(product.clone(), name.clone(), None));
+        Ok(proofs.into_iter().chain(expected).chain([device]).collect())
     }
 }

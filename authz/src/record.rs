@@ -8,6 +8,7 @@
 //! | `k\0{product}\0{device}` | layout, then for each public key and certificate: kind, length (2 bytes), the `SubjectPublicKeyInfo` or the SHA-256 |
 //! | `y\0{product}` | layout, flags (2 bytes) of what it demands of log-ins; absent where that is nothing |
 //! | `c\0{product}` | layout, then for each CA certificate: length (2 bytes), the certificate |
+//! | `t\0{product}\0{device}` | layout, what the device is expected to state: MAC (6 bytes), length and text of the firmware's version, sealed factor |
 //! | `v\0{product}` | layout, the name of who judges its devices; absent where the broker does |
 //! | `m\0{mark}` | layout |
 //!
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 use turnpike_core::durable::Op;
 
+use crate::attest::{Expectation, factor_owner};
 use crate::keys::Proofs;
 use crate::names::{DeviceName, ProductKey};
 use crate::plan::Change;
@@ -77,6 +79,10 @@ pub(crate) fn encode(change: &Change) -> Op {
         }
         Change::SetAuthorities(key, authorities) => {
             put_or_delete(product_key('c', key), authorities.as_ref().map(|authorities| authorities.to_record()))
+        }
+        Change::SetExpectation(product, name, expectation) => {
+            let key = factor_owner(product.as_str(), name.as_str()).into_bytes().into();
+            put_or_delete(key, expectation.as_ref().map(|expectation| expectation.to_record()))
         }
         Change::SetVerifier(key, verifier) => {
             put_or_delete(product_key('v', key), verifier.as_ref().map(|name| name.as_str().as_bytes().to_vec()))
@@ -156,6 +162,11 @@ pub(crate) fn decode(key: &[u8], value: &[u8]) -> Result<Change, RecordError> {
             let authorities = Authorities::from_record(rest).ok_or_else(damaged)?;
             Ok(Change::SetAuthorities(product()?, Some(Arc::new(authorities))))
         }
+        (Some("t"), Some(device)) => {
+            let name = DeviceName::parse(device).map_err(|_| damaged())?;
+            let expectation = Expectation::from_record(rest).ok_or_else(damaged)?;
+            Ok(Change::SetExpectation(product()?, name, Some(Arc::new(expectation))))
+        }
         (Some("v"), None) => {
             let name = std::str::from_utf8(rest).ok().and_then(|name| VerifierName::parse(name).ok());
             Ok(Change::SetVerifier(product()?, Some(name.ok_or_else(damaged)?)))
@@ -191,18 +202,29 @@ mod tests {
         ProductKey::parse("p").expect("a name")
     }
 
-    fn changes() -> [Change; 9] {
+    fn changes() -> [Change; 10] {
         let (product, name) = (product(), DeviceName::parse("d").expect("a name"));
         let secret = Sealed::from_bytes(&[9; 61]);
         let key = Proof::Key(testing::private(&testing::ed25519_pem()).public().clone());
         let proofs = Proofs::new(vec![key, Proof::Certificate(Fingerprint::of(b"x"))]).expect("a list");
-        let policy = ProductPolicy { allow_rsa_1024: true, require_tls: false, require_certificate: true };
+        let policy = ProductPolicy {
+            allow_rsa_1024: true,
+            require_certificate: true,
+            refuse_clones: true,
+            ..ProductPolicy::default()
+        };
+        let expectation = Expectation {
+            mac: crate::attest::MacAddress::new([1; 6]),
+            firmware: crate::attest::Firmware::parse("1.2.3").ok(),
+            factor: Sealed::from_bytes(&[9; 40]),
+        };
         [
             Change::AllowProfiles(product.clone(), ProfileSet::from_iter([Profile::Aliyun])),
             Change::AllowProfiles(product.clone(), ProfileSet::ALL),
             Change::SetProofs(product.clone(), name.clone(), Some(Arc::new(proofs))),
             Change::SetPolicy(product.clone(), policy),
             Change::SetAuthorities(product.clone(), Some(Arc::new(Authority::new("ca").authorities()))),
+            Change::SetExpectation(product.clone(), name.clone(), Some(Arc::new(expectation))),
             Change::SetVerifier(product.clone(), Some(VerifierName::callout())),
             Change::PutProduct(product.clone(), Product { enabled: true, created_at_s: 7 }),
             Change::PutDevice(product, name, Device { enabled: false, created_at_s: u64::MAX, secret }),
@@ -228,13 +250,13 @@ mod tests {
             assert!(matches!(decode(&key, &[]), Err(RecordError::Damaged(_))));
             assert!(matches!(decode(&[&key[..], b"\0x"].concat(), &value), Err(RecordError::Damaged(_))));
             assert!(matches!(decode(&[0xFF], &value), Err(RecordError::Damaged(_))));
-            if !matches!(change, Change::PutDevice(..)) {
+            if !matches!(change, Change::PutDevice(..) | Change::SetExpectation(..)) {
                 assert!(matches!(decode(&key, &[&value[..], &[0]].concat()), Err(RecordError::Damaged(_))));
             }
         }
         let policy = Change::SetPolicy(ProductKey::parse("p").expect("a name"), ProductPolicy::default());
         assert!(matches!(encode(&policy), Op::RegistryDelete(_)), "no demands, no record");
-        for flags in [[0x80, 0], [0, 8], [0, 0]] {
+        for flags in [[0x80, 0], [0, 0x80], [0, 0]] {
             assert!(matches!(decode(b"y\0p", &[LAYOUT, flags[0], flags[1]]), Err(RecordError::Damaged(_))));
         }
         let (key, value) = put(&changes()[0]);
@@ -253,7 +275,7 @@ mod tests {
         #[test]
         fn no_bytes_panic(
             key in proptest::collection::vec(any::<u8>(), 0..20),
-            text in "[padmkycv]\0[a-z/\0]{0,10}",
+            text in "[padmkycvt]\0[a-z/\0]{0,10}",
             value in proptest::collection::vec(0_u8..4, 0..20),
         ) {
             let _ = decode(&key, &value);

@@ -74,6 +74,10 @@ refusals! {
     CalloutTimedOut = "callout_timed_out" => ServerUnavailable,
     /// The call-out has answered what can't be understood.
     CalloutGarbage = "callout_garbage" => ServerUnavailable,
+    /// Right credentials of a product that demands a statement of firmware and module, and none is there, or none is expected.
+    AttestationMissing = "attestation_missing" => NotAuthorized,
+    /// Right credentials, and a statement of firmware and module that isn't the expected one.
+    AttestationMismatch = "attestation_mismatch" => NotAuthorized,
     /// The sealed secret doesn't open: the master key is another, or the record is damaged.
     SecretSealed = "secret_sealed" => ServerUnavailable,
 }

@@ -25,6 +25,7 @@ use std::sync::atomic::AtomicUsize;
 use parking_lot::RwLock;
 
 use crate::allowed::Allowed;
+use crate::attest::Expectation;
 use crate::keys::Proofs;
 use crate::names::{DeviceName, ProductKey};
 use crate::plan::Change;
@@ -85,6 +86,8 @@ struct Entry {
     devices: RwLock<BTreeMap<DeviceName, Device>>,
     /// Of the devices that have some: one that has a secret alone, as most do, costs nothing here.
     proofs: RwLock<BTreeMap<DeviceName, Arc<Proofs>>>,
+    /// Of the devices of which something is expected.
+    expectations: RwLock<BTreeMap<DeviceName, Arc<Expectation>>>,
     authorities: RwLock<Option<Arc<Authorities>>>,
     verifier: RwLock<Option<VerifierName>>,
 }
@@ -171,6 +174,7 @@ impl Registry {
                 *entry.authorities.write() = authorities;
                 self.forget_if_empty(&key, &entry);
             }
+            Change::SetExpectation(product, name, expectation) => self.set_expectation(product, name, expectation),
             Change::SetVerifier(key, verifier) => self.set_verifier(&key, verifier),
             Change::Mark(mark) => {
                 self.marks.write().insert(mark);
@@ -182,7 +186,9 @@ impl Registry {
         let head = *entry.head.read();
         let is_bare =
             head.product.is_none() && head.profiles == ProfileSet::DEFAULT && head.policy == ProductPolicy::default();
-        let is_empty = || entry.devices.read().is_empty() && entry.proofs.read().is_empty();
+        let is_empty = || {
+            entry.devices.read().is_empty() && entry.proofs.read().is_empty() && entry.expectations.read().is_empty()
+        };
         let has_settings = || entry.authorities.read().is_some() || entry.verifier.read().is_some();
         if is_bare && is_empty() && !has_settings() {
             self.products.write().remove(key);

@@ -5,6 +5,7 @@
 
 mod access;
 mod api;
+mod attest;
 mod audit;
 mod bans;
 mod import;
@@ -29,6 +30,7 @@ use turnpike_authz::guarded::Guarded;
 use turnpike_authz::names::DeviceName;
 use turnpike_authz::plan::Change;
 use turnpike_authz::quota::{Caller, Quotas};
+use turnpike_authz::registry::Registry;
 
 pub use audit::Auditing;
 
@@ -95,6 +97,10 @@ impl Api {
                 "/products/{product}/devices/{device}/keys",
                 get(access::show_keys).put(access::put_keys).delete(access::delete_keys),
             )
+            .route(
+                "/products/{product}/devices/{device}/attestation",
+                get(attest::show_attestation).put(attest::put_attestation).delete(attest::delete_attestation),
+            )
             .route("/bans", get(bans::list_bans).post(bans::put_ban).delete(bans::delete_ban))
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
             .route(
@@ -159,11 +165,20 @@ impl Api {
         for change in changes {
             let concerned = change.concerns().map(|(product, device)| (product.clone(), device.cloned()));
             self.gate.registry().apply(change);
+            if let Some((product, None)) = &concerned {
+                adopt_policy(&self.guard, self.gate.registry(), product.as_str());
+            }
             if let Some((product, device)) = concerned {
                 self.control.rejudge(product.as_str(), device.as_ref().map(DeviceName::as_str));
             }
         }
     }
+}
+
+/// Tells the guard whether a product refuses clones.
+pub fn adopt_policy(guard: &Guard, registry: &Registry, product: &str) {
+    let refuses = registry.policy(product).is_some_and(|policy| policy.refuse_clones);
+    guard.refuse_clones(product, refuses.then_some(true));
 }
 
 /// Serves the API on a thread of its own until the process ends. Gives the address.
@@ -279,7 +294,8 @@ async fn readyz(State(api): State<Api>) -> Response {
 async fn metrics_text(State(api): State<Api>) -> Response {
     let stats = api.control.stats().await;
     let audit = api.audit.sink().is_kept().then(|| api.audit.sink().status());
-    match metrics::text(&stats, api.control.commit_stats(), &api.control.totals(), &api.gate, audit.as_ref()) {
+    let gate = (&*api.gate, api.guard.counts());
+    match metrics::text(&stats, api.control.commit_stats(), &api.control.totals(), gate, audit.as_ref()) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => {
             tracing::error!(%error, "metrics can't be encoded");

@@ -6,6 +6,7 @@ use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, Me
 use prometheus::{Encoder, TextEncoder};
 use turnpike_authz::Gatekeeper;
 use turnpike_authz::callout::Counts;
+use turnpike_authz::guard;
 use turnpike_core::counters::{Dropped, Flow};
 use turnpike_store::stats::{CommitStats, LATENCY_BOUNDS_US};
 
@@ -98,11 +99,12 @@ pub fn text(
     shards: &[ShardStats],
     commits: &CommitStats,
     totals: &Totals,
-    gate: &Gatekeeper,
+    (gate, guarded): (&Gatekeeper, guard::Counts),
     audit: Option<&AuditStatus>,
 ) -> Result<Vec<u8>, prometheus::Error> {
     let mut families = Families::default();
     clients(&mut families, shards, gate);
+    guard_counts(&mut families, &guarded);
     gate.callout().into_iter().for_each(|callout| called_out(&mut families, &callout.counts()));
     messages(&mut families, shards);
     store(&mut families, commits, totals);
@@ -167,6 +169,22 @@ fn clients(families: &mut Families, shards: &[ShardStats], gate: &Gatekeeper) {
         MetricType::COUNTER,
         samples.to_vec(),
     );
+}
+
+fn guard_counts(families: &mut Families, counts: &guard::Counts) {
+    let found = [
+        ("failure", counts.failures),
+        ("ban", counts.bans),
+        ("refused_at_accept", counts.refused_at_accept),
+        ("denied", counts.denied),
+        ("flapping", counts.flapping),
+        ("clone", counts.clones),
+        ("attestation_mismatch", counts.attestation_mismatches),
+        ("alarm", counts.alarms),
+    ];
+    let samples = found.map(|(what, count)| counter(&[("what", what)], count));
+    let help = "What the guard has seen and done: failed log-ins, bans, flapping, clones, alarms.";
+    families.family("guard_total", help, MetricType::COUNTER, samples.to_vec());
 }
 
 fn called_out(families: &mut Families, counts: &Counts) {

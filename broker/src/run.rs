@@ -137,6 +137,9 @@ fn open(
         return Err(error).context("the registry can't be read");
     }
     gate.check_key().context("the registry was sealed under another master key")?;
+    for (product, _) in gate.registry().products(None, usize::MAX) {
+        http::adopt_policy(guarded.guard(), gate.registry(), product.as_str());
+    }
     begin_audit(&control, gate, audit);
     sweep(&control, gate);
     provision_demo(&control, gate, &audit.sink());

@@ -5,6 +5,7 @@ mod audit;
 mod bad_input;
 mod callout;
 mod clients;
+mod clones;
 mod durable;
 mod gate;
 mod harness;

@@ -87,6 +87,8 @@ labels! {
         DevicePut = "device_put",
         /// Which public keys and certificates a device has.
         DeviceKeys = "device_keys",
+        /// Which firmware and module a device is expected to state.
+        DeviceAttestation = "device_attestation",
         /// A device may come in.
         DeviceEnable = "device_enable",
         /// A device may no longer come in.

@@ -103,6 +103,7 @@ fn a_refusal_has_the_code_that_the_table_says() {
         let expected = match refusal {
             Refusal::Disabled | Refusal::ProfileNotAllowed | Refusal::WeakKey => (0x87, 5),
             Refusal::TlsRequired | Refusal::CertificateRequired | Refusal::CertificateExpired => (0x87, 5),
+            Refusal::AttestationMissing | Refusal::AttestationMismatch => (0x87, 5),
             Refusal::BadMethod => (0x8C, 4),
             Refusal::NoncesFull => (0x97, 3),
             Refusal::SecretSealed | Refusal::VerifierMissing => (0x88, 3),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::attest::Expectation;
 use crate::keys::Proofs;
 use crate::names::{DeviceName, ProductKey};
 use crate::plan::{Change, PlanError};
@@ -84,6 +85,20 @@ impl Registry {
     ) -> Result<Change, PlanError> {
         self.product(key.as_str()).ok_or(PlanError::NoSuchProduct)?;
         Ok(Change::SetAuthorities(key.clone(), authorities.map(Arc::new)))
+    }
+
+    /// Says what a device is expected to state of itself; none: nothing.
+    ///
+    /// # Errors
+    /// [`PlanError::NoSuchDevice`].
+    pub fn plan_set_expectation(
+        &self,
+        product: &ProductKey,
+        name: &DeviceName,
+        expectation: Option<Expectation>,
+    ) -> Result<Change, PlanError> {
+        self.device(product.as_str(), name.as_str()).ok_or(PlanError::NoSuchDevice)?;
+        Ok(Change::SetExpectation(product.clone(), name.clone(), expectation.map(Arc::new)))
     }
 
     /// Says who judges a product's devices; none: the broker.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire};
 
+use crate::attest::Expectation;
 use crate::keys::Proofs;
 use crate::names::{DeviceName, ProductKey};
 use crate::plan::Change;
@@ -88,6 +89,28 @@ impl Registry {
         for fingerprint in come {
             certificates.insert(fingerprint, owner.clone());
         }
+    }
+
+    /// What a device is expected to state of itself.
+    #[must_use]
+    pub fn expectation(&self, product: &str, name: &str) -> Option<Arc<Expectation>> {
+        self.live(product).and_then(|(entry, _)| entry.expectations.read().get(name).cloned())
+    }
+
+    pub(super) fn set_expectation(&self, product: ProductKey, name: DeviceName, expected: Option<Arc<Expectation>>) {
+        let entry = self.entry_or_new(product.clone());
+        match expected {
+            Some(expected) => drop(entry.expectations.write().insert(name, expected)),
+            None => drop(entry.expectations.write().remove(&name)),
+        }
+        self.forget_if_empty(&product, &entry);
+    }
+
+    /// What removes what was expected of a deleted product's devices.
+    pub(crate) fn left_expectations(&self, product: &ProductKey, limit: usize) -> Vec<Change> {
+        let Some(entry) = self.swept(product) else { return Vec::new() };
+        let expected = entry.expectations.read();
+        expected.keys().take(limit).map(|name| Change::SetExpectation(product.clone(), name.clone(), None)).collect()
     }
 
     /// What removes the proofs of a deleted product's devices.

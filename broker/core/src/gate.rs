@@ -6,7 +6,7 @@ use std::any::Any;
 use std::fmt;
 use std::net::IpAddr;
 
-use turnpike_mqtt::{ConnectReason, ReasonCode, TopicFilter, TopicName};
+use turnpike_mqtt::{ConnectReason, ReasonCode, TopicFilter, TopicName, UserProperties};
 
 use crate::clock::Now;
 use crate::mask::fmt_masked;
@@ -245,6 +245,35 @@ pub struct TakeOver<'a> {
     pub to: IpAddr,
 }
 
+/// A client that was let in, and the parts of its CONNECT in which it may state which firmware it runs on which module.
+#[derive(Clone, Copy)]
+pub struct Stated<'a> {
+    /// Who it is.
+    pub principal: &'a Principal,
+    /// User name, if sent.
+    pub user_name: Option<&'a str>,
+    /// User properties of the CONNECT; none in MQTT 3.
+    pub properties: UserProperties<'a>,
+    /// Where it comes from.
+    pub address: IpAddr,
+}
+
+impl fmt::Debug for Stated<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stated").field("principal", self.principal).finish_non_exhaustive()
+    }
+}
+
+/// What a gate makes of a [`Stated`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[must_use]
+pub struct Attested {
+    /// It isn't what was expected. By itself that keeps nobody out; a gate around this one may hold it against the client.
+    pub wrong: bool,
+    /// It is kept out: what the CONNACK says, and the cause for [`Passage::Refused`].
+    pub refused: Option<(ConnectReason, &'static str)>,
+}
+
 /// Phases *accept*, *authenticate*, *publish-in*, *subscribe* and *detach*. One value is shared by all shards. What has a body here is for gates that
 /// limit; a gate that doesn't leaves it alone.
 pub trait Gate: Send + Sync {
@@ -298,6 +327,11 @@ pub trait Gate: Send + Sync {
 
     /// A session with a meter has ended: what it owes may be kept for the client's next one.
     fn settle(&self, _principal: &Principal, _meter: &Meter, _now: Now) {}
+
+    /// Judges what a client states of itself, once it is known who it is.
+    fn attest(&self, _stated: &Stated<'_>, _now: Now) -> Attested {
+        Attested::default()
+    }
 
     /// A client takes over its session. An error refuses the new connection, and the old one stays.
     ///

@@ -34,6 +34,10 @@ pub(super) struct PolicyView {
     require_tls: bool,
     /// A device shows a certificate of its own.
     require_certificate: bool,
+    /// A device states which firmware it runs on which module, and it is what is expected.
+    require_attestation: bool,
+    /// A device that seems to have a clone is refused for a while.
+    refuse_clones: bool,
 }
 
 /// Who judges a product's devices.
@@ -80,8 +84,16 @@ pub(super) struct KeysView {
 
 impl From<ProductPolicy> for PolicyView {
     fn from(policy: ProductPolicy) -> Self {
-        let ProductPolicy { allow_rsa_1024, require_tls, require_certificate } = policy;
-        Self { allow_rsa_1024, require_tls, require_certificate }
+        let ProductPolicy { allow_rsa_1024, require_tls, require_certificate, require_attestation, refuse_clones } =
+            policy;
+        Self { allow_rsa_1024, require_tls, require_certificate, require_attestation, refuse_clones }
+    }
+}
+
+impl From<PolicyView> for ProductPolicy {
+    fn from(view: PolicyView) -> Self {
+        let PolicyView { allow_rsa_1024, require_tls, require_certificate, require_attestation, refuse_clones } = view;
+        Self { allow_rsa_1024, require_tls, require_certificate, require_attestation, refuse_clones }
     }
 }
 
@@ -165,9 +177,9 @@ pub(super) async fn put_policy(
     Path(product): Path<String>,
     bytes: Bytes,
 ) -> Result<Json<PolicyView>, Problem> {
-    let PolicyView { allow_rsa_1024, require_tls, require_certificate } = whole_body(&bytes)?;
+    let asked: PolicyView = whole_body(&bytes)?;
     let key = product_key(&product)?;
-    let policy = ProductPolicy { allow_rsa_1024, require_tls, require_certificate };
+    let policy = ProductPolicy::from(asked);
     let _changing = api.changing.lock().await;
     api.commit(vec![api.gate.registry().plan_set_policy(&key, policy)?]).await?;
     Ok(Json(policy.into()))

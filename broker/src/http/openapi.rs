@@ -4,7 +4,7 @@ use axum::Json;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 
-use super::{access, api, audit, bans, import};
+use super::{access, api, attest, audit, bans, import};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -32,6 +32,9 @@ use super::{access, api, audit, bans, import};
         access::show_keys,
         access::put_keys,
         access::delete_keys,
+        attest::show_attestation,
+        attest::put_attestation,
+        attest::delete_attestation,
         bans::list_bans,
         bans::put_ban,
         bans::delete_ban,

@@ -13,7 +13,9 @@ use super::{Next, Shard, home};
 use crate::clock::Now;
 use crate::connection::{Challenged, Connection, Extras, State};
 use crate::durable::Op;
-use crate::gate::{Admission, Attempt, ChallengeState, Gate, Passage, Permit, Principal, TakeOver, Verdict, Visit};
+use crate::gate::{
+    Admission, Attempt, Attested, ChallengeState, Gate, Passage, Permit, Principal, Stated, TakeOver, Verdict, Visit,
+};
 use crate::ids::{ClientId, ConnId, Seq, SessionRef};
 use crate::message::{Message, MessageParts};
 use crate::router::Subscriber;
@@ -141,15 +143,34 @@ impl<G: Gate> Shard<G> {
                 self.ask(conn, frame, question, now);
                 Next::Continue
             }
-            Verdict::Granted(admission) => match self.admit(conn, connect, admission, now) {
-                Ok(next) => next,
-                Err(reason) => {
-                    self.tell_kept_out(conn, connect, Passage::TurnedAway(reason), now);
+            Verdict::Granted(admission) => {
+                if let Some((reason, cause)) = self.attest(conn, connect, &admission, now).refused {
+                    self.tell_kept_out(conn, connect, Passage::Refused(cause), now);
                     self.refuse(conn, reason);
-                    Next::Ending
+                    return Next::Ending;
                 }
-            },
+                match self.admit(conn, connect, admission, now) {
+                    Ok(next) => next,
+                    Err(reason) => {
+                        self.tell_kept_out(conn, connect, Passage::TurnedAway(reason), now);
+                        self.refuse(conn, reason);
+                        Next::Ending
+                    }
+                }
+            }
         }
+    }
+
+    /// What the gate makes of what a client states of itself.
+    fn attest(&self, conn: ConnId, connect: &Connect<'_>, admission: &Admission, now: Now) -> Attested {
+        let Some(connection) = self.conns.get(conn.0 as usize) else { return Attested::default() };
+        let stated = Stated {
+            principal: &admission.principal,
+            user_name: connect.user_name,
+            properties: connect.properties.user,
+            address: connection.addr.ip(),
+        };
+        self.gate.attest(&stated, now)
     }
 
     /// Tells the gate of a client that didn't come in.
