@@ -412,6 +412,7 @@ fn a_product_s_devices_do_not_get_around_its_verifier() {
     let mut broker = judged(&judges.url(), "");
     let login = native("id-one", "one", SECRET);
     assert_eq!(code(&broker, Version::V5, "one", &login.password), 0x86, "its secret is none of theirs");
+    audit_has(&broker, &["verifier_refused"]);
     // Without the call-out, and after a crash, they still name it.
     broker.restart_as(Setup::closed());
     let login = native("id-one", "one", SECRET);

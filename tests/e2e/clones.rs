@@ -92,7 +92,12 @@ fn what_a_device_states_is_held_against_what_is_expected() {
     assert_eq!(told[0]["target"].as_str(), Some("device:lamp/one"));
     // A product that demands it.
     policy(&broker, &json!({ "require_attestation": true }));
-    for _ in 0..2 {
+    for is_again in [false, true] {
+        if is_again {
+            // What was answered has reached the disk, and opens again.
+            broker.kill();
+            broker.restart();
+        }
         assert_eq!(open(&broker, &by_properties(&native("c", "one", SECRET), "1.2.3", &right)), 0);
         assert_eq!(open(&broker, &by_properties(&native("c", "one", SECRET), "1.2.3", &wrong)), 0x87);
         assert_eq!(open(&broker, &by_user_name(&native("c", "one", SECRET), "1.2.3", &wrong)), 5);
@@ -101,9 +106,6 @@ fn what_a_device_states_is_held_against_what_is_expected() {
             let bare = Connect::new(Version::V5, "c").login(&login.user, &login.password);
             assert_eq!(open(&broker, &bare), 0x87, "nothing stated, or nothing expected");
         }
-        // What was answered has reached the disk, and opens again.
-        broker.kill();
-        broker.restart();
     }
     // Firmware that isn't the expected one, with a value of its own that fits.
     expect(&broker, &json!({ "mac": MAC, "factor": FACTOR, "firmware": "1.2.4" }));
@@ -219,21 +221,19 @@ const WRONG: &str = "ffffffffffffffffffffffffffffffff";
 
 #[test]
 fn an_address_that_guesses_is_banned_for_longer_each_time() {
-    let broker = proxied("address_failures = \"3/1m\"\nfree_failures = 1000\nban_first_s = 1\nban_most_s = 600");
+    let broker = proxied("address_failures = \"3/1m\"\nfree_failures = 1000\nban_first_s = 5\nban_most_s = 600");
     let bans = || broker.http().get("/api/v1/bans").json()["bans"].as_array().expect("a list").clone();
-    let mut terms = Vec::new();
+    let mut left = Vec::new();
     for _ in 0..2 {
+        until("no ban is left", SOON, || bans().is_empty().then_some(()));
         for _ in 0..3 {
             assert_eq!(from(&broker, 1, &login("one", WRONG)).1, Some(0x86));
         }
-        terms.push(bans());
+        left.push(bans()[0]["left_s"].as_u64().expect("a time"));
         assert_eq!(from(&broker, 1, &login("two", SECRET)).1, None, "closed without a word");
         assert_eq!(from(&broker, 2, &login("two", SECRET)).1, Some(0), "elsewhere all is well");
-        until("the ban is over", SOON, || bans().is_empty().then_some(()));
     }
-    let left = |n: usize| terms[n][0]["left_s"].as_u64().expect("a time");
-    assert_eq!((left(0), left(1)), (1, 2), "{terms:?}");
-    assert_eq!(from(&broker, 1, &login("two", SECRET)).1, Some(0));
+    assert!((1..=5).contains(&left[0]) && (6..=10).contains(&left[1]), "{left:?}");
     assert_eq!(metric(&broker, "ban"), 2);
     assert_eq!(audited(&broker, "ban", 2)[0]["target"].as_str(), Some("address:192.0.1.1"));
 }
