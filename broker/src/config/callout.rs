@@ -12,10 +12,14 @@ use crate::callout::{Caller, CalloutSettings, SetupError};
 /// The call-out, if there is a URL.
 pub(super) fn read(section: &mut Section<'_>) -> Option<CalloutSettings> {
     section.required("url");
-    let mut url = Uri::from_static("/");
-    section.parsed("url", &mut url, "a URL such as \"https://auth.example/judge\"");
+    let mut text = String::new();
+    section.text("url", &mut text);
+    let url = text.parse::<Uri>();
+    if url.is_err() && !text.is_empty() {
+        section.fault("url", "must be a URL such as \"https://auth.example/judge\"");
+    }
     let mut settings = CalloutSettings {
-        url,
+        url: url.as_ref().cloned().unwrap_or_default(),
         ca_file: None,
         header: None,
         timeout: Duration::from_millis(2_000),
@@ -44,6 +48,9 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<CalloutSettings> {
     section.boolean("strangers", &mut bounds.strangers);
     // A probe has waited for its place and for its answer by then.
     bounds.breaker.probe_ms = u64::try_from(settings.timeout.as_millis()).unwrap_or(u64::MAX).saturating_mul(2);
+    if url.is_err() {
+        return None;
+    }
     match Caller::check(&settings) {
         Ok(()) => {}
         Err(fault @ SetupError::Url(_)) => section.fault("url", fault.to_string()),
