@@ -64,7 +64,7 @@ impl Judges {
                             Box::new(rustls::StreamOwned::new(session, stream))
                         }
                     };
-                    serve(wire, &seen, &*judge)
+                    serve(wire, &seen, &*judge);
                 });
             }
         });
@@ -121,12 +121,12 @@ fn serve(wire: Box<dyn Wire>, seen: &Mutex<Vec<(String, Value)>>, judge: &Judge)
     }
 }
 
-fn says(answer: Value) -> Reply {
+fn says(answer: &Value) -> Reply {
     Reply::Says(200, answer.to_string())
 }
 
 fn granted(device: &str) -> Reply {
-    says(json!({ "result": "granted", "device": device }))
+    says(&json!({ "result": "granted", "device": device }))
 }
 
 /// Lets in whom the password `open` is sent for, and nobody else.
@@ -135,8 +135,8 @@ fn usual(question: &Value) -> Reply {
     match question["password"].as_str() {
         // base64 of `open`, `other`
         Some("b3Blbg==") => granted(device),
-        Some("b3RoZXI=") => says(json!({ "result": "not_mine" })),
-        _ => says(json!({ "result": "refused" })),
+        Some("b3RoZXI=") => says(&json!({ "result": "not_mine" })),
+        _ => says(&json!({ "result": "refused" })),
     }
 }
 
@@ -208,7 +208,7 @@ fn who_is_let_in_is_for_the_other_end_to_say() {
     }
     // What is not theirs may be ours.
     let ours = native("id-one", "one", SECRET);
-    let passed_on = Judges::start(|_| says(json!({ "result": "not_mine" })));
+    let passed_on = Judges::start(|_| says(&json!({ "result": "not_mine" })));
     let other = judged(&passed_on.url(), "");
     assert_eq!(code(&other, Version::V5, "one", &ours.password), 0);
     assert_eq!(code(&other, Version::V5, "one", &ours.password), 0x86, "its nonce is good once");
@@ -312,7 +312,7 @@ fn nobody_gets_in_when_there_is_no_answer_or_none_that_makes_sense() {
         Some("lamp/long") => Reply::Says(200, format!("{{\"result\": \"refused\"{}}}", " ".repeat(20_000))),
         Some("lamp/error") => Reply::Says(500, json!({ "result": "granted", "device": "one" }).to_string()),
         Some("lamp/moved") => Reply::Says(302, json!({ "result": "granted", "device": "one" }).to_string()),
-        Some("lamp/typo") => says(json!({ "result": "granted", "device": "one", "cashe_s": 5 })),
+        Some("lamp/typo") => says(&json!({ "result": "granted", "device": "one", "cashe_s": 5 })),
         _ => granted("one"),
     });
     let broker = judged(&judges.url(), "timeout_ms = 300\nbreaker_failures = 1000");
@@ -348,7 +348,7 @@ fn channel_that_never_answers() -> Receiver<Value> {
 #[test]
 fn the_breaker_opens_and_closes_and_what_is_known_needs_no_answer() {
     let cached = |question: &Value| match question["user_name"].as_str() {
-        Some("lamp/one") => says(json!({ "result": "granted", "device": "one", "cache_s": 3600 })),
+        Some("lamp/one") => says(&json!({ "result": "granted", "device": "one", "cache_s": 3600 })),
         _ => usual(question),
     };
     // A server that can be taken away: an answer of its own, or none.
@@ -432,9 +432,9 @@ fn a_product_s_devices_do_not_get_around_its_verifier() {
 #[test]
 fn strangers_are_asked_about_where_that_is_wanted() {
     let judges = Judges::start(|question| match question["user_name"].as_str() {
-        Some("serial 42") => says(json!({ "result": "granted", "product": PRODUCT, "device": "one" })),
-        Some("serial 43") => says(json!({ "result": "granted", "product": "plain", "device": "one" })),
-        _ => says(json!({ "result": "not_mine" })),
+        Some("serial 42") => says(&json!({ "result": "granted", "product": PRODUCT, "device": "one" })),
+        Some("serial 43") => says(&json!({ "result": "granted", "product": "plain", "device": "one" })),
+        _ => says(&json!({ "result": "not_mine" })),
     });
     let broker = judged(&judges.url(), "strangers = true");
     assert_eq!(broker.http().put("/api/v1/products/plain", "{}").status, 201);

@@ -1,4 +1,4 @@
-//! CONNECTs about which somebody outside is asked ([`Verdict::Pending`]).
+//! CONNECTs about which somebody outside is asked ([`crate::gate::Verdict::Pending`]).
 //!
 //! ```text
 //! CONNECT ─▶ gate: Pending ─▶ next_inquiry ─▶ the shell, somebody outside ─▶ answered ─▶ gate: conclude ─▶ CONNACK
