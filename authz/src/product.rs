@@ -18,8 +18,8 @@ pub struct ProductPolicy {
 const ALLOW_RSA_1024: u16 = 1;
 const REQUIRE_TLS: u16 = 2;
 const REQUIRE_CERTIFICATE: u16 = 4;
-const REQUIRE_ATTESTATION: u16 = 8;
-const REFUSE_CLONES: u16 = 16;
+const REQUIRE_ATTESTATION: u16 = 32;
+const REFUSE_CLONES: u16 = 8;
 
 impl ProductPolicy {
     /// For a record: two bytes of flags. A flag's bit never changes.
