@@ -13,7 +13,7 @@ const RECORDS: usize = 200_000;
 
 fn main() {
     let key = ChainKey::new(&MasterKey::new([7; 32]));
-    let identity = DeviceIdentity { product: "a1B2c3D4e5F".into(), device: "serial-00000001".into() };
+    let identity = DeviceIdentity::new("a1B2c3D4e5F", "serial-00000001");
     let event = Event {
         at_ms: 1_700_000_000_000,
         actor: Subject::identity(&identity),

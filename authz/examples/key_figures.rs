@@ -6,8 +6,10 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Instant;
 
+use chacha20::ChaCha20Rng;
+use chacha20::rand_core::SeedableRng;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PKCS_ED25519};
-use ring::rand::SystemRandom;
+use ring::rand::{SecureRandom, SystemRandom};
 use rsa::RsaPrivateKey;
 use rsa::pkcs8::EncodePrivateKey;
 use turnpike_authz::Gatekeeper;
@@ -35,7 +37,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     registry.apply(registry.plan_set_policy(&product, policy)?);
     let gate = Gatekeeper::new(Arc::clone(&registry), MasterKey::new([7; 32]), 1 << 20);
     let rsa = |bits| -> Result<String, Box<dyn Error>> {
-        let key = RsaPrivateKey::new(&mut rsa::rand_core::OsRng, bits)?;
+        let mut seed = [0; 32];
+        SystemRandom::new().fill(&mut seed).map_err(|_| "no random bytes")?;
+        let key = RsaPrivateKey::new(&mut ChaCha20Rng::from_seed(seed), bits)?;
         Ok(pem::encode(&pem::Pem::new("PRIVATE KEY", key.to_pkcs8_der()?.as_bytes())))
     };
     let keys = [

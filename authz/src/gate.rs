@@ -17,6 +17,7 @@
 
 mod attest;
 mod login;
+mod means;
 mod verify;
 
 pub use verify::Asked;
@@ -25,9 +26,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use turnpike_core::clock::Now;
+use turnpike_core::feed::Feed;
 use turnpike_core::gate::{
-    Admission, Answer, Attempt, Attested, ChallengeState, DeviceIdentity, Gate, Passage, Principal, Stated, Verdict,
-    Visit,
+    Admission, Answer, Attempt, Attested, ChallengeState, Gate, Passage, Principal, Stated, Verdict, Visit,
 };
 use turnpike_mqtt::{TopicFilter, TopicName};
 
@@ -36,12 +37,15 @@ use crate::callout::Callout;
 use crate::keys::{Method, Signed};
 use crate::names::ProductKey;
 use crate::nonce::{NonceJournal, Nonces, RECORD_BYTES, Restored, Use};
+use crate::people::People;
+use crate::people::log_in as people;
 use crate::policy;
 use crate::profile::{self, Claim, Freshness, Holder, Profile};
 use crate::refusal::Refusal;
-use crate::registry::{Found, Registry, owner};
+use crate::registry::{Found, Glimpse, Registry, owner};
 use crate::secret::{MasterKey, SealError, Sealed, Secret};
 use crate::verifier::{Verifier, VerifierName};
+use means::{By, Proven, is_met};
 
 /// Whom the decoy is sealed for; no record has such a key.
 const DECOY: &str = "decoy";
@@ -55,6 +59,7 @@ pub struct Gatekeeper {
     registry: Arc<Registry>,
     key: MasterKey,
     nonces: Nonces,
+    people: Arc<People>,
     journal: Option<Box<dyn NonceJournal>>,
     /// Lets everybody in, and do everything.
     anonymous: bool,
@@ -87,6 +92,7 @@ impl Gatekeeper {
             registry,
             key,
             nonces: Nonces::new(nonces_max),
+            people: Arc::default(),
             journal: None,
             anonymous: false,
             decoy,
@@ -133,6 +139,18 @@ impl Gatekeeper {
         &self.key
     }
 
+    /// With users and services.
+    #[must_use]
+    pub fn with_people(self, people: Arc<People>) -> Self {
+        Self { people, ..self }
+    }
+
+    /// Users and services.
+    #[must_use]
+    pub fn people(&self) -> &Arc<People> {
+        &self.people
+    }
+
     /// How often each refusal happened.
     pub fn refusals(&self) -> impl Iterator<Item = (Refusal, u64)> + '_ {
         Refusal::ALL.iter().copied().zip(self.refusals.iter().map(|count| count.load(Ordering::Relaxed)))
@@ -159,7 +177,7 @@ impl Gatekeeper {
         &self,
         candidates: Vec<Candidate<'_>>,
         proof: impl Fn(&Holder<'_>) -> bool,
-    ) -> Result<Option<(DeviceIdentity, Found)>, Refusal> {
+    ) -> Result<Option<(Device, Found)>, Refusal> {
         if candidates.is_empty() {
             self.spend(proof);
             return Ok(None);
@@ -176,7 +194,7 @@ impl Gatekeeper {
                 continue;
             };
             if proof(&Holder { product: &product, secret: &secret }) {
-                return Ok(Some((DeviceIdentity { product: product.into(), device: device.into() }, found)));
+                return Ok(Some((Device { product, device: device.to_owned() }, found)));
             }
         }
         Err(refusal)
@@ -212,14 +230,26 @@ impl Gatekeeper {
             return Err(Refusal::StaleTimestamp);
         }
         let proven = self.prove(self.candidates(claim), |holder| claim.is_signed_by(holder))?;
-        let Some((identity, found)) = proven else { return Err(self.unknown(claim.identity().named)) };
+        let Some((of, found)) = proven else { return Err(self.unknown(claim.identity().named)) };
+        if claim.shows_secret() && !attempt.tls {
+            return Err(Refusal::TlsRequired);
+        }
         // After the signature: a stranger must not use up a device's nonces, nor the room for them.
         if let Freshness::Once { nonce, until_ms } = freshness {
-            self.take_nonce((&identity.product, &identity.device), nonce, until_ms, now)?;
+            self.take_nonce(of.identity(), nonce, until_ms, now)?;
         }
-        let admission = admit(identity, &found, claim.profile(), attempt, now)?;
+        let proven = Proven { identity: of.identity(), found: &found, profile: claim.profile(), by: By::Secret };
+        let admission = proven.admit(attempt, now)?;
         let lasting = claim.lasting_client_id().filter(|id| *id != attempt.client_id);
         Ok(Admission { client_id: lasting.map(Box::from), ..admission })
+    }
+
+    fn log_in_people(&self, claim: &people::Claim<'_>, attempt: &Attempt<'_>, now: Now) -> Result<Admission, Refusal> {
+        let decoy = self.key.open(DECOY, &self.decoy).map_err(|_| Refusal::SecretSealed)?;
+        let take_nonce =
+            |key: &str, nonce: &str, until_ms| self.take_nonce((people::SERVICE_PRODUCT, key), nonce, until_ms, now);
+        let tools = people::Tools { key: &self.key, decoy: &decoy, take_nonce: &take_nonce };
+        self.people.log_in(claim, attempt, &tools, now)
     }
 
     fn take_nonce(&self, (product, device): (&str, &str), nonce: &str, until_ms: u64, now: Now) -> Result<(), Refusal> {
@@ -257,8 +287,8 @@ impl Gatekeeper {
             profile::answers(holder.secret, attempt.client_id, product, device, &state.data, data)
         };
         let proven = self.prove(self.candidate(product, device).into_iter().collect(), proof)?;
-        let Some((identity, found)) = proven else { return Err(self.unknown(Some((product, device)))) };
-        admit(identity, &found, Profile::Native, attempt, now)
+        let Some((of, found)) = proven else { return Err(self.unknown(Some((product, device)))) };
+        Proven { identity: of.identity(), found: &found, profile: Profile::Native, by: By::Secret }.admit(attempt, now)
     }
 
     /// Judges an attempt by the formats that the broker knows.
@@ -278,6 +308,9 @@ impl Gatekeeper {
         let (Some(user_name), Some(password)) = (attempt.user_name, attempt.password) else {
             return self.refuse(Refusal::NoCredentials);
         };
+        if let Some(claim) = people::Claim::parse(user_name, password) {
+            return self.verdict(self.log_in_people(&claim, attempt, now), passed_over);
+        }
         if let Some(signed) = Signed::parse(attempt.client_id, user_name, password) {
             let signed = signed.ok_or(Refusal::Malformed);
             return self.verdict(signed.and_then(|signed| self.log_in_signed(&signed, attempt, now)), passed_over);
@@ -313,22 +346,16 @@ impl<'a> Candidate<'a> {
     }
 }
 
-/// Whether a device that has proved who it is comes in, and on what terms.
-fn admit(
-    identity: DeviceIdentity,
-    found: &Found,
-    profile: Profile,
-    attempt: &Attempt<'_>,
-    now: Now,
-) -> Result<Admission, Refusal> {
-    if !found.product.enabled || !found.device.enabled {
-        return Err(Refusal::Disabled);
+/// A device that has shown that it knows its secret.
+struct Device {
+    product: String,
+    device: String,
+}
+
+impl Device {
+    fn identity(&self) -> login::Identity<'_> {
+        (&self.product, &self.device)
     }
-    if !found.profiles.contains(profile) {
-        return Err(Refusal::ProfileNotAllowed);
-    }
-    let until_ms = login::check_demands((&identity.product, &identity.device), found, attempt, now)?;
-    Ok(Admission { until_ms, ..Admission::new(Principal::Device(Arc::new(identity))) })
 }
 
 impl Gate for Gatekeeper {
@@ -364,6 +391,8 @@ impl Gate for Gatekeeper {
                 let (product, device) = (&*identity.product, &*identity.device);
                 policy::may_publish(product, device, topic.as_str(), || self.registry.allowed(product))
             }
+            Principal::User(user) => self.people.user_may_publish(user, topic.as_str()),
+            Principal::Service(service) => self.people.service_may_publish(service, topic.as_str()),
         }
     }
 
@@ -375,6 +404,8 @@ impl Gate for Gatekeeper {
                 let (product, device) = (&*identity.product, &*identity.device);
                 policy::may_subscribe(product, device, filter.as_str(), || self.registry.allowed(product))
             }
+            Principal::User(user) => self.people.user_may_subscribe(user, filter.as_str()),
+            Principal::Service(service) => self.people.service_may_subscribe(service, filter.as_str()),
         }
     }
 
@@ -386,7 +417,35 @@ impl Gate for Gatekeeper {
         match principal {
             Principal::Broker => true,
             Principal::Anonymous => self.anonymous,
-            Principal::Device(identity) => self.registry.is_enabled(&identity.product, &identity.device),
+            Principal::Device(identity) => {
+                let judge = |seen: &Glimpse<'_>| is_met(identity.means, seen);
+                self.registry.look(&identity.product, &identity.device, judge).unwrap_or(false)
+            }
+            Principal::User(user) => self.people.is_user_welcome(user),
+            Principal::Service(service) => self.people.is_service_welcome(service, None),
+        }
+    }
+
+    fn still_welcome_from(&self, principal: &Principal, peer: Option<std::net::SocketAddr>) -> bool {
+        match principal {
+            Principal::Service(service) => self.people.is_service_welcome(service, peer.map(|peer| peer.ip())),
+            Principal::Broker | Principal::Anonymous | Principal::Device(_) | Principal::User(_) => {
+                self.still_welcome(principal)
+            }
+        }
+    }
+
+    fn has_feed(&self, principal: &Principal) -> bool {
+        match principal {
+            Principal::Device(identity) => self.people.has_feed(&identity.product, &identity.device),
+            Principal::Broker | Principal::Anonymous | Principal::User(_) | Principal::Service(_) => false,
+        }
+    }
+
+    fn feed(&self, principal: &Principal, topic: TopicName<'_>, feed: &mut Feed) {
+        if let Principal::Device(identity) = principal {
+            let add = |app: &str, user: &str| feed.add(format_args!("{app}:{user}"), topic);
+            self.people.feed(&identity.product, &identity.device, topic.as_str(), add);
         }
     }
 

@@ -16,11 +16,12 @@
 //!
 //! What a client sees of its rate once it is in is told in [`turnpike_core::meter`].
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use turnpike_core::clock::Now;
+use turnpike_core::feed::Feed;
 use turnpike_core::gate::{
     Admission, Answer, Attempt, Attested, ChallengeState, Entry, Gate, Passage, Principal, Stated, TakeOver, Verdict,
     Visit,
@@ -30,6 +31,8 @@ use turnpike_mqtt::{ConnectReason, TopicFilter, TopicName};
 
 use crate::attest::bare_user_name;
 use crate::guard::{Denied, Guard, Judged, SecurityEvent, Who};
+use crate::people::log_in::SERVICE_PRODUCT;
+use crate::plan::Change;
 use crate::quota::{Quotas, Subject};
 
 /// Cause of a refusal for a statement of firmware and module.
@@ -72,6 +75,9 @@ pub fn claimed_by_user_name<'a>(attempt: &Attempt<'a>) -> Option<Who<'a>> {
 fn who(principal: &Principal) -> Option<Who<'_>> {
     match principal {
         Principal::Device(identity) => Some(Who { product: &identity.product, name: &identity.device }),
+        // As their user names read.
+        Principal::User(user) => Some(Who { product: &user.app, name: &user.user }),
+        Principal::Service(service) => Some(Who { product: SERVICE_PRODUCT, name: &service.key }),
         Principal::Anonymous | Principal::Broker => None,
     }
 }
@@ -79,7 +85,9 @@ fn who(principal: &Principal) -> Option<Who<'_>> {
 fn subject(principal: &Principal) -> Option<Subject<'_>> {
     match principal {
         Principal::Device(identity) => Some(Subject::Device { product: &identity.product, device: &identity.device }),
-        Principal::Anonymous | Principal::Broker => None,
+        Principal::User(user) => Some(Subject::User { app: &user.app, user: &user.user }),
+        // A back end speaks for a fleet; its rate is the fleet's.
+        Principal::Service(_) | Principal::Anonymous | Principal::Broker => None,
     }
 }
 
@@ -110,6 +118,14 @@ impl<G> Guarded<G> {
     #[must_use]
     pub fn guard(&self) -> &Arc<Guard> {
         &self.guard
+    }
+
+    /// Has limits and guard keep to a change of the registry. To be called before the sessions that it concerns are judged again.
+    pub fn follow(&self, change: &Change) {
+        self.quotas.follow(change);
+        if let Change::SetPolicy(product, policy) = change {
+            self.guard.refuse_clones(product.as_str(), policy.refuse_clones);
+        }
     }
 
     fn saw(&self, now: Now) {
@@ -202,6 +218,18 @@ impl<G: Gate> Gate for Guarded<G> {
         let latest = Now { mono_ms: self.latest_ms.load(Relaxed), unix_ms: 0 };
         let suspected = || who(principal).is_some_and(|who| self.guard.suspicion(who, latest).is_err());
         self.gate.still_welcome(principal) && !suspected()
+    }
+
+    fn still_welcome_from(&self, principal: &Principal, peer: Option<SocketAddr>) -> bool {
+        self.still_welcome(principal) && self.gate.still_welcome_from(principal, peer)
+    }
+
+    fn has_feed(&self, principal: &Principal) -> bool {
+        self.gate.has_feed(principal)
+    }
+
+    fn feed(&self, principal: &Principal, topic: TopicName<'_>, feed: &mut Feed) {
+        self.gate.feed(principal, topic, feed);
     }
 
     fn meter(&self, principal: &Principal, now: Now) -> Option<Meter> {

@@ -39,6 +39,43 @@ pub enum RowError {
     Plan(#[from] PlanError),
 }
 
+/// What a file's first row is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FirstRow {
+    /// The header `device,secret`, in one of the ways to write it.
+    Header,
+    /// It looks like a header of other columns. Taken as a device, it would be one whose secret anybody guesses.
+    UnknownHeader,
+    /// A device.
+    Device,
+}
+
+/// Tells a header from a device by the first row's two fields. Case, `_`, `-`, white space and a byte order mark don't matter.
+///
+/// A device whose secret happens to have such a word in it is taken for an unknown header; with a header before it, it is taken.
+#[must_use]
+pub fn first_row(device: &str, secret: &str) -> FirstRow {
+    const DEVICE: [&str; 5] = ["device", "devicename", "name", "deviceid", "id"];
+    const SECRET: [&str; 2] = ["secret", "devicesecret"];
+    const SECRET_WORDS: [&str; 3] = ["secret", "password", "key"];
+    let (device, secret) = (column(device), column(secret));
+    let (names_device, names_secret) = (DEVICE.contains(&device.as_str()), SECRET.contains(&secret.as_str()));
+    let is_odd = names_device
+        || DEVICE.contains(&secret.as_str())
+        || SECRET.contains(&device.as_str())
+        || SECRET_WORDS.iter().any(|word| secret.contains(word));
+    match (names_device && names_secret, is_odd) {
+        (true, _) => FirstRow::Header,
+        (false, true) => FirstRow::UnknownHeader,
+        (false, false) => FirstRow::Device,
+    }
+}
+
+fn column(field: &str) -> String {
+    let written = field.chars().filter(|c| !c.is_whitespace() && !matches!(c, '_' | '-' | '\u{feff}'));
+    written.flat_map(char::to_lowercase).collect()
+}
+
 /// What became of the rows.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Report {
@@ -175,6 +212,32 @@ mod tests {
         let product = ProductKey::parse("p").expect("a name");
         registry.apply(registry.plan_put_product(&product, None, 1).expect("new").0);
         product
+    }
+
+    #[test]
+    fn a_header_is_no_device() {
+        for (device, secret) in [
+            ("device", "secret"),
+            ("DeviceName", "DeviceSecret"),
+            ("device_name", "device-secret"),
+            ("\u{feff}Device Name", " Secret "),
+            ("name", "SECRET"),
+        ] {
+            assert_eq!(first_row(device, secret), FirstRow::Header, "{device},{secret}");
+        }
+        for (device, secret) in [
+            ("serial", "TheSecret"),
+            ("serial", "Pass-Word"),
+            ("imei", "api_key"),
+            ("secret", "device"),
+            ("Device_Name", "created"),
+            ("created", "DeviceName"),
+        ] {
+            assert_eq!(first_row(device, secret), FirstRow::UnknownHeader, "{device},{secret}");
+        }
+        for (device, secret) in [("d1", "0123456789abcdef"), ("device-1", "0123456789abcdef"), ("bad/name", "short")] {
+            assert_eq!(first_row(device, secret), FirstRow::Device, "{device},{secret}");
+        }
     }
 
     #[test]

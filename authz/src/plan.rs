@@ -6,6 +6,7 @@ use turnpike_core::durable::Op;
 
 use crate::attest::Expectation;
 use crate::keys::Proofs;
+use crate::limits::{WrittenFlow, WrittenLimits};
 use crate::names::{DeviceName, ProductKey};
 use crate::product::ProductPolicy;
 use crate::profile::ProfileSet;
@@ -15,6 +16,7 @@ use crate::secret::{MasterKey, Sealed, Secret};
 use crate::verifier::VerifierName;
 use crate::x509::Authorities;
 
+mod limits;
 mod login;
 
 /// A change of the registry.
@@ -28,8 +30,8 @@ pub enum Change {
     AllowProfiles(ProductKey, ProfileSet),
     /// Create or replace. The product exists.
     PutDevice(ProductKey, DeviceName, Device),
-    /// Remove. [`Self::SetProofs`] and [`Self::SetExpectation`] go before it, in the same commit: a new device of the name must not have the old
-    /// one's keys.
+    /// Remove. [`Self::SetProofs`], [`Self::SetExpectation`] and [`Self::LimitDevice`] go before it, in the same commit: a new device of the
+    /// name must not have the old one's.
     DeleteDevice(ProductKey, DeviceName),
     /// Which public keys and certificates a device has, beside its secret. Independent of [`Self::PutDevice`].
     SetProofs(ProductKey, DeviceName, Option<Arc<Proofs>>),
@@ -37,6 +39,10 @@ pub enum Change {
     SetPolicy(ProductKey, ProductPolicy),
     /// Who issues the certificates of a product's devices. Independent of [`Self::PutProduct`].
     SetAuthorities(ProductKey, Option<Arc<Authorities>>),
+    /// How fast a product's devices may be, where it isn't as the configuration says for all. Independent of [`Self::PutProduct`].
+    LimitProduct(ProductKey, Option<Arc<WrittenLimits>>),
+    /// How fast a device may be, where it isn't as its product says. Independent of [`Self::PutDevice`].
+    LimitDevice(ProductKey, DeviceName, Option<Arc<WrittenFlow>>),
     /// What a device is expected to state of itself. Independent of [`Self::PutDevice`].
     SetExpectation(ProductKey, DeviceName, Option<Arc<Expectation>>),
     /// Who judges a product's devices instead of the broker, if anybody does. Independent of [`Self::PutProduct`].
@@ -61,11 +67,13 @@ impl Change {
             | Self::AllowProfiles(product, _)
             | Self::SetPolicy(product, _)
             | Self::SetAuthorities(product, _)
-            | Self::SetVerifier(product, _) => Some((product, None)),
+            | Self::SetVerifier(product, _)
+            | Self::LimitProduct(product, _) => Some((product, None)),
             Self::PutDevice(product, name, _)
             | Self::DeleteDevice(product, name)
             | Self::SetProofs(product, name, _)
-            | Self::SetExpectation(product, name, _) => Some((product, Some(name))),
+            | Self::SetExpectation(product, name, _)
+            | Self::LimitDevice(product, name, _) => Some((product, Some(name))),
             Self::Mark(_) => None,
         }
     }
@@ -94,7 +102,7 @@ pub enum PlanError {
 /// What is asked of a device.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct DeviceRequest {
-    /// Its secret; one is made if none is given, also where the device has one.
+    /// Its secret; if none is given, the device keeps the one that it has, and a new device gets one made.
     pub secret: Option<Secret>,
     /// Whether it gets in. If it isn't said, it stays as it is, so a new secret doesn't let a disabled device in.
     pub enabled: Option<bool>,
@@ -127,8 +135,8 @@ impl Making<'_> {
 pub struct MadeDevice {
     /// To be committed and applied.
     pub change: Change,
-    /// The device's secret, which is shown once.
-    pub secret: Secret,
+    /// The secret that was made, which is shown once; none where it was given or kept.
+    pub secret: Option<Secret>,
     /// Whether there was none of that name.
     pub is_new: bool,
 }
@@ -176,6 +184,7 @@ impl Registry {
     pub fn plan_sweep(&self, key: &ProductKey, limit: usize) -> Vec<Change> {
         let mut changes = self.left_proofs(key, limit);
         changes.extend(self.left_expectations(key, limit.saturating_sub(changes.len())));
+        changes.extend(self.left_limits(key, limit.saturating_sub(changes.len())));
         let names = self.left_of(key.as_str(), limit.saturating_sub(changes.len()));
         changes.extend(names.into_iter().map(|name| Change::DeleteDevice(key.clone(), name)));
         if changes.len() < limit && self.has_left_profiles(key.as_str()) {
@@ -200,10 +209,34 @@ impl Registry {
         self.product(product.as_str()).ok_or(PlanError::NoSuchProduct)?;
         let existing = self.device(product.as_str(), name.as_str());
         let (enabled, created_at_s) = existing.as_ref().map_or((true, making.now_s), |d| (d.enabled, d.created_at_s));
-        let (secret, sealed) = making.secret(product, name, request.secret);
+        let (is_new, is_given) = (existing.is_none(), request.secret.is_some());
+        let (made, sealed) = match existing {
+            Some(device) if !is_given => (None, device.secret),
+            _ => {
+                let (secret, sealed) = making.secret(product, name, request.secret);
+                ((!is_given).then_some(secret), sealed)
+            }
+        };
         let device = Device { enabled: request.enabled.unwrap_or(enabled), created_at_s, secret: sealed };
         let change = Change::PutDevice(product.clone(), name.clone(), device);
-        Ok(MadeDevice { change, secret, is_new: existing.is_none() })
+        Ok(MadeDevice { change, secret: made, is_new })
+    }
+
+    /// Makes a new secret for a device. The old one isn't good any more once this has been applied.
+    ///
+    /// # Errors
+    /// [`PlanError::NoSuchProduct`], [`PlanError::NoSuchDevice`].
+    pub fn plan_renew_secret(
+        &self,
+        product: &ProductKey,
+        name: &DeviceName,
+        making: &Making<'_>,
+    ) -> Result<MadeDevice, PlanError> {
+        self.product(product.as_str()).ok_or(PlanError::NoSuchProduct)?;
+        let device = self.device(product.as_str(), name.as_str()).ok_or(PlanError::NoSuchDevice)?;
+        let (secret, sealed) = making.secret(product, name, None);
+        let change = Change::PutDevice(product.clone(), name.clone(), Device { secret: sealed, ..device });
+        Ok(MadeDevice { change, secret: Some(secret), is_new: false })
     }
 
     /// Disables or enables a device.
@@ -229,16 +262,18 @@ impl Registry {
         Ok(Change::PutProduct(key.clone(), Product { enabled, ..product }))
     }
 
-    /// Deletes a device, with its keys and what is expected of it. All of the changes go into one commit.
+    /// Deletes a device, with its keys, its limit and what is expected of it. All of the changes go into one commit.
     ///
     /// # Errors
     /// [`PlanError::NoSuchDevice`].
     pub fn plan_delete_device(&self, product: &ProductKey, name: &DeviceName) -> Result<Vec<Change>, PlanError> {
         let found = self.find(product.as_str(), name.as_str()).ok_or(PlanError::NoSuchDevice)?;
         let proofs = found.proofs.map(|_| Change::SetProofs(product.clone(), name.clone(), None));
+        let limit = self.device_limit(product.as_str(), name.as_str());
+        let limit = limit.map(|_| Change::LimitDevice(product.clone(), name.clone(), None));
         let device = Change::DeleteDevice(product.clone(), name.clone());
         let expected = self.expectation(product.as_str(), name.as_str());
         let expected = expected.map(|_| Change::SetExpectation(product.clone(), name.clone(), None));
-        Ok(proofs.into_iter().chain(expected).chain([device]).collect())
+        Ok(proofs.into_iter().chain(limit).chain(expected).chain([device]).collect())
     }
 }

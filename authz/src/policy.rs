@@ -61,6 +61,23 @@ fn is_allowed(product: &str, device: &str, topic: &str, access: Access, allowed:
     vendors::family(product, device, topic, access).is_some_and(|family| family.is_taken(allowed()))
 }
 
+/// Filters of the topics that are a device's own in a product that takes these profiles, for removing what it left there. `/ext/{service}/{pk}/{dn}` isn't among them: its
+/// wildcard would take `/ext/rrpc/{pk}/{dn}/…`, which is a call of other devices.
+#[must_use]
+pub fn own_filters(product: &str, device: &str, allowed: ProfileSet) -> Vec<Box<str>> {
+    let own = format!("{product}/{device}");
+    let filters = [
+        format!("dev/{own}/#"),
+        format!("/{own}/user/#"),
+        format!("/sys/{own}/#"),
+        format!("/ota/device/+/{own}"),
+        format!("/shadow/+/{own}"),
+        format!("/ext/rrpc/+/{own}/#"),
+        format!("/ext/rrpc/+//{own}/#"),
+    ];
+    filters.into_iter().chain(vendors::own_filters(product, device, allowed)).map(String::into_boxed_str).collect()
+}
+
 /// What follows a level, with its separator; empty at the end of the topic. None if the topic doesn't begin with that level.
 fn past<'a>(topic: &'a str, level: &str) -> Option<&'a str> {
     topic.strip_prefix(level).filter(|rest| rest.is_empty() || rest.starts_with('/'))

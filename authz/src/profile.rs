@@ -123,6 +123,11 @@ trait Login<'a> {
     /// Takes the same time wherever the difference is.
     fn is_signed_by(&self, holder: &Holder<'_>) -> bool;
 
+    /// Whether what it sends is the secret itself, so that it has to come through TLS.
+    fn shows_secret(&self) -> bool {
+        false
+    }
+
     /// The client id without what changes from one log-in to the next.
     fn lasting_client_id(&self) -> Option<&'a str> {
         None
@@ -239,6 +244,12 @@ impl<'a> Claim<'a> {
     #[must_use]
     pub fn is_signed_by(&self, holder: &Holder<'_>) -> bool {
         self.login().is_signed_by(holder)
+    }
+
+    /// Whether it holds the secret itself and has to come through TLS, whatever the product demands.
+    #[must_use]
+    pub fn shows_secret(&self) -> bool {
+        self.login().shows_secret()
     }
 
     /// The client id without what changes from one log-in to the next, where the format has such parts: whose session it is.

@@ -10,6 +10,8 @@
 //! | `c\0{product}` | layout, then for each CA certificate: length (2 bytes), the certificate |
 //! | `t\0{product}\0{device}` | layout, what the device is expected to state: MAC (6 bytes), length and text of the firmware's version, sealed factor |
 //! | `v\0{product}` | layout, the name of who judges its devices; absent where the broker does |
+//! | `l\0{product}` | layout, flags, then up to two rates of messages and two of bytes as text, each after its length (a byte) |
+//! | `r\0{product}\0{device}` | layout, then a rate of messages and one of bytes, in the same way |
 //! | `m\0{mark}` | layout |
 //!
 //! Numbers are big-endian. A secret is sealed for the key of its record, so it opens in no other.
@@ -20,6 +22,7 @@ use turnpike_core::durable::Op;
 
 use crate::attest::{Expectation, factor_owner};
 use crate::keys::Proofs;
+use crate::limits::{WrittenFlow, WrittenLimits};
 use crate::names::{DeviceName, ProductKey};
 use crate::plan::Change;
 use crate::product::ProductPolicy;
@@ -86,6 +89,13 @@ pub(crate) fn encode(change: &Change) -> Op {
         }
         Change::SetVerifier(key, verifier) => {
             put_or_delete(product_key('v', key), verifier.as_ref().map(|name| name.as_str().as_bytes().to_vec()))
+        }
+        Change::LimitProduct(key, limits) => {
+            put_or_delete(product_key('l', key), limits.as_ref().map(|limits| limits.to_record()))
+        }
+        Change::LimitDevice(product, name, flow) => {
+            let key = format!("r\0{product}\0{name}").into_bytes().into();
+            put_or_delete(key, flow.as_ref().map(|flow| flow.to_record()))
         }
         Change::Mark(mark) => Op::RegistryPut(format!("m\0{mark}").into_bytes().into(), Box::from([LAYOUT])),
     }
@@ -171,6 +181,15 @@ pub(crate) fn decode(key: &[u8], value: &[u8]) -> Result<Change, RecordError> {
             let name = std::str::from_utf8(rest).ok().and_then(|name| VerifierName::parse(name).ok());
             Ok(Change::SetVerifier(product()?, Some(name.ok_or_else(damaged)?)))
         }
+        (Some("l"), None) => {
+            let limits = WrittenLimits::from_record(rest).ok_or_else(damaged)?;
+            Ok(Change::LimitProduct(product()?, Some(Arc::new(limits))))
+        }
+        (Some("r"), Some(device)) => {
+            let name = DeviceName::parse(device).map_err(|_| damaged())?;
+            let flow = WrittenFlow::from_record(rest).ok_or_else(damaged)?;
+            Ok(Change::LimitDevice(product()?, name, Some(Arc::new(flow))))
+        }
         _ => Err(damaged()),
     }
 }
@@ -210,7 +229,8 @@ mod tests {
         let policy = ProductPolicy {
             allow_rsa_1024: true,
             require_certificate: true,
-            refuse_clones: true,
+            require_attestation: true,
+            refuse_clones: Some(false),
             ..ProductPolicy::default()
         };
         let expectation = Expectation {
@@ -218,7 +238,11 @@ mod tests {
             firmware: crate::attest::Firmware::parse("1.2.3").ok(),
             factor: Sealed::from_bytes(&[9; 40]),
         };
+        let flow = WrittenFlow { messages: "1/s".parse().expect("a rate"), ..WrittenFlow::default() };
+        let limits = WrittenLimits { each_device: Some(flow.clone()), ..WrittenLimits::default() };
         [
+            Change::LimitProduct(product.clone(), Some(Arc::new(limits))),
+            Change::LimitDevice(product.clone(), name.clone(), Some(Arc::new(flow))),
             Change::AllowProfiles(product.clone(), ProfileSet::from_iter([Profile::Aliyun])),
             Change::AllowProfiles(product.clone(), ProfileSet::ALL),
             Change::SetProofs(product.clone(), name.clone(), Some(Arc::new(proofs))),
@@ -256,10 +280,10 @@ mod tests {
         }
         let policy = Change::SetPolicy(ProductKey::parse("p").expect("a name"), ProductPolicy::default());
         assert!(matches!(encode(&policy), Op::RegistryDelete(_)), "no demands, no record");
-        for flags in [[0x80, 0], [0, 0x80], [0, 0]] {
+        for flags in [[0x80, 0], [0, 0x80], [0, 24], [0, 0]] {
             assert!(matches!(decode(b"y\0p", &[LAYOUT, flags[0], flags[1]]), Err(RecordError::Damaged(_))));
         }
-        let (key, value) = put(&changes()[0]);
+        let (key, value) = put(&changes()[2]);
         assert!(matches!(decode(&key, &[&value[..], &[0]].concat()), Err(RecordError::Damaged(_))));
         // Of a later version; not as it is written; absent instead.
         for bad in [&[LAYOUT, 1, 0][..], &[LAYOUT, 0, 4], &[LAYOUT, 3]] {
@@ -275,7 +299,7 @@ mod tests {
         #[test]
         fn no_bytes_panic(
             key in proptest::collection::vec(any::<u8>(), 0..20),
-            text in "[padmkycvt]\0[a-z/\0]{0,10}",
+            text in "[padmkyctvlr]\0[a-z/\0]{0,10}",
             value in proptest::collection::vec(0_u8..4, 0..20),
         ) {
             let _ = decode(&key, &value);

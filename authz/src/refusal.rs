@@ -48,6 +48,24 @@ refusals! {
     Disabled = "disabled" => NotAuthorized,
     /// Right credentials, of a profile that the product doesn't take.
     ProfileNotAllowed = "profile_not_allowed" => NotAuthorized,
+    /// The app isn't known.
+    UnknownApp = "unknown_app" => BadUserNameOrPassword,
+    /// The app has no such user.
+    UnknownUser = "unknown_user" => BadUserNameOrPassword,
+    /// The service isn't known.
+    UnknownService = "unknown_service" => BadUserNameOrPassword,
+    /// The session code was never issued, or is over, or another user's.
+    UnknownCode = "unknown_code" => BadUserNameOrPassword,
+    /// The token names no key that the app has, or an algorithm that isn't taken.
+    UnknownTokenKey = "unknown_token_key" => BadUserNameOrPassword,
+    /// The token is rightly signed, for another audience or user, or by another issuer.
+    ForeignToken = "foreign_token" => BadUserNameOrPassword,
+    /// The token is rightly signed, and over or not yet begun.
+    TokenExpired = "token_expired" => NotAuthorized,
+    /// A service's secret itself, without TLS.
+    PlainSecret = "plain_secret" => BadUserNameOrPassword,
+    /// The right secret, from outside the service's networks.
+    WrongNetwork = "wrong_network" => NotAuthorized,
     /// Right credentials, by an RSA key of 1024 bits that the product doesn't take.
     WeakKey = "weak_key" => NotAuthorized,
     /// Right credentials, without TLS, of a product that demands it.

@@ -27,6 +27,7 @@ use parking_lot::RwLock;
 use crate::allowed::Allowed;
 use crate::attest::Expectation;
 use crate::keys::Proofs;
+use crate::limits::{WrittenFlow, WrittenLimits};
 use crate::names::{DeviceName, ProductKey};
 use crate::plan::Change;
 use crate::product::ProductPolicy;
@@ -36,6 +37,7 @@ use crate::secret::Sealed;
 use crate::verifier::VerifierName;
 use crate::x509::{Authorities, Fingerprint};
 
+mod limits;
 mod proofs;
 
 pub use crate::record::{RecordError, owner};
@@ -80,6 +82,18 @@ pub struct Found {
     pub authorities: Option<Arc<Authorities>>,
 }
 
+/// [`Found`], by reference: for those who look at many.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Glimpse<'a> {
+    pub(crate) product: Product,
+    pub(crate) profiles: ProfileSet,
+    pub(crate) policy: ProductPolicy,
+    pub(crate) device: &'a Device,
+    pub(crate) proofs: Option<&'a Proofs>,
+    pub(crate) authorities: Option<&'a Authorities>,
+    pub(crate) verifier: Option<&'a VerifierName>,
+}
+
 #[derive(Debug, Default)]
 struct Entry {
     head: RwLock<Head>,
@@ -90,6 +104,14 @@ struct Entry {
     expectations: RwLock<BTreeMap<DeviceName, Arc<Expectation>>>,
     authorities: RwLock<Option<Arc<Authorities>>>,
     verifier: RwLock<Option<VerifierName>>,
+    limits: RwLock<Limits>,
+}
+
+/// How fast devices may be, where somebody has said so.
+#[derive(Debug, Default)]
+struct Limits {
+    product: Option<Arc<WrittenLimits>>,
+    devices: BTreeMap<DeviceName, Arc<WrittenFlow>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -176,6 +198,8 @@ impl Registry {
             }
             Change::SetExpectation(product, name, expectation) => self.set_expectation(product, name, expectation),
             Change::SetVerifier(key, verifier) => self.set_verifier(&key, verifier),
+            Change::LimitProduct(product, limits) => self.set_product_limits(&product, limits),
+            Change::LimitDevice(product, name, flow) => self.set_device_limit(&product, name, flow),
             Change::Mark(mark) => {
                 self.marks.write().insert(mark);
             }
@@ -190,7 +214,11 @@ impl Registry {
             entry.devices.read().is_empty() && entry.proofs.read().is_empty() && entry.expectations.read().is_empty()
         };
         let has_settings = || entry.authorities.read().is_some() || entry.verifier.read().is_some();
-        if is_bare && is_empty() && !has_settings() {
+        let is_unlimited = || {
+            let limits = entry.limits.read();
+            limits.product.is_none() && limits.devices.is_empty()
+        };
+        if is_bare && is_empty() && !has_settings() && is_unlimited() {
             self.products.write().remove(key);
         }
     }
@@ -247,6 +275,23 @@ impl Registry {
             policy: head.policy,
             authorities,
         })
+    }
+
+    /// Looks at a device under locks, so `look` is to be short. `None`: there is no such product or device.
+    pub(crate) fn look<R>(&self, product: &str, name: &str, look: impl FnOnce(&Glimpse<'_>) -> R) -> Option<R> {
+        let entry = self.entry(product)?;
+        let head = *entry.head.read();
+        let (devices, proofs, authorities) = (entry.devices.read(), entry.proofs.read(), entry.authorities.read());
+        let verifier = entry.verifier.read();
+        Some(look(&Glimpse {
+            product: head.product?,
+            profiles: head.profiles,
+            policy: head.policy,
+            device: devices.get(name)?,
+            proofs: proofs.get(name).map(Arc::as_ref),
+            authorities: authorities.as_deref(),
+            verifier: verifier.as_ref(),
+        }))
     }
 
     /// The devices of a name in the products that take a profile whose credentials may name none ([`Profile::is_searched`]): up to

@@ -11,7 +11,9 @@ use clap::{Parser, Subcommand};
 
 use crate::compare::{self, Compare};
 use crate::conduct::{self, Report};
+use crate::cpu;
 use crate::floor::Floor;
+use crate::logins::{self, Logins};
 use crate::report::{html, json, text};
 use crate::spec::{Scenario, Spec};
 use crate::workers::{self, Workers};
@@ -53,6 +55,8 @@ enum Command {
     },
     /// The same work against this broker, the floor, mosquitto and rumqttd, in turns.
     Compare(Compare),
+    /// What each way to log in costs this broker, beyond a log-in by nobody.
+    Logins(Logins),
     /// What a run starts for each of its processes.
     #[command(hide = true)]
     Worker,
@@ -64,7 +68,7 @@ impl Cli {
     /// # Errors
     /// Whatever kept it from doing that.
     pub fn run(self) -> anyhow::Result<()> {
-        crate::cpu::raise_descriptor_limit();
+        cpu::raise_descriptor_limit();
         match self.command {
             Command::Connect(run) => measure(&run, Scenario::Connect),
             Command::Idle(run) => measure(&run, Scenario::Idle),
@@ -77,6 +81,7 @@ impl Cli {
             Command::Slow(run) => slow(&run),
             Command::Floor { listen } => floor(listen),
             Command::Compare(compare) => compare::run(&compare),
+            Command::Logins(logins) => logins::run(&logins),
             Command::Worker => Ok(workers::work()?),
         }
     }
@@ -99,13 +104,22 @@ pub fn conduct(spec: &Spec, broker_pid: Option<u32>, bar: bool) -> io::Result<Re
 
 fn measure(run: &Run, scenario: Scenario) -> anyhow::Result<()> {
     let spec = run.spec(scenario)?;
+    check_pid(&run.output)?;
     let report = conduct(&spec, run.output.broker_pid, !run.output.quiet)?;
     write_reports(&run.output, &[report])
+}
+
+fn check_pid(output: &Output) -> anyhow::Result<()> {
+    match output.broker_pid {
+        Some(pid) => cpu::private_bytes(pid).map(drop).with_context(|| format!("process {pid} can't be measured")),
+        None => Ok(()),
+    }
 }
 
 /// The reader alone, and then beside those that don't read.
 fn slow(run: &Run) -> anyhow::Result<()> {
     let with = run.spec(Scenario::Slow)?;
+    check_pid(&run.output)?;
     anyhow::ensure!(with.subscribers > 0, "--subscribers says how many don't read");
     let alone = Spec { subscribers: 0, run: with.run.wrapping_add(1), ..with.clone() };
     let mut reports = Vec::new();
@@ -125,6 +139,15 @@ fn slow(run: &Run) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whether a script that looks at the exit status may go on.
+fn verdict(report: &Report) -> anyhow::Result<()> {
+    let failed: u64 = report.outcome.failures.values().sum();
+    anyhow::ensure!(failed == 0, "{failed} connections failed or were ended by the broker");
+    let heard = report.spec.copies() == 0 || report.outcome.total.delivered > 0;
+    anyhow::ensure!(heard, "nothing of {} messages arrived", report.outcome.total.published);
+    Ok(())
+}
+
 fn write_reports(output: &Output, reports: &[Report]) -> anyhow::Result<()> {
     for report in reports {
         println!("{}", text::render(report));
@@ -140,5 +163,5 @@ fn write_reports(output: &Output, reports: &[Report]) -> anyhow::Result<()> {
     if let Some(path) = &output.html {
         write(path, html::render(reports))?;
     }
-    Ok(())
+    reports.iter().try_for_each(verdict)
 }

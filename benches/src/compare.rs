@@ -3,7 +3,7 @@
 //! A figure is the median of the rounds, and what counts is its ratio to the floor's in the same run: absolute times move with the
 //! machine. In each round the brokers take turns, each started anew, and each round begins with another one.
 
-mod brokers;
+pub(crate) mod brokers;
 mod table;
 
 use std::path::PathBuf;
@@ -170,7 +170,7 @@ impl Work {
         if let Some(tls) = &broker.tls {
             spec.address = tls.address;
             let (ca, server_name) = (Some(tls.ca.clone()), Some("localhost".to_owned()));
-            spec.tls = Some(Tls { ca, insecure: false, server_name });
+            spec.tls = Some(Tls { ca, insecure: false, server_name, certificate: None });
         }
         spec.identity = broker.device.clone().map_or(Identity::Anonymous, |device| Identity::Family {
             profile: "native".to_owned(),

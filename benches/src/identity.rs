@@ -110,7 +110,8 @@ impl Identity {
             let device =
                 |row| Device { product: field(row, product), name: field(row, device), secret: field(row, secret) };
             return Self::Devices { profile: profile.as_str().to_owned(), devices: rows.iter().map(device).collect() }
-                .check();
+                .check()
+                .map_err(|error| fault(&error));
         }
         let id = column(&["client_id", "clientid", "client id"]);
         let Some(id) = id else {
@@ -136,10 +137,13 @@ impl Identity {
             Self::Anonymous | Self::Fixed { .. } | Self::Lines(_) => return Ok(self),
         };
         let profile = profile.parse::<Profile>().map_err(Fault)?;
-        for device in devices {
-            let fault = |error: &dyn fmt::Display| Fault(format!("{}: {error}", device.name));
-            let secret = Secret::new(device.secret.as_bytes()).map_err(|error| fault(&error))?;
-            sign(profile, (&device.product, &device.name), &secret, "client", 0).map_err(|error| fault(&error))?;
+        for (row, device) in devices.iter().enumerate() {
+            let faulty = |what: &dyn fmt::Display| Fault(format!("device {} ({:?}): {what}", row + 1, device.name));
+            if device.product.is_empty() || device.name.is_empty() {
+                return Err(faulty(&"product and device name must not be empty"));
+            }
+            let secret = Secret::new(device.secret.as_bytes()).map_err(|error| faulty(&error))?;
+            sign(profile, (&device.product, &device.name), &secret, "client", 0).map_err(|error| faulty(&error))?;
         }
         Ok(self)
     }

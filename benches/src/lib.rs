@@ -20,6 +20,7 @@ pub mod cpu;
 pub mod floor;
 pub mod identity;
 pub mod load;
+pub mod logins;
 pub mod outcome;
 pub mod plan;
 pub mod protocol;

@@ -1,6 +1,6 @@
 //! From a specification to clients: what each one does, and which worker has it.
 
-use crate::identity::Login;
+use crate::identity::{Identity, Login};
 use crate::spec::{Scenario, Spec};
 
 /// A client.
@@ -188,7 +188,9 @@ impl Plan {
     pub fn login(&self, spec: &Spec, unique: u64) -> Login {
         let is_back_end = spec.scenario == Scenario::Mixed && self.index < spec.subscribers;
         let identity = if is_back_end { &spec.back_end } else { &spec.identity };
-        identity.login(self.identity, format!("bench-{}-{}", spec.run, self.index), unique)
+        // Ready-made credentials are one client's each.
+        let number = if matches!(identity, Identity::Lines(_)) { self.index } else { self.identity };
+        identity.login(number, format!("bench-{}-{}", spec.run, self.index), unique)
     }
 }
 
@@ -237,7 +239,7 @@ fn place(spec: &Spec, device: usize, end: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::{Device, Identity};
+    use crate::identity::Device;
 
     fn spec(scenario: Scenario, publishers: usize, subscribers: usize) -> Spec {
         let address = "127.0.0.1:1".parse().expect("an address");

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use turnpike_mqtt::{QoS, Version};
+use turnpike_mqtt::{QoS, TopicName, Version};
 
 use crate::identity::Identity;
+use crate::plan::Plan;
 
 /// Bytes at the front of a payload: time of publication, publisher, sequence number.
 pub const STAMP_BYTES: usize = 16;
@@ -59,6 +60,17 @@ pub struct Tls {
     pub insecure: bool,
     /// Name that the certificate must have; the address if none.
     pub server_name: Option<String>,
+    /// What the clients show.
+    pub certificate: Option<Certificate>,
+}
+
+/// A certificate of the clients, and its private key.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Certificate {
+    /// PEM file of the certificate and of those that lead up to its authority.
+    pub chain: PathBuf,
+    /// PEM file of the key.
+    pub key: PathBuf,
 }
 
 /// How clients log in over time.
@@ -203,6 +215,17 @@ impl Spec {
         if self.scenario == Scenario::Pair && self.publishers != self.subscribers {
             return fault("pairs are as many subscribers as publishers");
         }
+        if let Identity::Lines(lines) = &self.identity
+            && lines.len() < Plan::clients(&self)
+        {
+            let (have, need) = (lines.len(), Plan::clients(&self));
+            return Err(Fault(format!("{have} ready-made credentials for {need} clients: each needs its own")));
+        }
+        if let Some(topic) = &self.topic
+            && TopicName::parse(topic).is_err()
+        {
+            return fault("the topic is none that can be published on");
+        }
         if self.offline && !self.durable {
             return fault("only durable subscribers can be offline");
         }
@@ -296,6 +319,9 @@ pub fn parse_sources(text: &str) -> Result<Vec<IpAddr>, Fault> {
             Some((first, last)) => {
                 let first: Ipv4Addr = first.trim().parse().map_err(|_| bad())?;
                 let last: Ipv4Addr = last.trim().parse().map_err(|_| bad())?;
+                if first > last {
+                    return Err(bad());
+                }
                 found.extend((u32::from(first)..=u32::from(last)).map(|n| IpAddr::V4(Ipv4Addr::from(n))));
             }
         }
@@ -352,6 +378,8 @@ mod tests {
             Spec { durable: true, ..pairs() },
             Spec { scenario: Scenario::FanIn, processes: 2, ..pairs() },
             Spec { scenario: Scenario::Mixed, ..pairs() },
+            Spec { topic: Some("a/#".to_owned()), ..pairs() },
+            Spec { identity: Identity::Lines(Vec::new()), ..pairs() },
             Spec { scenario: Scenario::FanIn, publishers: 10_000, subscribers: 10_000, ..pairs() },
         ];
         for spec in refused {
@@ -377,7 +405,7 @@ mod tests {
         assert_eq!(text(parse_sources("2").expect("a count")), "127.0.0.1 127.0.0.2");
         assert_eq!(text(parse_sources("127.0.0.9,::1").expect("a list")), "127.0.0.9 ::1");
         assert_eq!(text(parse_sources("127.0.0.255-127.0.1.1").expect("a range")), "127.0.0.255 127.0.1.0 127.0.1.1");
-        for bad in ["", "0", "17000000", "x", "127.0.0.1-", "::1-::2"] {
+        for bad in ["", "0", "17000000", "x", "127.0.0.1-", "::1-::2", "127.0.0.2-127.0.0.1"] {
             assert!(parse_sources(bad).is_err(), "{bad}");
         }
     }

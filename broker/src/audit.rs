@@ -157,6 +157,14 @@ impl Audit {
     }
 }
 
+/// Whether there are records in a folder.
+///
+/// # Errors
+/// It can't be read.
+pub fn has_records(folder: &Path) -> io::Result<bool> {
+    Ok(!files::segments(folder)?.is_empty())
+}
+
 /// Milliseconds since 1970 UTC.
 #[must_use]
 pub fn now_ms() -> u64 {

@@ -5,6 +5,7 @@ mod audit;
 mod callout;
 mod listeners;
 mod read;
+mod registration;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,7 @@ use turnpike_core::limits::Limits;
 use crate::audit::AuditSettings;
 use crate::callout::CalloutSettings;
 use crate::listener::{ListenerSettings, WebSocketSettings};
+use crate::registrar::RegistrationSettings;
 use crate::tls::{CertificateSettings, ClientAuth, TlsSettings, TlsVersion};
 use crate::transport::TransportLimits;
 use crate::{logging, provision};
@@ -198,6 +200,8 @@ pub struct Config {
     pub audit: AuditSettings,
     /// Who judges devices by an algorithm of their own, over HTTP.
     pub callout: Option<CalloutSettings>,
+    /// How devices register over HTTP.
+    pub registration: RegistrationSettings,
 }
 
 impl Default for Config {
@@ -226,6 +230,7 @@ impl Default for Config {
             guard: guard::Settings::default(),
             audit: AuditSettings::default(),
             callout: None,
+            registration: RegistrationSettings::default(),
         }
     }
 }
@@ -299,6 +304,7 @@ impl Config {
             access::rates(section, &mut config.rates);
         });
         root.section("callout", |section| config.callout = callout::read(section));
+        root.section("registration", |section| registration::read(section, &mut config.registration));
         root.section("guard", |section| access::guard(section, &mut config.guard));
         root.sections("listeners", |sections| {
             config.listeners = sections.iter_mut().map(listeners::listener).collect();
@@ -332,6 +338,7 @@ impl Config {
             ("http", self.http != running.http),
             ("audit", self.audit != running.audit),
             ("callout", self.callout != running.callout),
+            ("registration", self.registration != running.registration),
             ("log", (self.log_format, &self.log_level) != (running.log_format, &running.log_level)),
             (
                 "store",
@@ -386,6 +393,9 @@ fn transport(section: &mut Section<'_>, transport: &mut TransportLimits) {
 
 fn limits(section: &mut Section<'_>, limits: &mut Limits) {
     section.integer("packet_bytes_max", &mut limits.packet_bytes_max, 128..=268_435_460);
+    section.integer("connect_bytes_max", &mut limits.connect_bytes_max, 128..=268_435_460);
+    section.integer("partial_bytes_max", &mut limits.partial_bytes_max, 1 << 20..=1 << 40);
+    section.integer("packet_time_max_s", &mut limits.packet_time_max_s, 1..=86_400);
     section.integer("topic_levels_max", &mut limits.topic_levels_max, 1..=1024);
     section.integer("client_id_bytes_max", &mut limits.client_id_bytes_max, 23..=65_535);
     section.integer("receive_max", &mut limits.receive_max, 1..=65_535);

@@ -8,8 +8,16 @@ mod api;
 mod attest;
 mod audit;
 mod bans;
+mod batch;
+mod connections;
+mod extract;
 mod import;
+mod limits;
+mod lists;
 mod openapi;
+mod packages;
+mod register;
+mod vendors;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,21 +28,23 @@ use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{get, post};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use turnpike_authz::Gatekeeper;
-use turnpike_authz::audit::describe;
-use turnpike_authz::guard::Guard;
+use turnpike_authz::audit::Described;
 use turnpike_authz::guarded::Guarded;
 use turnpike_authz::names::DeviceName;
 use turnpike_authz::plan::Change;
-use turnpike_authz::quota::{Caller, Quotas};
-use turnpike_authz::registry::Registry;
+use turnpike_authz::policy;
+use turnpike_authz::quota::Caller;
 
 pub use audit::Auditing;
 
+use self::batch::Batch;
+use self::connections::Bounds;
 use crate::metrics;
+use crate::registrar::Registrar;
 use crate::server::{Control, StoreHealth};
 
 /// Bytes of a request's body, but for imports.
@@ -44,39 +54,70 @@ const REQUESTS_MAX: usize = 256;
 /// How long a change may wait for its commit before the caller is told to try again.
 const COMMIT_TIME_MAX: Duration = Duration::from_secs(10);
 
+/// One change of the registry at a time: what is decided must still hold when it is applied.
+pub type Changing = Arc<tokio::sync::Mutex<()>>;
+
+/// What an [`Api`] is made of.
+pub struct ApiParts<'a> {
+    /// The running broker.
+    pub control: Control,
+    /// Who may come in, and how fast.
+    pub guarded: Arc<Guarded<Gatekeeper>>,
+    /// The administrator's.
+    pub token: &'a str,
+    /// Held by whoever changes the registry beside the API.
+    pub changing: Changing,
+    /// Where changes are put on record.
+    pub auditing: Auditing,
+    /// Who registers devices.
+    pub registrar: Arc<Registrar>,
+}
+
 /// What every handler needs.
 #[derive(Clone)]
 pub struct Api {
     control: Control,
     gate: Arc<Gatekeeper>,
-    quotas: Arc<Quotas>,
-    guard: Arc<Guard>,
+    guarded: Arc<Guarded<Gatekeeper>>,
     /// Hash of the bearer token: comparing hashes takes the same time wherever the texts differ.
     token: [u8; 32],
-    /// One change at a time: what is decided must still hold when it is applied.
-    changing: Arc<tokio::sync::Mutex<()>>,
+    changing: Changing,
     busy: Arc<tokio::sync::Semaphore>,
     audit: audit::Desk,
+    registrar: Arc<Registrar>,
+    /// Registrations served at once.
+    registering: Arc<tokio::sync::Semaphore>,
 }
 
 impl Api {
     /// Serves these.
     #[must_use]
-    pub fn new(control: Control, guarded: Arc<Guarded<Gatekeeper>>, token: &str, auditing: Auditing) -> Self {
+    pub fn new(parts: ApiParts<'_>) -> Self {
+        let ApiParts { control, guarded, token, changing, auditing, registrar } = parts;
         Self {
             control,
             gate: Arc::clone(guarded.gate()),
-            quotas: Arc::clone(guarded.quotas()),
-            guard: Arc::clone(guarded.guard()),
+            guarded,
             token: Sha256::digest(token).into(),
-            changing: Arc::default(),
+            changing,
             busy: Arc::new(tokio::sync::Semaphore::new(REQUESTS_MAX)),
             audit: audit::Desk::new(auditing, token),
+            registrar,
+            registering: Arc::new(tokio::sync::Semaphore::new(register::REQUESTS_MAX)),
         }
     }
 
+    fn is_token(&self, given: &str) -> bool {
+        let hash: [u8; 32] = Sha256::digest(given).into();
+        hash.iter().zip(&self.token).fold(0, |different, (a, b)| different | (a ^ b)) == 0
+    }
+
     fn router(self) -> Router {
-        let device = get(api::show_device).put(api::put_device).patch(api::patch_device).delete(api::delete_device);
+        let device = get(api::show_device)
+            .put(api::put_device)
+            .patch(api::patch_device)
+            .delete(api::delete_device)
+            .post(import::import_devices);
         let product =
             get(api::show_product).put(api::put_product).patch(api::patch_product).delete(api::delete_product);
         let guarded = Router::new()
@@ -88,11 +129,20 @@ impl Api {
             .route("/products/{product}/devices/{device}", device)
             .route("/products/{product}/devices/{device}/enable", post(api::enable_device))
             .route("/products/{product}/devices/{device}/disable", post(api::disable_device))
-            .route("/audit", get(audit::search_audit))
+            .route("/products/{product}/devices/{device}/pardon", post(bans::pardon_device))
+            .route("/products/{product}/devices/{device}/secret", post(api::renew_secret).delete(access::drop_secret))
             .route("/products/{product}/profiles", get(access::show_profiles).put(access::put_profiles))
             .route("/products/{product}/policy", get(access::show_policy).put(access::put_policy))
             .route("/products/{product}/verifier", get(access::show_verifier).put(access::put_verifier))
-            .route("/products/{product}/authorities", put(access::put_authorities))
+            .route(
+                "/products/{product}/limits",
+                get(limits::show_limits).put(limits::put_limits).delete(limits::delete_limits),
+            )
+            .route(
+                "/products/{product}/devices/{device}/limits",
+                get(limits::show_device_limits).put(limits::put_device_limits).delete(limits::delete_device_limits),
+            )
+            .route("/products/{product}/authorities", get(access::show_authorities).put(access::put_authorities))
             .route(
                 "/products/{product}/devices/{device}/keys",
                 get(access::show_keys).put(access::put_keys).delete(access::delete_keys),
@@ -102,83 +152,111 @@ impl Api {
                 get(attest::show_attestation).put(attest::put_attestation).delete(attest::delete_attestation),
             )
             .route("/bans", get(bans::list_bans).post(bans::put_ban).delete(bans::delete_ban))
+            .route("/audit", get(audit::search_audit))
+            .merge(packages::routes())
+            .route("/products/{product}/packages/{package}/list", post(lists::import_list))
+            .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+            // Imports read their body as it comes, and aren't bounded by this.
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-            .route(
-                "/products/{product}/devices/import",
-                post(import::import_devices).layer(DefaultBodyLimit::disable()),
-            )
             .layer(middleware::from_fn_with_state(self.clone(), authorize));
+        let settings = self.registrar.settings();
+        let registration =
+            if settings.enabled && settings.address.is_none() { register::routes(self.clone()) } else { Router::new() };
         Router::new()
             .route("/healthz", get(healthz))
             .route("/readyz", get(readyz))
             .route("/metrics", get(metrics_text))
             .route("/api/openapi.json", get(openapi::document))
             .nest("/api/v1", guarded)
+            .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
             .fallback(|| async { Problem::not_found("there is nothing at this path") })
             .layer(middleware::from_fn_with_state(self.clone(), bounded))
+            // Of strangers, with bounds of its own: they must not keep operators out.
+            .merge(registration)
+            .with_state(self)
+    }
+
+    /// What an address serves that is for devices alone.
+    fn registration_router(self) -> Router {
+        register::routes(self.clone())
+            .fallback(|| async { Problem::not_found("there is nothing at this path") })
             .with_state(self)
     }
 
     /// Puts changes on record, commits them, applies them, and has the sessions that they concern judged again. The caller holds
     /// `changing`. Whoever asked is known by the request that this is called in.
     async fn commit(&self, changes: Vec<Change>) -> Result<(), Problem> {
+        self.commit_batch(Batch::of_registry(changes)).await
+    }
+
+    /// The same for changes of packages and lists.
+    async fn commit_batch(&self, batch: Batch) -> Result<(), Problem> {
+        let described = self.describe(&batch);
+        self.commit_described(&described, batch).await
+    }
+
+    async fn commit_described(&self, described: &[Described], batch: Batch) -> Result<(), Problem> {
         if let StoreHealth::Failing(fault) = self.control.health().store {
             tracing::warn!(%fault, "a change of the registry was refused");
             return Err(Problem::store());
         }
-        let described = describe(self.gate.registry(), &changes);
-        self.audit.accept(&described).await?;
-        let committed = self.commit_accepted(changes).await;
+        self.audit.accept(described).await?;
+        let committed = self.commit_accepted(batch).await;
         if committed.is_err() {
-            self.audit.fail(&described, "store_unavailable");
+            self.audit.fail(described, "store_unavailable");
         }
         committed
     }
 
-    async fn commit_accepted(&self, changes: Vec<Change>) -> Result<(), Problem> {
-        let mut committed = self.control.commit_registry(changes.iter().map(Change::op).collect());
+    async fn commit_accepted(&self, batch: Batch) -> Result<(), Problem> {
+        let mut committed = self.control.commit_registry(batch.ops());
         let Ok(outcome) = tokio::time::timeout(COMMIT_TIME_MAX, &mut committed).await else {
             // Nothing is confirmed; but if it does reach the disk, memory has to follow.
-            let api = self.clone();
+            let (api, doubt) = (self.clone(), self.registrar.doubt());
             tokio::spawn(async move {
                 if committed.await.is_ok() {
-                    api.apply(changes);
+                    api.apply(batch);
                 }
+                drop(doubt);
             });
             return Err(Problem::store());
         };
         outcome.map_err(|_| Problem::store())?;
-        self.apply(changes);
+        self.apply(batch);
         Ok(())
     }
 
     /// What an address hears that asks too often.
     fn over_limit(&self, source: SocketAddr) -> Option<Response> {
-        let wait = self.quotas.request(&[Caller::Address(source.ip())], self.control.now()).err()?;
+        let wait = self.guarded.quotas().request(&[Caller::Address(source.ip())], self.control.now()).err()?;
         let after_s = wait.after_ms.div_ceil(1000).to_string();
         let message = format!("this address asks too often; try again in {after_s} s");
         let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message);
         Some(([(header::RETRY_AFTER, after_s)], problem).into_response())
     }
 
-    fn apply(&self, changes: Vec<Change>) {
-        for change in changes {
+    fn apply(&self, batch: Batch) {
+        self.registrar.apply(batch.book);
+        for change in batch.registry {
+            let left_behind = match &change {
+                Change::DeleteDevice(product, device) => {
+                    let allowed = self.gate.registry().allowed(product.as_str());
+                    policy::own_filters(product.as_str(), device.as_str(), allowed)
+                }
+                _ => Vec::new(),
+            };
             let concerned = change.concerns().map(|(product, device)| (product.clone(), device.cloned()));
+            self.guarded.follow(&change);
             self.gate.registry().apply(change);
-            if let Some((product, None)) = &concerned {
-                adopt_policy(&self.guard, self.gate.registry(), product.as_str());
-            }
             if let Some((product, device)) = concerned {
                 self.control.rejudge(product.as_str(), device.as_ref().map(DeviceName::as_str));
             }
+            // Whoever gets the name next isn't to find what this device left there.
+            if !left_behind.is_empty() {
+                self.control.forget_retained(left_behind);
+            }
         }
     }
-}
-
-/// Tells the guard whether a product refuses clones.
-pub fn adopt_policy(guard: &Guard, registry: &Registry, product: &str) {
-    let refuses = registry.policy(product).is_some_and(|policy| policy.refuse_clones);
-    guard.refuse_clones(product, refuses.then_some(true));
 }
 
 /// Serves the API on a thread of its own until the process ends. Gives the address.
@@ -186,17 +264,31 @@ pub fn adopt_policy(guard: &Guard, registry: &Registry, product: &str) {
 /// # Errors
 /// The address can't be bound, or the thread not be started.
 pub fn serve(address: SocketAddr, api: Api) -> std::io::Result<SocketAddr> {
+    serve_router("http", address, api.router())
+}
+
+/// Serves the registration of devices, and nothing else, in the same way.
+///
+/// # Errors
+/// As [`serve`].
+pub fn serve_registration(address: SocketAddr, api: Api) -> std::io::Result<SocketAddr> {
+    serve_router("registration", address, api.registration_router())
+}
+
+fn serve_router(name: &'static str, address: SocketAddr, router: Router) -> std::io::Result<SocketAddr> {
     let listener = std::net::TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
-    std::thread::Builder::new().name("http".to_owned()).spawn(move || {
+    std::thread::Builder::new().name(name.to_owned()).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let served = runtime.and_then(|runtime| {
-            let service = api.router().into_make_service_with_connect_info::<SocketAddr>();
-            runtime.block_on(async { axum::serve(TcpListener::from_std(listener)?, service).await })
+            runtime.block_on(async {
+                connections::serve(TcpListener::from_std(listener)?, router, Bounds::DEFAULT).await;
+                Ok(())
+            })
         });
         if let Err(error) = served {
-            tracing::error!(%error, "the HTTP API has ended");
+            tracing::error!(name, %error, "an HTTP server has ended");
         }
     })?;
     Ok(address)
@@ -219,6 +311,11 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
     }
 
+    fn method_not_allowed() -> Self {
+        let message = "this path doesn't take this method; the header Allow says which it takes";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+    }
+
     fn invalid(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid", message)
     }
@@ -236,18 +333,21 @@ impl IntoResponse for Problem {
     }
 }
 
+/// The token of an `Authorization` header. The scheme's case doesn't matter (RFC 9110, section 11.1); a token isn't empty.
+fn bearer(header: &str) -> Option<&str> {
+    let (scheme, token) = header.trim().split_once(' ')?;
+    Some(token.trim()).filter(|token| !token.is_empty() && scheme.eq_ignore_ascii_case("bearer"))
+}
+
 /// Lets through whoever has the token.
 async fn authorize(State(api): State<Api>, request: Request, next: Next) -> Response {
     let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let token = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
-    let hash: [u8; 32] = Sha256::digest(token.trim()).into();
     let source = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
     // Guesses at the token count, too.
     if let Some(problem) = source.and_then(|source| api.over_limit(source)) {
         return problem;
     }
-    let same = hash.iter().zip(&api.token).fold(0, |different, (a, b)| different | (a ^ b)) == 0;
-    if same {
+    if given.and_then(bearer).is_some_and(|token| api.is_token(token)) {
         api.audit.called_from(source, next.run(request)).await
     } else {
         api.audit.refused(source);
@@ -294,12 +394,33 @@ async fn readyz(State(api): State<Api>) -> Response {
 async fn metrics_text(State(api): State<Api>) -> Response {
     let stats = api.control.stats().await;
     let audit = api.audit.sink().is_kept().then(|| api.audit.sink().status());
-    let gate = (&*api.gate, api.guard.counts());
-    match metrics::text(&stats, api.control.commit_stats(), &api.control.totals(), gate, audit.as_ref()) {
+    match metrics::text(
+        &stats,
+        api.control.commit_stats(),
+        &api.control.totals(),
+        (&api.guarded, &api.registrar),
+        audit.as_ref(),
+    ) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => {
             tracing::error!(%error, "metrics can't be encoded");
-            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+            let message = "the metrics can't be told; the log says why";
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message).into_response()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bearer_token_is_there_or_not() {
+        for header in ["Bearer t0ken", "bearer t0ken", "BEARER  t0ken "] {
+            assert_eq!(bearer(header), Some("t0ken"), "{header:?}");
+        }
+        for header in ["", "Bearer", "Bearer ", "bearer   ", "Basic t0ken", "t0ken", "Bearert0ken"] {
+            assert_eq!(bearer(header), None, "{header:?}");
         }
     }
 }

@@ -44,7 +44,7 @@ fn serve(options: &Serve) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            tracing::error!("{error:#}");
+            tracing::error!("{}", run::told(&error));
             ExitCode::FAILURE
         }
     }

@@ -6,11 +6,12 @@ use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, Me
 use prometheus::{Encoder, TextEncoder};
 use turnpike_authz::Gatekeeper;
 use turnpike_authz::callout::Counts;
-use turnpike_authz::guard;
+use turnpike_authz::guarded::Guarded;
 use turnpike_core::counters::{Dropped, Flow};
 use turnpike_store::stats::{CommitStats, LATENCY_BOUNDS_US};
 
 use crate::audit::AuditStatus;
+use crate::registrar::Registrar;
 use crate::server::Totals;
 use crate::shard::ShardStats;
 
@@ -99,13 +100,15 @@ pub fn text(
     shards: &[ShardStats],
     commits: &CommitStats,
     totals: &Totals,
-    (gate, guarded): (&Gatekeeper, guard::Counts),
+    (guarded, registrar): (&Guarded<Gatekeeper>, &Registrar),
     audit: Option<&AuditStatus>,
 ) -> Result<Vec<u8>, prometheus::Error> {
     let mut families = Families::default();
-    clients(&mut families, shards, gate);
-    guard_counts(&mut families, &guarded);
-    gate.callout().into_iter().for_each(|callout| called_out(&mut families, &callout.counts()));
+    clients(&mut families, shards, guarded.gate());
+    guard(&mut families, guarded);
+    guarded.gate().callout().into_iter().for_each(|callout| called_out(&mut families, &callout.counts()));
+    let samples = registrar.counts().map(|(outcome, count)| counter(&[("outcome", outcome)], count)).collect();
+    families.family("registrations_total", "Registrations of devices asked for.", MetricType::COUNTER, samples);
     messages(&mut families, shards);
     store(&mut families, commits, totals);
     audit.into_iter().for_each(|status| audited(&mut families, status));
@@ -120,10 +123,33 @@ fn sum(shards: &[ShardStats], figure: impl Fn(&ShardStats) -> u64) -> u64 {
     shards.iter().map(figure).sum()
 }
 
+/// What limits and guard have done, and how much they remember.
+fn guard(families: &mut Families, guarded: &Guarded<Gatekeeper>) {
+    let counts = guarded.guard().counts();
+    let counts = [
+        ("failure", counts.failures),
+        ("ban", counts.bans),
+        ("refused_at_accept", counts.refused_at_accept),
+        ("denied", counts.denied),
+        ("flapping", counts.flapping),
+        ("clone", counts.clones),
+        ("attestation_mismatch", counts.attestation_mismatches),
+        ("alarm", counts.alarms),
+    ];
+    let samples = counts.map(|(event, count)| counter(&[("event", event)], count)).to_vec();
+    families.family("guard_events_total", "What the guard has seen and done.", MetricType::COUNTER, samples);
+    let of = |by: &'static str, remembered: [(&'static str, usize); 4]| {
+        remembered.map(|(what, count)| gauge(&[("by", by), ("what", what)], count as u64))
+    };
+    let samples = [of("limits", guarded.quotas().remembered()), of("guard", guarded.guard().remembered())].concat();
+    families.family("remembered", "Entries of limits and guard, which are bounded.", MetricType::GAUGE, samples);
+}
+
 fn clients(families: &mut Families, shards: &[ShardStats], gate: &Gatekeeper) {
     families.gauge("connections", "Sockets open, handshakes included.", sum(shards, |shard| shard.links));
     families.gauge("clients", "Clients connected.", sum(shards, |shard| shard.core.clients));
     families.gauge("sessions", "Sessions, with a connection or without.", sum(shards, |shard| shard.core.sessions));
+    families.gauge("partial_bytes", "Bytes of unfinished packets.", sum(shards, |shard| shard.core.partial_bytes));
     families.gauge(
         "handshakes",
         "PROXY, TLS and WebSocket handshakes under way.",
@@ -157,9 +183,11 @@ fn clients(families: &mut Families, shards: &[ShardStats], gate: &Gatekeeper) {
     families.family("connects_total", "CONNECTs answered, by reason.", MetricType::COUNTER, connects);
     let refusals = gate.refusals().map(|(refusal, count)| counter(&[("reason", refusal.label())], count)).collect();
     families.family("logins_refused_total", "Log-ins refused, by what was wrong.", MetricType::COUNTER, refusals);
-    let ended: [(&str, Figure); 3] = [
+    let ended: [(&str, Figure); 5] = [
         ("protocol_error", |shard| shard.core.protocol_errors),
         ("keep_alive", |shard| shard.core.keep_alive_timeouts),
+        ("packet_time", |shard| shard.core.packets_timed_out),
+        ("partial_bytes", |shard| shard.core.partials_shed),
         ("taken_over", |shard| shard.core.taken_over),
     ];
     let samples = ended.map(|(reason, figure)| counter(&[("reason", reason)], sum(shards, figure)));
@@ -169,22 +197,6 @@ fn clients(families: &mut Families, shards: &[ShardStats], gate: &Gatekeeper) {
         MetricType::COUNTER,
         samples.to_vec(),
     );
-}
-
-fn guard_counts(families: &mut Families, counts: &guard::Counts) {
-    let found = [
-        ("failure", counts.failures),
-        ("ban", counts.bans),
-        ("refused_at_accept", counts.refused_at_accept),
-        ("denied", counts.denied),
-        ("flapping", counts.flapping),
-        ("clone", counts.clones),
-        ("attestation_mismatch", counts.attestation_mismatches),
-        ("alarm", counts.alarms),
-    ];
-    let samples = found.map(|(what, count)| counter(&[("what", what)], count));
-    let help = "What the guard has seen and done: failed log-ins, bans, flapping, clones, alarms.";
-    families.family("guard_total", help, MetricType::COUNTER, samples.to_vec());
 }
 
 fn called_out(families: &mut Families, counts: &Counts) {

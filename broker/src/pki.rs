@@ -45,7 +45,7 @@ pub fn development(data: &Path) -> io::Result<Development> {
         let key = KeyPair::generate().map_err(io::Error::other)?;
         let certificate = params.self_signed(&key).map_err(io::Error::other)?;
         write_secret(&ca_key_file, key.serialize_pem().as_bytes())?;
-        fs::write(&files.ca, certificate.pem())?;
+        write_whole(&files.ca, certificate.pem().as_bytes(), 0o644)?;
         // Whatever the old authority had signed is worth nothing now.
         let _ = fs::remove_file(&files.server.chain_file);
         key
@@ -72,8 +72,10 @@ fn sign_server(issuer: &Issuer<'_, KeyPair>, files: &CertificateSettings) -> io:
     params.use_authority_key_identifier_extension = true;
     let key = KeyPair::generate().map_err(io::Error::other)?;
     let certificate = params.signed_by(&key, issuer).map_err(io::Error::other)?;
+    // A start that breaks off in between leaves no certificate, rather than one of another key.
+    let _ = fs::remove_file(&files.chain_file);
     write_secret(&files.key_file, key.serialize_pem().as_bytes())?;
-    fs::write(&files.chain_file, certificate.pem())
+    write_whole(&files.chain_file, certificate.pem().as_bytes(), 0o644)
 }
 
 /// Writes a file that only its owner may read; it has that mode from its first moment.
@@ -81,12 +83,20 @@ fn sign_server(issuer: &Issuer<'_, KeyPair>, files: &CertificateSettings) -> io:
 /// # Errors
 /// The file can't be written.
 pub fn write_secret(file: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_whole(file, bytes, 0o600)
+}
+
+/// Writes a file that is there whole and on disk, or not at all.
+fn write_whole(file: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let temporary = file.with_extension("new");
     let _ = fs::remove_file(&temporary);
-    let mut handle = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    let mut handle = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
     handle.write_all(bytes)?;
     handle.sync_all()?;
-    fs::rename(&temporary, file)
+    fs::rename(&temporary, file)?;
+    // The name itself; a file without a folder in its path is in the current one.
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

@@ -1,43 +1,51 @@
 //! From a configuration to a running broker, and to its end.
 
+mod auditing;
+mod chores;
+mod reload;
+
+use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::Duration;
 
 use anyhow::Context;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 use turnpike_authz::Gatekeeper;
-use turnpike_authz::audit::chain::ChainKey;
-use turnpike_authz::audit::{Action, Event, Key, Outcome, Subject, Value, describe};
+use turnpike_authz::audit::{Action, Event};
 use turnpike_authz::callout::Callout;
 use turnpike_authz::guard::{self, Guard, SecurityEvent};
 use turnpike_authz::guarded::{Guarded, claimed_by_user_name};
-use turnpike_authz::plan::Change;
+use turnpike_authz::presale;
 use turnpike_authz::quota::{self, Quotas};
 use turnpike_authz::registry::{RecordError, Registry};
-use turnpike_authz::secret::MasterKey;
 use turnpike_core::clock::Now;
 use turnpike_store::Store;
 use turnpike_store::embedded::{EmbeddedStore, Options};
 use turnpike_store::memory::MemoryStore;
 
+use self::chores::Chores;
 use crate::asker::Asker;
 use crate::audit::{Audit, AuditSink, LogInWitness, now_ms};
 use crate::callout::Caller;
 use crate::cli::Serve;
-use crate::config::{Config, Engine, Fault, Faults, Kind};
-use crate::http::{self, Api, Auditing};
+use crate::config::{Config, Engine, Fault, Kind};
+use crate::http::{self, Api, ApiParts, Changing};
 use crate::nonces::NonceFiles;
+use crate::registrar::Registrar;
 use crate::server::{Control, Server, ServerParts};
-use crate::{pki, provision, sys};
+use crate::{descriptors, pki, provision, sys};
 
+/// How long a start waits for the registry's own affairs before it goes on without.
+const CHORES_WAIT: Duration = Duration::from_secs(2);
 /// How long the audit's last records may take to reach the disk.
-const AUDIT_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(5);
+const AUDIT_TIME_MAX: Duration = Duration::from_secs(5);
 /// Between two rounds in which what is over is forgotten.
-const SWEEP_INTERVAL: std::time::Duration = std::time::Duration::from_secs(60);
-/// Mark in the registry: there is an audit.
-const AUDIT_MARK: &str = "audit";
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Serves until SIGTERM or SIGINT; reloads on SIGHUP. Says whether everything ended in good order.
 ///
@@ -53,31 +61,41 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
         .with_context(|| format!("the data folder {} can't be made", config.data.display()))?;
     // Before anything is open, so that a signal during the start isn't lost.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("signals can't be handled")?;
+    // Until somebody is let in there is nothing to put down: whatever the start is at (a large store, a slow disk), it ends at once.
+    let starting = Arc::new(AtomicBool::new(true));
+    for signal in [SIGTERM, SIGINT] {
+        signal_hook::flag::register_conditional_shutdown(signal, 0, Arc::clone(&starting))
+            .context("signals can't be handled")?;
+    }
     // A limit on file sizes is a failed write to us, not the end.
     signal_hook::flag::register(SIGXFSZ, Arc::default()).context("signals can't be handled")?;
     let store = open_store(config)?;
-    let key = provision::master_key(&config.data, config.master_key_file.as_deref())?;
-    let audit = audit(config, &key)?;
+    let provision::FoundKey { key, made } = provision::master_key(&config.data, config.master_key_file.as_deref())?;
+    let token = config.http.map(|_| provision::admin_token(&config.data)).transpose()?;
+    made.check(auditing::is_there(config)?)?;
+    let audit = auditing::start(config, &key)?;
     let sink = audit.sink();
     let registry = Arc::new(Registry::new());
+    let registrar = Arc::new(Registrar::new(config.registration.clone(), config.rates.exempt.clone()));
     let gate = Gatekeeper::new(Arc::clone(&registry), key, config.nonces_max);
     let (gate, asker) = call_out(gate, config)?;
     let gate = if audit.is_kept() { gate.witnessed_by(Box::new(LogInWitness(sink.clone()))) } else { gate };
     let gate = Arc::new(if config.anonymous { gate.open_to_all() } else { keep_nonces(gate, config)? });
     let development = development(config)?;
     let guarded = Arc::new(guarded(config, &gate, &sink));
-    let (server, damaged) = start(config, development.as_ref(), &guarded, (store, asker))?;
+    let (server, damaged) = start(config, development.as_ref(), (&guarded, &registrar), (store, asker))?;
+    starting.store(false, Relaxed);
     // From here on there is something to put down in good order, whatever goes wrong.
-    if let Err(error) = open(config, &server, &guarded, damaged, &audit) {
+    let own = Own { made, token, damaged, development, registrar };
+    if let Err(error) = open(config, &server, &guarded, &audit, own) {
         server.drain(config.drain_timeout);
         audit.finish(AUDIT_TIME_MAX);
         return Err(error);
     }
-    tell_demo(config, &server, development.as_ref(), &gate);
     tracing::info!(data = %config.data.display(), shards = config.shards, anonymous = config.anonymous, "serving");
     for signal in &mut signals {
         match signal {
-            SIGHUP => reload(options, config, &server.control(), &guarded, &sink),
+            SIGHUP => reload::run(options, config, &server.control(), &guarded, &sink),
             _ => break,
         }
     }
@@ -89,39 +107,15 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
     Ok(whole)
 }
 
-/// The audit of the data folder.
-fn audit(config: &Config, key: &MasterKey) -> anyhow::Result<Audit> {
-    let audit = Audit::start(&config.audit, &config.data, &ChainKey::new(key))
-        .with_context(|| format!("the audit in {} can't be read", config.audit.folder(&config.data).display()))?;
-    let anchor = audit.sink().status().anchor;
-    match anchor.sequence {
-        _ if !audit.is_kept() => {}
-        0 => tracing::info!("an audit begins"),
-        sequence => tracing::info!(sequence, mac = %anchor.mac, "the audit goes on; its anchor"),
-    }
-    Ok(audit)
-}
-
-/// Begins this run's part of the audit, and tells from the registry whether there should have been one before.
-fn begin_audit(control: &Control, gate: &Gatekeeper, audit: &Audit) {
-    let sink = audit.sink();
-    if !audit.is_kept() {
-        return;
-    }
-    sink.record(&Event::own(now_ms(), Action::BrokerStart, &[]));
-    let registry = gate.registry();
-    if registry.is_marked(AUDIT_MARK) {
-        if audit.is_new() {
-            tracing::error!("this broker had an audit before, and it is gone; a new one begins");
-            sink.record(&Event::own(now_ms(), Action::ChainLost, &[]));
-        }
-        return;
-    }
-    let change = Change::Mark(AUDIT_MARK.into());
-    match control.commit_registry(vec![change.op()]).blocking_recv() {
-        Ok(()) => registry.apply(change),
-        Err(_) => tracing::warn!("that there is an audit could not be noted in the store"),
-    }
+/// What a start has found or made.
+struct Own {
+    made: provision::MadeKey,
+    /// The administrator's. None where there is no HTTP API.
+    token: Option<String>,
+    /// A record of the registry that can't be read.
+    damaged: Option<RecordError>,
+    development: Option<pki::Development>,
+    registrar: Arc<Registrar>,
 }
 
 /// What comes after the data plane: the registry's own affairs, the addresses, the HTTP API, `$SYS`.
@@ -129,31 +123,52 @@ fn open(
     config: &Config,
     server: &Server,
     guarded: &Arc<Guarded<Gatekeeper>>,
-    damaged: Option<RecordError>,
     audit: &Audit,
+    own: Own,
 ) -> anyhow::Result<()> {
     let (control, gate) = (server.control(), guarded.gate());
-    if let Some(error) = damaged {
+    if let Some(error) = own.damaged {
         return Err(error).context("the registry can't be read");
     }
+    own.made.keep(gate.registry().any_device().is_some())?;
     gate.check_key().context("the registry was sealed under another master key")?;
-    for (product, _) in gate.registry().products(None, usize::MAX) {
-        http::adopt_policy(guarded.guard(), gate.registry(), product.as_str());
-    }
-    begin_audit(&control, gate, audit);
-    sweep(&control, gate);
-    provision_demo(&control, gate, &audit.sink());
+    auditing::begin(gate, audit);
+    // Sessions that began before this get their meters now.
+    gate.registry().followed().iter().for_each(|change| guarded.follow(change));
+    control.remeter();
     for (listener, (name, address)) in config.listeners.iter().zip(server.addresses()) {
         tracing::info!(%name, kind = %listener.kind.as_str(), %address, "listening");
     }
-    if let Some(address) = config.http {
-        let token = provision::admin_token(&config.data)?;
+    let (changing, registrar) = (Changing::default(), own.registrar);
+    let chores = Chores {
+        control: control.clone(),
+        gate: Arc::clone(gate),
+        registrar: Arc::clone(&registrar),
+        changing: Arc::clone(&changing),
+        audit: audit.sink(),
+    };
+    let opening = begin_chores(config, server, chores, own.development)?;
+    if let Some((address, token)) = config.http.zip(own.token) {
+        let api = Api::new(ApiParts {
+            control: control.clone(),
+            guarded: Arc::clone(guarded),
+            token: &token,
+            changing,
+            auditing: auditing::of_api(config, gate, audit),
+            registrar: Arc::clone(&registrar),
+        });
         let bound =
-            http::serve(address, Api::new(control.clone(), Arc::clone(guarded), &token, auditing(config, gate, audit)))
-                .with_context(|| format!("the HTTP API can't listen on {address}"))?;
+            http::serve(address, api.clone()).with_context(|| format!("the HTTP API can't listen on {address}"))?;
         tracing::info!(name = %"http", kind = %"http", address = %bound, "listening");
+        if let Some(address) = config.registration.address.filter(|_| config.registration.enabled) {
+            let bound = http::serve_registration(address, api)
+                .with_context(|| format!("devices can't register on {address}"))?;
+            tracing::info!(name = %"registration", kind = %"http", address = %bound, "listening");
+        }
     }
-    forget(control.clone(), Arc::clone(guarded)).context("a thread can't be started")?;
+    // Kept until here: now there is all that the lines for the terminal speak of.
+    drop(opening);
+    forget(control.clone(), Arc::clone(guarded), registrar).context("a thread can't be started")?;
     sys::start(control, config.sys_interval).context("a thread can't be started")
 }
 
@@ -163,6 +178,32 @@ fn call_out(gate: Gatekeeper, config: &Config) -> anyhow::Result<(Gatekeeper, Op
     let callout = Arc::new(Callout::new(settings.bounds.clone(), provision::random()));
     let caller = Caller::start(settings, Arc::clone(&callout)).context("nobody can be called out to")?;
     Ok((gate.calling_out(callout), Some(Arc::new(caller))))
+}
+
+/// Has the registry's own affairs done, on a thread of their own: the store may be in no state to take anything, for as long as it likes.
+/// Waits a moment, so that the demo device is there when the broker says that it is ready. When what it gives is dropped, lines for the
+/// terminal follow.
+fn begin_chores(
+    config: &Config,
+    server: &Server,
+    chores: Chores,
+    development: Option<pki::Development>,
+) -> anyhow::Result<Sender<()>> {
+    let (opening, opened) = channel::<()>();
+    let (finish, finished) = channel::<()>();
+    let (config, addresses) = (config.clone(), server.addresses().to_vec());
+    let work = move || {
+        chores.run();
+        drop(finish);
+        // Nothing is ever sent: it ends when the other side goes.
+        let _ = opened.recv();
+        tell_demo(&config, &addresses, development.as_ref(), &chores.gate);
+    };
+    std::thread::Builder::new().name("chores".to_owned()).spawn(work).context("a thread can't be started")?;
+    if finished.recv_timeout(CHORES_WAIT) == Err(RecvTimeoutError::Timeout) {
+        tracing::warn!("the store is slow or fails; the demo device and what is left to delete have to wait for it");
+    }
+    Ok(opening)
 }
 
 /// The gate with limits and a guard around it, whose events go into the log and into the audit.
@@ -175,7 +216,7 @@ fn guarded(config: &Config, gate: &Arc<Gatekeeper>, audit: &AuditSink) -> Guarde
 }
 
 /// Has limits and guard forget what is over, on a thread of its own, until the process ends.
-fn forget(control: Control, guarded: Arc<Guarded<Gatekeeper>>) -> std::io::Result<()> {
+fn forget(control: Control, guarded: Arc<Guarded<Gatekeeper>>, registrar: Arc<Registrar>) -> std::io::Result<()> {
     let sweep = move || {
         loop {
             std::thread::sleep(SWEEP_INTERVAL);
@@ -184,6 +225,7 @@ fn forget(control: Control, guarded: Arc<Guarded<Gatekeeper>>) -> std::io::Resul
             if let Some(callout) = guarded.gate().callout() {
                 callout.sweep(control.now());
             }
+            registrar.sweep(control.now());
         }
     };
     std::thread::Builder::new().name("sweep".to_owned()).spawn(sweep).map(drop)
@@ -225,16 +267,18 @@ fn development(config: &Config) -> anyhow::Result<Option<pki::Development>> {
 fn start(
     config: &Config,
     development: Option<&pki::Development>,
-    gate: &Arc<Guarded<Gatekeeper>>,
+    (gate, registrar): (&Arc<Guarded<Gatekeeper>>, &Arc<Registrar>),
     (store, asker): (Box<dyn Store>, Option<Arc<dyn Asker>>),
 ) -> anyhow::Result<(Server, Option<RecordError>)> {
-    let registry = Arc::clone(gate.gate().registry());
+    let (registry, registrar) = (Arc::clone(gate.gate().registry()), Arc::clone(registrar));
     let damaged = Arc::new(std::sync::OnceLock::new());
     let found = Arc::clone(&damaged);
     let certificate = development.map(|development| &development.server);
+    let limit = descriptors::limit();
     let server = Server::start(ServerParts {
         listeners: config.listeners.iter().map(|listener| listener.settings(certificate)).collect(),
-        limits: config.limits.clone(),
+        limits: descriptors::fitted(&config.limits, limit),
+        first_descriptor_kept: descriptors::first_kept_back(limit),
         transport: config.transport,
         commit: config.commit,
         shards: config.shards,
@@ -242,7 +286,11 @@ fn start(
         store,
         asker,
         registry: Box::new(move |key, value| {
-            if let Err(error) = registry.load(key, value) {
+            let loaded = match presale::is_record(key) {
+                true => registrar.load(key, value),
+                false => registry.load(key, value),
+            };
+            if let Err(error) = loaded {
                 let _ = found.set(error);
             }
         }),
@@ -250,45 +298,14 @@ fn start(
     Ok((server, damaged.get().cloned()))
 }
 
-/// Goes on removing the devices of products whose deletion a crash has interrupted.
-fn sweep(control: &Control, gate: &Gatekeeper) {
-    let registry = gate.registry();
-    for product in registry.swept_products() {
-        loop {
-            let changes = registry.plan_sweep(&product, 1000);
-            let committed = control.commit_registry(changes.iter().map(Change::op).collect());
-            if changes.is_empty() || committed.blocking_recv().is_err() {
-                break;
-            }
-            changes.into_iter().for_each(|change| registry.apply(change));
-        }
-    }
-}
-
-/// The demo device, once in the life of a store.
-fn provision_demo(control: &Control, gate: &Gatekeeper, audit: &AuditSink) {
-    let registry = gate.registry();
-    let changes = provision::demo(registry, gate.master_key(), now_s());
-    if changes.is_empty() {
-        return;
-    }
-    for described in describe(registry, &changes) {
-        described.tell(now_ms(), (Subject::Broker, None), Outcome::Accepted, |event| audit.record(event));
-    }
-    let committed = control.commit_registry(changes.iter().map(Change::op).collect());
-    match committed.blocking_recv() {
-        Ok(()) => changes.into_iter().for_each(|change| registry.apply(change)),
-        Err(_) => tracing::warn!("the demo device could not be stored"),
-    }
-}
-
-fn now_s() -> u64 {
-    std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs())
-}
-
 /// Lines to paste, for whoever starts a broker by hand. Not in the log: they have a password in them.
 #[allow(clippy::print_stdout, reason = "it is for the person at the terminal")]
-fn tell_demo(config: &Config, server: &Server, development: Option<&pki::Development>, gate: &Gatekeeper) {
+fn tell_demo(
+    config: &Config,
+    addresses: &[(String, SocketAddr)],
+    development: Option<&pki::Development>,
+    gate: &Gatekeeper,
+) {
     use std::io::IsTerminal;
     let is_default = config.listeners == Config::default().listeners;
     if !is_default && !std::io::stdout().is_terminal() {
@@ -296,7 +313,7 @@ fn tell_demo(config: &Config, server: &Server, development: Option<&pki::Develop
     }
     let address = |kind: Kind| {
         let index = config.listeners.iter().position(|listener| listener.kind == kind && !listener.proxy_protocol)?;
-        server.addresses().get(index).map(|(_, address)| *address)
+        addresses.get(index).map(|(_, address)| *address)
     };
     let tls: Option<(_, &Path)> = address(Kind::Mqtts).zip(development.map(|development| development.ca.as_path()));
     if let Some(lines) = provision::demo_lines(gate.registry(), gate.master_key(), address(Kind::Mqtt), tls) {
@@ -314,59 +331,33 @@ fn warn(config: &Config) {
     }
 }
 
-/// What the API needs of the audit.
-fn auditing(config: &Config, gate: &Gatekeeper, audit: &Audit) -> Auditing {
-    Auditing { sink: audit.sink(), key: ChainKey::new(gate.master_key()), required: config.audit.required }
+/// An error and its causes in one line. A cause that the text before it ends with already isn't said twice.
+#[must_use]
+pub fn told(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |text, cause| {
+        let cause = cause.to_string();
+        match text.as_str() {
+            "" => cause,
+            before if before.ends_with(&cause) => text,
+            before => format!("{before}: {cause}"),
+        }
+    })
 }
 
-/// Reads configuration and certificates again, and puts on record that it was asked to.
-fn reload(options: &Serve, running: &Config, control: &Control, guarded: &Guarded<Gatekeeper>, audit: &AuditSink) {
-    let (outcome, restart) = match reload_all(options, running, control, guarded) {
-        Some(restart_needed) => (Outcome::Ok, restart_needed),
-        None => (Outcome::Failed("faults"), false),
-    };
-    let details = [(Key::RestartNeeded, Value::Flag(restart))];
-    audit.record(&Event { outcome, ..Event::own(now_ms(), Action::ConfigReload, &details) });
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// If anything is wrong, everything stays as it is, and nothing is said. Else whether some of what has changed needs a restart.
-fn reload_all(options: &Serve, running: &Config, control: &Control, guarded: &Guarded<Gatekeeper>) -> Option<bool> {
-    let config = match options.configure() {
-        Ok(config) => config,
-        Err(Faults { file, faults }) => {
-            for Fault { key, message } in faults {
-                tracing::error!(file = %file.display(), key, "not reloaded: {message}");
-            }
-            return None;
-        }
-    };
-    warn(&config);
-    let development = match development(&config) {
-        Ok(development) => development,
-        Err(error) => {
-            tracing::error!("not reloaded: {error:#}");
-            return None;
-        }
-    };
-    let certificate = development.as_ref().map(|development| &development.server);
-    let listeners: Vec<_> = config.listeners.iter().map(|listener| listener.settings(certificate)).collect();
-    match control.reload(&listeners, config.limits.clone(), config.transport) {
-        Ok(listeners) => {
-            guarded.quotas().set(config.rates.clone());
-            guarded.guard().set(config.guard.clone());
-            control.remeter();
-            let keys = config.restart_needed(running);
-            if listeners.is_empty() && keys.is_empty() {
-                tracing::info!("reloaded");
-                return Some(false);
-            }
-            let (listeners, keys) = (listeners.join(", "), keys.join(", "));
-            tracing::warn!(listeners, keys, "reloaded; some of what has changed needs a restart");
-            Some(true)
-        }
-        Err(faults) => {
-            faults.iter().for_each(|fault| tracing::error!("not reloaded: {fault}"));
-            None
-        }
+    #[test]
+    fn an_error_is_told_with_its_causes_and_none_twice() {
+        let taken = || std::io::Error::other("taken");
+        let bind = crate::listener::BindError {
+            name: "mqtt".to_owned(),
+            address: ([127, 0, 0, 1], 1883).into(),
+            source: taken(),
+        };
+        let bind = anyhow::Error::new(bind).context("it can't start");
+        assert_eq!(told(&bind), "it can't start: listener `mqtt`: can't listen on 127.0.0.1:1883: taken");
+        assert_eq!(told(&anyhow::Error::new(taken()).context("http")), "http: taken");
     }
 }

@@ -52,6 +52,8 @@ pub struct ServerParts<G> {
     pub commit: turnpike_store::Limits,
     /// Threads that serve clients; at least one is started.
     pub shards: u16,
+    /// The first descriptor that is kept from clients; who would get it is closed at once.
+    pub first_descriptor_kept: u32,
     /// Who may come in, and what they may do.
     pub gate: Arc<G>,
     /// Where durable state lives.
@@ -139,6 +141,7 @@ impl Server {
                 committer: committer.clone(),
                 limits: Arc::clone(&limits),
                 transport: parts.transport,
+                first_descriptor_kept: parts.first_descriptor_kept,
                 clock,
                 heartbeat,
                 asker: parts.asker.clone(),

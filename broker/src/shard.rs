@@ -76,6 +76,8 @@ pub(crate) enum Command {
     Rejudge(Arc<str>, Option<Arc<str>>),
     /// Rate limits have changed for everybody.
     Remeter,
+    /// Remove the retained messages of these filters.
+    ForgetRetained(Vec<Box<str>>),
     /// Publish as the broker.
     System(Vec<SystemMessage>),
     /// Take no connections any more, part with those there are, and answer when they are gone.
@@ -127,6 +129,7 @@ pub(crate) struct Setup<G> {
     pub(crate) committer: CommitterHandle,
     pub(crate) limits: Arc<Limits>,
     pub(crate) transport: TransportLimits,
+    pub(crate) first_descriptor_kept: u32,
     pub(crate) clock: Clock,
     /// Counts up while the shard lives.
     pub(crate) heartbeat: Arc<AtomicU64>,
@@ -144,6 +147,7 @@ pub(crate) struct ShardThread<G> {
     committer: CommitterHandle,
     limits: Arc<Limits>,
     transport: TransportLimits,
+    first_descriptor_kept: u32,
     clock: Clock,
     now: Now,
     heartbeat: Arc<AtomicU64>,
@@ -197,6 +201,7 @@ impl<G: Gate> ShardThread<G> {
             committer: setup.committer,
             limits: setup.limits,
             transport: setup.transport,
+            first_descriptor_kept: setup.first_descriptor_kept,
             now: setup.clock.at(Instant::now()),
             clock: setup.clock,
             heartbeat: setup.heartbeat,
@@ -363,6 +368,7 @@ impl<G: Gate> ShardThread<G> {
             }
             Command::Rejudge(product, device) => self.core.rejudge(&product, device.as_deref(), self.now),
             Command::Remeter => self.core.remeter(self.now),
+            Command::ForgetRetained(filters) => self.core.forget_retained(&filters),
             Command::System(messages) => self.publish_system(&messages),
             Command::Drain(reply) => {
                 self.drain();

@@ -2,13 +2,14 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::{Path, PathBuf};
 
 use turnpike_tests::broker::{Broker, Setup, command};
 use turnpike_tests::certificate::Authority;
-use turnpike_tests::client::Client;
+use turnpike_tests::client::{Client, End};
 use turnpike_tests::credential::{Credential, PRODUCT, SECRET, aliyun, native};
 use turnpike_tests::time::SOON;
-use turnpike_tests::wire::{Connect, Publish, Version};
+use turnpike_tests::wire::{Connect, Packet, Publish, Version};
 
 use crate::gate::{register, registered};
 
@@ -69,6 +70,66 @@ fn a_product_can_demand_tls() {
     assert!(actions(&broker).contains(&"product_settings".to_owned()));
 }
 
+#[track_caller]
+fn enter(broker: &Broker, login: &Credential) -> Client {
+    broker.client(&Connect::new(Version::V5, &login.client_id).login(&login.user, &login.password))
+}
+
+#[test]
+fn live_sessions_are_closed_that_a_product_would_not_take_any_more() {
+    let broker = registered();
+    let http = broker.http();
+    let (mut by_aliyun, mut by_native) =
+        (enter(&broker, &aliyun("one", SECRET)), enter(&broker, &native("n", "one", SECRET)));
+    assert_eq!(http.put(&product_path("profiles"), r#"{"profiles": ["native"]}"#).status, 200);
+    assert_eq!(by_aliyun.end(), End::Disconnected(0x87));
+    by_native.quiet();
+    assert_eq!(http.put(&product_path("policy"), r#"{"allow_rsa_1024": true}"#).status, 200);
+    by_native.quiet();
+    assert_eq!(http.put(&product_path("policy"), r#"{"require_tls": true}"#).status, 200);
+    assert_eq!(by_native.end(), End::Disconnected(0x87));
+}
+
+#[test]
+fn live_sessions_are_closed_that_came_in_by_what_is_taken_away() {
+    let broker = registered();
+    let http = broker.http();
+    let path = product_path("devices/one/keys");
+    let (_folder, key, put) = key_pair();
+    assert_eq!(http.put(&path, &put).status, 200);
+    let (mut keyed, mut by_secret) =
+        (enter(&broker, &by_key("one", &key)), enter(&broker, &native("n", "one", SECRET)));
+    // Another secret counts from the next log-in on.
+    assert_eq!(http.post(&product_path("devices/one/secret"), "application/json", "").status, 200);
+    by_secret.quiet();
+    assert_eq!(http.delete(&product_path("devices/one/secret")).status, 204);
+    assert_eq!(by_secret.end(), End::Disconnected(0x87));
+    assert_eq!(code(&broker, &native("n", "one", SECRET)), 0x86);
+    keyed.quiet();
+    assert_eq!(http.put(&path, &key_pair().2).status, 200);
+    assert_eq!(keyed.end(), End::Disconnected(0x87));
+}
+
+/// A folder with a private key in a file, and the body that puts its public key.
+fn key_pair() -> (tempfile::TempDir, PathBuf, String) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (pair, file) = (rcgen::KeyPair::generate().expect("a key"), folder.path().join("key.pem"));
+    std::fs::write(&file, pair.serialize_pem()).expect("written");
+    (folder, file, serde_json::json!({ "keys": [pair.public_key_pem()] }).to_string())
+}
+
+/// What the command makes of a private key.
+#[track_caller]
+fn by_key(device: &str, file: &Path) -> Credential {
+    let mut command = command();
+    let options = ["credential", "--profile", "native", "--product", PRODUCT, "--device", device, "--json", "--key"];
+    let output = command.args(options).arg(file).output().expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    let made: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let text = |name: &str| made[name].as_str().expect("a text").to_owned();
+    Credential { client_id: text("client_id"), user: text("user_name"), password: text("password") }
+}
+
 #[test]
 fn authorities_of_a_product_are_taken_as_pem() {
     let broker = registered();
@@ -80,6 +141,7 @@ fn authorities_of_a_product_are_taken_as_pem() {
     assert_eq!(answer.json()["authorities"].as_array().map(Vec::len), Some(1));
     let wrong = put("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
     assert_eq!((wrong.status, wrong.json()["error"]["code"].as_str()), (400, Some("invalid")));
+    assert_eq!(broker.http().get(&product_path("authorities")).json(), answer.json());
     assert_eq!(put("").json()["authorities"], serde_json::json!([]));
     assert!(actions(&broker).contains(&"product_authorities".to_owned()));
 }
@@ -87,24 +149,12 @@ fn authorities_of_a_product_are_taken_as_pem() {
 #[test]
 fn a_device_logs_in_by_its_key_until_it_is_taken_away() {
     let broker = registered();
-    let folder = tempfile::tempdir().expect("a folder");
-    let (pair, file) = (rcgen::KeyPair::generate().expect("a key"), folder.path().join("key.pem"));
-    std::fs::write(&file, pair.serialize_pem()).expect("written");
+    let (_folder, file, body) = key_pair();
     let path = product_path("devices/keyed/keys");
-    let body = serde_json::json!({ "keys": [pair.public_key_pem()] }).to_string();
     let answer = broker.http().put(&path, &body);
     assert_eq!(answer.status, 201, "{answer:?}");
     assert_eq!(broker.http().put(&path, &body).status, 200, "it is there");
-    let log_in = || {
-        let mut command = command();
-        let options =
-            ["credential", "--profile", "native", "--product", PRODUCT, "--device", "keyed", "--json", "--key"];
-        let output = command.args(options).arg(&file).output().expect("it runs");
-        assert!(output.status.success(), "{output:?}");
-        let made: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
-        let text = |name: &str| made[name].as_str().expect("a text").to_owned();
-        code(&broker, &Credential { client_id: text("client_id"), user: text("user_name"), password: text("password") })
-    };
+    let log_in = || code(&broker, &by_key("keyed", &file));
     assert_eq!(log_in(), 0);
     assert_eq!(broker.http().get(&path).json()["keys"].as_array().map(Vec::len), Some(1));
     assert_eq!(broker.http().put(&path, r#"{"keys": ["no key"]}"#).status, 400);
@@ -190,4 +240,66 @@ fn an_address_that_asks_the_api_too_often_is_told_when_to_come_back() {
     assert_eq!((answer.status, answer.json()["error"]["code"].as_str()), (429, Some("too_many_requests")));
     assert!(answer.head.contains("retry-after: "), "{answer:?}");
     assert_eq!(broker.http().get("/readyz").status, 200, "health is nobody's quota");
+}
+
+/// Connects as from that address.
+#[track_caller]
+fn from(broker: &Broker, address: &str, login: &Credential) -> (Client, Option<u8>) {
+    let mut client = Client::raw(broker.mqtt(), Version::V5);
+    let connect = Connect::new(Version::V5, &login.client_id).login(&login.user, &login.password);
+    client.send(&[format!("PROXY TCP4 {address} 192.0.2.254 5000 1883\r\n").as_bytes(), &connect.encode()].concat());
+    match client.recv_or_end() {
+        Some(Packet::ConnAck(ack)) => (client, Some(ack.code)),
+        None => (client, None),
+        Some(other) => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn failures_ban_the_address_that_the_proxy_tells() {
+    let broker = Setup::behind_proxy("[guard]\naddress_failures = \"3/1d\"\n").start();
+    register(&broker);
+    let code = |address: &str, secret: &str| from(&broker, address, &native("c", "one", secret)).1;
+    for _ in 0..3 {
+        assert_eq!(code("192.0.2.1", "ffffffffffffffffffffffffffffffff"), Some(0x86));
+    }
+    assert_eq!(code("192.0.2.1", SECRET), None, "not a byte");
+    assert_eq!(code("192.0.2.2", SECRET), Some(0), "a neighbour");
+    let metrics = broker.http().get("/metrics").body;
+    for line in [r#"turnpike_guard_events_total{event="failure"} 3"#, r#"turnpike_guard_events_total{event="ban"} 1"#] {
+        assert!(metrics.contains(line), "no {line} in {metrics}");
+    }
+    assert_eq!(broker.http().delete("/api/v1/bans?network=192.0.2.1").status, 204);
+    assert_eq!(code("192.0.2.1", SECRET), Some(0));
+}
+
+#[test]
+fn a_clone_is_refused_where_the_product_says_so_until_it_is_pardoned() {
+    let mut broker = Setup::behind_proxy("[guard]\nclones = \"2/1d\"\n").start();
+    register(&broker);
+    let policy = |broker: &Broker, body: &str| assert_eq!(broker.http().put(&product_path("policy"), body).status, 200);
+    policy(&broker, r#"{"refuse_clones": true}"#);
+    // What was answered is in force after a crash.
+    broker.kill();
+    broker.restart();
+    let places = ["192.0.2.1", "198.51.100.1"];
+    let fight = |broker: &Broker| {
+        let codes = (0..6).map(|n| {
+            let (client, code) = from(broker, places[n % 2], &native("same", "one", SECRET));
+            (client, code.expect("an answer"))
+        });
+        let (_clients, codes): (Vec<Client>, Vec<u8>) = codes.unzip();
+        codes
+    };
+    let codes = fight(&broker);
+    assert!(codes.starts_with(&[0, 0]) && codes.ends_with(&[0x8A, 0x8A]), "{codes:02x?}");
+    assert_eq!(from(&broker, places[0], &native("another", "one", SECRET)).1, Some(0x8A));
+    assert_eq!(from(&broker, places[0], &native("c", "two", SECRET)).1, Some(0));
+    assert_eq!(broker.http().post(&product_path("devices/one/pardon"), "application/json", "").status, 204);
+    assert_eq!(broker.http().post(&product_path("devices/none/pardon"), "application/json", "").status, 404);
+    assert_eq!(from(&broker, places[0], &native("another", "one", SECRET)).1, Some(0));
+    assert!(actions(&broker).contains(&"pardon".to_owned()));
+    // Only told, by default.
+    policy(&broker, "{}");
+    assert!(fight(&broker).iter().all(|code| *code == 0));
 }

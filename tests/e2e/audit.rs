@@ -82,7 +82,7 @@ fn changes_are_on_record_before_they_are_answered_and_never_with_a_secret() {
     broker.kill();
     broker.restart();
     assert_eq!(broker.http().delete(&path).status, 204);
-    let csv = "three,secret-of-three\nfour,secret-of-four\n";
+    let csv = "device,secret\nthree,secret-of-three\nfour,secret-of-four\n";
     let import = format!("/api/v1/products/{PRODUCT}/devices/import");
     assert_eq!(broker.http().post(&import, "text/csv", csv).status, 200);
     assert_eq!(broker.http().delete("/api/v1/products/nothing").status, 404);

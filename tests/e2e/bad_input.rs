@@ -349,6 +349,36 @@ fn an_announced_size_costs_no_memory() {
 }
 
 #[test]
+fn unfinished_packets_of_strangers_are_bounded_together() {
+    let limits = "[limits]\npartial_bytes_max = 4_194_304\npacket_bytes_max = 1_048_576\n";
+    let broker = Setup::anonymous().config(limits).start();
+    let mut bystander = Bystander::new(&broker);
+    let before = broker.memory();
+    // A CONNECT of 65,532 bytes, all but the last few.
+    let begun = [&[0x10, 0xfc, 0xff, 0x03][..], &[0; 65_000]].concat();
+    let held: Vec<_> = (0..500)
+        .map(|_| {
+            let mut client = Client::raw(broker.mqtt(), Version::V311);
+            client.try_send(&begun);
+            client
+        })
+        .collect();
+    bystander.is_undisturbed();
+    let metric = |name: &str| {
+        let metrics = broker.http().get("/metrics").body;
+        let line = metrics.lines().find(|line| line.starts_with(name)).expect("the metric").to_owned();
+        line.rsplit(' ').next().and_then(|value| value.parse::<u64>().ok()).expect("a number")
+    };
+    let closed = r#"turnpike_connections_ended_total{reason="partial_bytes"}"#;
+    until("who is too much is closed", SOON, || (metric(closed) > 400).then_some(()));
+    assert!(metric("turnpike_partial_bytes") <= 2 << 20);
+    let grown = broker.memory().saturating_sub(before);
+    assert!(grown < 16 << 20, "{grown} bytes");
+    drop(held);
+    until("what they held is gone", SOON, || (metric("turnpike_partial_bytes") == 0).then_some(()));
+}
+
+#[test]
 fn large_first_packets_are_not_taken() {
     let broker = Broker::start();
     let before = broker.memory();

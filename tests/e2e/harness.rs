@@ -63,8 +63,10 @@ fn every_scenario() {
     ] {
         is_whole(&run(loaded));
     }
-    let retained = run("retained --qos 1 --publishers 3 --messages 50 --subscribers 2");
-    assert_eq!((&retained["total"]["published"], &retained["total"]["delivered"]), (&150.into(), &300.into()));
+    for qos in 0..3 {
+        let retained = run(&format!("retained --qos {qos} --publishers 3 --messages 50 --subscribers 2"));
+        assert_eq!((&retained["total"]["published"], &retained["total"]["delivered"]), (&150.into(), &300.into()));
+    }
     let idle = run("idle --publishers 20");
     assert_eq!(idle["connecting"]["connected"], 20);
     let left = run("connect --publishers 20 --connect-rate 500 --close");
@@ -88,5 +90,41 @@ fn devices_sign_for_themselves() {
         is_whole(&bench(&broker, broker.mqtt(), &from_file));
         let one = format!("fanin --publishers 3 --profile {profile} --product {PRODUCT} --device one");
         is_whole(&bench(&broker, broker.mqtt(), &one));
+    }
+}
+
+#[test]
+fn every_way_to_log_in_is_measured() {
+    let mut command = Command::new(broker::program("turnpike-bench"));
+    command.args(["logins", "--count", "5", "--rounds", "1", "--turnpike"]).arg(broker::program("turnpike"));
+    let table = turnpike_tests::peers::run(command);
+    let figures: Vec<f64> = table
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| log-in"))
+        .map(|line| line.split('|').nth(2).and_then(|figure| figure.trim().parse().ok()).expect("a figure"))
+        .collect();
+    assert!(figures.len() == 6 && figures.iter().all(|figure| *figure > 0.0), "{table}");
+}
+
+#[test]
+fn a_run_that_says_nothing_fails() {
+    let broker = Setup::anonymous().start();
+    let run = |arguments: &str| {
+        let output = Command::new(broker::program("turnpike-bench"))
+            .args(arguments.split_ascii_whitespace())
+            .args(["--address", &broker.mqtt().to_string(), "--seconds", "0.2", "--warmup", "0", "--quiet"])
+            .output()
+            .expect("it runs");
+        assert!(!output.status.success(), "{arguments}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    for (arguments, why) in [
+        ("pair --topic a/#", "topic"),
+        ("pair --payload 3000000 --drain 0.1", "the broker"),
+        ("pair --broker-pid 4194305", "can't be measured"),
+        ("idle --sources 127.0.0.9-127.0.0.2", "sources"),
+    ] {
+        let said = run(arguments);
+        assert!(said.contains(why), "{arguments}: {said}");
     }
 }

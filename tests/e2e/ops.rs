@@ -172,3 +172,46 @@ fn an_admin_token_is_made_and_kept_where_none_is_given() {
     assert_eq!(http.get("/api/v1/products").status, 200);
     assert!(!broker.log().contains(&token), "the token is in the log");
 }
+
+#[test]
+fn a_disk_that_is_full_from_the_first_start_on_keeps_nothing_but_readiness() {
+    // More than any disk has free, so the store takes nothing, not even the demo device.
+    let full = "drain_timeout_s = 1\n[store]\nfree_bytes_min = 9_000_000_000_000_000_000\n";
+    let mut broker = Setup::closed().config(full).not_ready().start();
+    let http = broker.http();
+    let ready = until("it isn't ready", SOON, || Some(http.get("/readyz")).filter(|ready| ready.status == 503));
+    assert!(ready.body.contains("store"), "{}", ready.body);
+    assert_eq!(http.get("/healthz").status, 200);
+    assert_eq!(http.get("/api/v1/products").status, 200);
+    broker.signal(libc::SIGTERM);
+    broker.wait();
+}
+
+#[test]
+fn a_broker_that_runs_out_of_descriptors_sheds_and_stays_in_reach() {
+    let broker = Setup::anonymous().descriptors_max(300).start();
+    broker.wait_for_log("connections_max");
+    let mut bystander = broker.clean(Version::V5, "bystander");
+    // Each is answered, or closed; none hangs.
+    let mut clients: Vec<_> = (0..400)
+        .map(|n| {
+            let mut client = Client::raw(broker.mqtt(), Version::V311);
+            let sent = client.try_send(&Connect::new(Version::V311, &format!("many{n}")).encode());
+            (client, sent)
+        })
+        .collect();
+    let shed =
+        clients.iter_mut().map(|(client, sent)| !*sent || client.recv_or_end().is_none()).filter(|shed| *shed).count();
+    assert!((100..400).contains(&shed), "{shed} of 400 shed");
+    assert_eq!(broker.http().get("/healthz").status, 200);
+    let metrics = broker.http().get("/metrics").body;
+    let line = metrics.lines().find(|line| line.starts_with("turnpike_connections_shed_total")).expect("the metric");
+    assert_eq!(line.rsplit(' ').next().and_then(|count| count.parse::<usize>().ok()), Some(shed));
+    bystander.quiet();
+    drop(clients);
+    until("there is room again", SOON, || {
+        let mut client = Client::raw(broker.mqtt(), Version::V311);
+        let sent = client.try_send(&Connect::new(Version::V311, "later").encode());
+        (sent && client.recv_or_end().is_some()).then_some(())
+    });
+}

@@ -114,6 +114,7 @@ impl Process {
             inflight_max: 5,
             connect_timeout_ms: u32::MAX,
             answer_timeout_ms: u32::MAX,
+            packet_time_max_s: u32::MAX,
             ..Limits::default()
         });
         let (shared, gate) = (Arc::new(Shared::new(&limits)), Arc::new(Open::default()));

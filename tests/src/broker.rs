@@ -26,6 +26,8 @@ pub struct Setup {
     config: Option<String>,
     environment: Vec<(String, String)>,
     file_bytes_max: Option<u64>,
+    descriptors_max: Option<u32>,
+    becomes_ready: bool,
     /// How many addresses the log will tell.
     listeners: usize,
 }
@@ -46,9 +48,7 @@ impl Setup {
     /// Nobody enters unknown; MQTT over TCP and the HTTP API.
     #[must_use]
     pub fn closed() -> Self {
-        Self { flags: Vec::new(), config: None, environment: Vec::new(), file_bytes_max: None, listeners: 0 }
-            .listen("--mqtt")
-            .listen("--http")
+        Self::new(0).listen("--mqtt").listen("--http")
     }
 
     /// Listeners of these kinds (`mqtt`, `mqtts`, `ws`, `wss`) on free ports, those with TLS under this identity, and the HTTP API.
@@ -63,7 +63,26 @@ impl Setup {
             }
         }
         let listeners = kinds.len() + 1;
-        Self { flags: Vec::new(), config: None, environment: Vec::new(), file_bytes_max: None, listeners }.config(&toml)
+        Self::new(listeners).config(&toml)
+    }
+
+    /// Nobody enters unknown; MQTT over TCP where each connection begins with a PROXY header, the HTTP API, and this configuration.
+    #[must_use]
+    pub fn behind_proxy(toml: &str) -> Self {
+        let listener = "[[listeners]]\nkind = \"mqtt\"\naddress = \"127.0.0.1:0\"\nproxy_protocol = true\n";
+        Self::new(2).config(&format!("[http]\naddress = \"127.0.0.1:0\"\n{listener}{toml}"))
+    }
+
+    fn new(listeners: usize) -> Self {
+        Self {
+            flags: Vec::new(),
+            config: None,
+            environment: Vec::new(),
+            file_bytes_max: None,
+            descriptors_max: None,
+            becomes_ready: true,
+            listeners,
+        }
     }
 
     /// One more flag.
@@ -98,6 +117,20 @@ impl Setup {
     #[must_use]
     pub fn file_bytes_max(mut self, bytes: u64) -> Self {
         self.file_bytes_max = Some(bytes);
+        self
+    }
+
+    /// The broker may have so many descriptors open.
+    #[must_use]
+    pub fn descriptors_max(mut self, descriptors: u32) -> Self {
+        self.descriptors_max = Some(descriptors);
+        self
+    }
+
+    /// It is up when its listeners are, though it won't say that it is ready.
+    #[must_use]
+    pub fn not_ready(mut self) -> Self {
+        self.becomes_ready = false;
         self
     }
 
@@ -181,7 +214,14 @@ impl Broker {
 
     #[track_caller]
     fn start_in(setup: Setup, data: Arc<TempDir>) -> Self {
-        let mut command = command();
+        let mut command = match setup.descriptors_max {
+            Some(most) => {
+                let mut command = Command::new("prlimit");
+                command.arg(format!("--nofile={most}")).arg(program("turnpike"));
+                command
+            }
+            None => command(),
+        };
         command.arg("serve").arg("--data").arg(data.path().join("data")).args(&setup.flags);
         if let Some(config) = &setup.config {
             let file = data.path().join("turnpike.toml");
@@ -215,7 +255,7 @@ impl Broker {
             }
             (found.len() >= wanted).then_some(found)
         });
-        if let Some(http) = self.addresses.get("http") {
+        if let Some(http) = self.addresses.get("http").filter(|_| self.setup.becomes_ready) {
             let http = Http { address: *http, token: None };
             until("the broker is ready", SOON, || (http.get("/readyz").status == 200).then_some(()));
         }

@@ -74,22 +74,40 @@ impl Http {
     /// There is no answer, or none that is HTTP.
     #[track_caller]
     pub fn request(&self, method: &str, path: &str, content_type: &str, body: &str) -> Answer {
+        let content_type =
+            if content_type.is_empty() { String::new() } else { format!("content-type: {content_type}\r\n") };
+        self.request_with(method, path, &content_type, body)
+    }
+
+    /// Any request with more headers: lines, each with its end.
+    ///
+    /// # Panics
+    /// There is no answer, or none that is HTTP.
+    #[track_caller]
+    pub fn request_with(&self, method: &str, path: &str, headers: &str, body: &str) -> Answer {
+        parse(&self.send(method, path, headers, body))
+    }
+
+    /// The same, and what came back if it was no answer: nothing, where the broker has died.
+    ///
+    /// # Panics
+    /// Nobody listens.
+    #[track_caller]
+    pub fn send(&self, method: &str, path: &str, headers: &str, body: &str) -> Vec<u8> {
         let mut stream = TcpStream::connect_timeout(&self.address, SOON).expect("the HTTP API listens");
         stream.set_read_timeout(Some(SOON)).expect("a timeout");
         let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n", self.address);
         if let Some(token) = &self.token {
             head += &format!("authorization: Bearer {token}\r\n");
         }
-        if !content_type.is_empty() {
-            head += &format!("content-type: {content_type}\r\n");
-        }
+        head += headers;
         head += &format!("content-length: {}\r\n\r\n", body.len());
         stream.write_all(head.as_bytes()).expect("sent");
         // An answer may come before the body is read, and close the connection; it counts all the same.
         let _ = stream.write_all(body.as_bytes());
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer);
-        parse(&answer)
+        answer
     }
 }
 

@@ -33,7 +33,19 @@ pub fn mosquitto(program: &str) -> Command {
 #[must_use]
 #[track_caller]
 pub fn python(script: &str) -> Command {
-    let python = folder().join("venv/bin/python");
+    python_in("venv", script)
+}
+
+/// A program in `tests/clients`, in Python with the aliyun-iot-linkkit SDK and the older paho-mqtt that it takes.
+#[must_use]
+#[track_caller]
+pub fn python_with_linkkit(script: &str) -> Command {
+    python_in("linkkit", script)
+}
+
+#[track_caller]
+fn python_in(environment: &str, script: &str) -> Command {
+    let python = folder().join(environment).join("bin/python");
     assert!(python.exists(), "{} is missing: run tests/setup", python.display());
     let mut command = Command::new(python);
     command.arg("-u").arg(tests().join("clients").join(script));

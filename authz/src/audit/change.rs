@@ -5,7 +5,10 @@ use std::net::SocketAddr;
 use super::{Action, Event, Id, Key, Outcome, Subject, Value};
 use crate::names::{DeviceName, ProductKey};
 use crate::plan::Change;
+use crate::presale::{PackageId, Way};
 use crate::registry::{Device, Product, Registry};
+
+mod presale;
 
 /// What a change, or many of one kind, will do.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -17,6 +20,8 @@ pub struct Described {
     count: u64,
     enabled: Option<bool>,
     secret_replaced: Option<bool>,
+    package: Option<PackageId>,
+    way: Option<Way>,
 }
 
 /// Describes changes that are committed together: each by itself, but many devices of one product as one.
@@ -33,15 +38,20 @@ pub fn describe(registry: &Registry, changes: &[Change]) -> Vec<Described> {
     described
 }
 
-fn describe_one(registry: &Registry, change: &Change) -> Option<Described> {
-    let plain = |action, product: &ProductKey| Described {
+fn plain(action: Action, product: &ProductKey) -> Described {
+    Described {
         action,
         product: product.clone(),
         devices: None,
         count: 1,
         enabled: None,
         secret_replaced: None,
-    };
+        package: None,
+        way: None,
+    }
+}
+
+fn describe_one(registry: &Registry, change: &Change) -> Option<Described> {
     Some(match change {
         Change::PutProduct(key, product) => {
             let before = registry.product(key.as_str());
@@ -69,6 +79,10 @@ fn describe_one(registry: &Registry, change: &Change) -> Option<Described> {
         }
         Change::SetPolicy(key, _) | Change::SetVerifier(key, _) => plain(Action::ProductSettings, key),
         Change::SetAuthorities(key, _) => plain(Action::ProductAuthorities, key),
+        Change::LimitProduct(key, _) => plain(Action::ProductLimits, key),
+        Change::LimitDevice(product, name, _) => {
+            Described { devices: Some((name.clone(), name.clone())), ..plain(Action::DeviceLimits, product) }
+        }
         Change::Mark(_) => return None,
     })
 }
@@ -97,13 +111,14 @@ impl Described {
         match self.action {
             Action::DeviceCreate | Action::DevicePut | Action::DevicesImport => Some(Action::DevicesImport),
             Action::DeviceDelete | Action::DevicesDelete => Some(Action::DevicesDelete),
-            Action::DeviceKeys => Some(Action::DeviceKeys),
+            Action::DeviceKeys | Action::DeviceLimits | Action::AllowListPut => Some(self.action),
             _ => None,
         }
     }
 
     fn takes(&self, next: &Self) -> bool {
-        self.product == next.product && self.of_many().is_some() && self.of_many() == next.of_many()
+        let is_of_same = self.product == next.product && self.package == next.package;
+        is_of_same && self.of_many().is_some() && self.of_many() == next.of_many()
     }
 
     fn take(&mut self, next: Self) {
@@ -134,8 +149,11 @@ impl Described {
                 details.push((Key::Last, Value::Id(Id::of(last))));
             }
             Some((device, _)) => target = Subject::device(&self.product, device),
+            None if self.count != 1 => details.push((Key::Count, Value::Number(self.count))),
             None => {}
         }
+        details.extend(self.package.map(|package| (Key::Package, Value::Number(u64::from(package.get())))));
+        details.extend(self.way.map(|way| (Key::Way, Value::Word(way.as_str()))));
         details.extend(self.enabled.map(|enabled| (Key::Enabled, Value::Flag(enabled))));
         details.extend(self.secret_replaced.map(|replaced| (Key::SecretReplaced, Value::Flag(replaced))));
         to(&Event { at_ms, actor, source, action: self.action, target: Some(target), outcome, details: &details })

@@ -7,6 +7,7 @@ use turnpike_core::gate::{DeviceIdentity, Principal};
 
 use super::id::{Id, TokenId};
 use crate::names::{DeviceName, ProductKey};
+use crate::people::ids::UserKey;
 
 /// Details of one event that are kept; what a caller gives beyond is left out.
 const DETAILS_MAX: usize = 12;
@@ -43,10 +44,20 @@ labels! {
         Ban = "ban",
         /// A ban was lifted.
         Unban = "unban",
+        /// What was held against an identity was forgotten.
+        Pardon = "pardon",
         /// One identity was seen in two places.
         CloneDetected = "clone_detected",
         /// A device registered itself.
         Register = "register",
+        /// How a product's devices register, and whether they may.
+        ProductRegistration = "product_registration",
+        /// A registration was taken back: its key or identifier may register another device.
+        RegistrationRelease = "registration_release",
+        /// Burn-in keys were issued.
+        KeysIssue = "keys_issue",
+        /// Burn-in keys that had been issued were shown again.
+        KeysShow = "keys_show",
         /// A package of registrations was made or changed.
         PackagePut = "package_put",
         /// It was withdrawn.
@@ -79,6 +90,8 @@ labels! {
         ProductSettings = "product_settings",
         /// Who issues the certificates of a product's devices.
         ProductAuthorities = "product_authorities",
+        /// How fast a product's devices may be.
+        ProductLimits = "product_limits",
         /// A product is gone, and its devices with it.
         ProductDelete = "product_delete",
         /// A device is new.
@@ -89,6 +102,8 @@ labels! {
         DeviceKeys = "device_keys",
         /// Which firmware and module a device is expected to state.
         DeviceAttestation = "device_attestation",
+        /// How fast a device may be.
+        DeviceLimits = "device_limits",
         /// A device may come in.
         DeviceEnable = "device_enable",
         /// A device may no longer come in.
@@ -209,6 +224,10 @@ labels! {
         Message = "message",
         /// Version of the program, or of something else that has versions.
         Version = "version",
+        /// Number of a package of registrations.
+        Package = "package",
+        /// A way of registration.
+        Way = "way",
         /// Whether something needs a restart.
         RestartNeeded = "restart_needed",
     }
@@ -258,6 +277,12 @@ impl<'a> Subject<'a> {
     #[must_use]
     pub fn device(product: &'a ProductKey, device: &'a DeviceName) -> Self {
         Self::Device(Id::of(product), Id::of(device))
+    }
+
+    /// A user.
+    #[must_use]
+    pub fn user(user: &'a UserKey) -> Self {
+        Self::User(Id::of(&user.app), Id::of(&user.user))
     }
 
     /// A device that has proved who it is.
@@ -317,6 +342,8 @@ impl<'a> From<&'a Principal> for Subject<'a> {
         match principal {
             Principal::Anonymous => Self::Anonymous,
             Principal::Device(identity) => Self::identity(identity),
+            Principal::User(user) => Self::User(Id::proved(&user.app), Id::proved(&user.user)),
+            Principal::Service(service) => Self::Service(Id::proved(&service.key)),
             Principal::Broker => Self::Broker,
         }
     }
@@ -379,7 +406,8 @@ impl<'a> Event<'a> {
     /// Whether a stranger can cause as many of these as they like.
     #[must_use]
     pub fn is_unsolicited(&self) -> bool {
-        matches!(self.outcome, Outcome::Refused(_)) && matches!(self.action, Action::LogIn | Action::ApiRefused)
+        matches!(self.outcome, Outcome::Refused(_))
+            && matches!(self.action, Action::LogIn | Action::ApiRefused | Action::Register)
     }
 
     /// Appends the members of a JSON object, without its braces, that this is written as.

@@ -1,9 +1,10 @@
 //! Log-in by private key and by certificate, and what a product demands of either.
 
 use turnpike_core::clock::Now;
-use turnpike_core::gate::{Admission, Attempt, DeviceIdentity};
+use turnpike_core::gate::{Admission, Attempt};
 
-use super::{Gatekeeper, admit};
+use super::Gatekeeper;
+use super::means::{Binding, By, Proven};
 use crate::keys::{Method, PublicKey, Signed, answer_bytes, signer};
 use crate::nonce::WINDOW_MS;
 use crate::profile::Profile;
@@ -13,7 +14,7 @@ use crate::signed::challenge_text;
 use crate::x509::Leaf;
 
 /// Product and device.
-type Identity<'a> = (&'a str, &'a str);
+pub(super) type Identity<'a> = (&'a str, &'a str);
 
 impl Gatekeeper {
     pub(super) fn log_in_signed(
@@ -75,10 +76,10 @@ impl Gatekeeper {
         };
         let found = self.registry.find(product, device).ok_or_else(|| unknown(&self.registry, product))?;
         // Before anything is said of the device, which may be disabled.
-        if !is_bound((product, device), &found, &leaf, attempt, now) {
-            return Err(Refusal::WrongCertificate);
-        }
-        let admission = admit(identity_of((product, device)), &found, Profile::Native, attempt, now)?;
+        let binding = binding((product, device), &found, &leaf, attempt, now).ok_or(Refusal::WrongCertificate)?;
+        let by = By::Certificate(binding);
+        let proven = Proven { identity: (product, device), found: &found, profile: Profile::Native, by };
+        let admission = proven.admit(attempt, now)?;
         Ok(Admission { until_ms: Some(good_until(&leaf, now)?), ..admission })
     }
 }
@@ -97,20 +98,16 @@ fn admit_key(
     if key.kind().is_legacy() && !found.policy.allow_rsa_1024 {
         return Err(Refusal::WeakKey);
     }
-    admit(identity_of(identity), found, Profile::Native, attempt, now)
+    Proven { identity, found, profile: Profile::Native, by: By::Key(key.fingerprint()) }.admit(attempt, now)
 }
 
-fn identity_of((product, device): Identity<'_>) -> DeviceIdentity {
-    DeviceIdentity { product: product.into(), device: device.into() }
-}
-
-/// What the product demands beside the proof. Gives back when a certificate that it demands ends.
+/// What the product demands beside the proof. Gives back when a certificate that it demands ends, and why it is the device's.
 pub(super) fn check_demands(
     identity: Identity<'_>,
     found: &Found,
     attempt: &Attempt<'_>,
     now: Now,
-) -> Result<Option<u64>, Refusal> {
+) -> Result<Option<(u64, Binding)>, Refusal> {
     if found.policy.require_tls && !attempt.tls {
         return Err(Refusal::TlsRequired);
     }
@@ -119,20 +116,25 @@ pub(super) fn check_demands(
     }
     let der = attempt.certificate.ok_or(Refusal::CertificateRequired)?;
     let leaf = Leaf::read(der).ok_or(Refusal::WrongCertificate)?;
-    if !is_bound(identity, found, &leaf, attempt, now) {
-        return Err(Refusal::WrongCertificate);
-    }
-    good_until(&leaf, now).map(Some)
+    let binding = binding(identity, found, &leaf, attempt, now).ok_or(Refusal::WrongCertificate)?;
+    Ok(Some((good_until(&leaf, now)?, binding)))
 }
 
-/// Whether the certificate is the device's: registered for it, or issued to it by an authority of the product.
-fn is_bound((product, device): Identity<'_>, found: &Found, leaf: &Leaf, attempt: &Attempt<'_>, now: Now) -> bool {
-    let registered = found.proofs.iter().flat_map(|proofs| proofs.certificates());
-    registered.into_iter().any(|fingerprint| fingerprint == leaf.fingerprint)
-        || (leaf.names(product, device)
-            && attempt.certificate.is_some_and(|der| {
-                found.authorities.as_ref().is_some_and(|authorities| authorities.vouch_for(der, now.unix_ms))
-            }))
+/// Why the certificate is the device's, if it is: registered for it, or issued to it by an authority of the product.
+fn binding(
+    (product, device): Identity<'_>,
+    found: &Found,
+    leaf: &Leaf,
+    attempt: &Attempt<'_>,
+    now: Now,
+) -> Option<Binding> {
+    let mut registered = found.proofs.iter().flat_map(|proofs| proofs.certificates());
+    if registered.any(|fingerprint| fingerprint == leaf.fingerprint) {
+        return Some(Binding::Registered(leaf.fingerprint));
+    }
+    let (der, authorities) = attempt.certificate.zip(found.authorities.as_ref())?;
+    let issuer = if leaf.names(product, device) { authorities.issuer(der, now.unix_ms) } else { None };
+    issuer.map(Binding::Issued)
 }
 
 fn good_until(leaf: &Leaf, now: Now) -> Result<u64, Refusal> {
@@ -140,4 +142,4 @@ fn good_until(leaf: &Leaf, now: Now) -> Result<u64, Refusal> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -1,4 +1,5 @@
 use proptest::prelude::*;
+use turnpike_core::gate::DeviceIdentity;
 use turnpike_mqtt::ConnectReason;
 
 use super::*;
@@ -101,8 +102,9 @@ fn each_refusal_has_its_code_and_its_count() {
 fn a_refusal_has_the_code_that_the_table_says() {
     for refusal in Refusal::ALL.iter().copied() {
         let expected = match refusal {
-            Refusal::Disabled | Refusal::ProfileNotAllowed | Refusal::WeakKey => (0x87, 5),
-            Refusal::TlsRequired | Refusal::CertificateRequired | Refusal::CertificateExpired => (0x87, 5),
+            Refusal::Disabled | Refusal::ProfileNotAllowed | Refusal::TokenExpired | Refusal::WrongNetwork => (0x87, 5),
+            Refusal::WeakKey | Refusal::TlsRequired | Refusal::CertificateRequired => (0x87, 5),
+            Refusal::CertificateExpired => (0x87, 5),
             Refusal::AttestationMissing | Refusal::AttestationMismatch => (0x87, 5),
             Refusal::BadMethod => (0x8C, 4),
             Refusal::NoncesFull => (0x97, 3),
@@ -256,7 +258,7 @@ fn credentials(profile: Profile, product: &str, device: &str, secret: &Secret, u
 }
 
 fn device(product: &str, device: &str) -> Principal {
-    Principal::Device(Arc::new(DeviceIdentity { product: product.into(), device: device.into() }))
+    Principal::Device(Arc::new(DeviceIdentity::new(product, device)))
 }
 
 #[test]
@@ -442,5 +444,24 @@ proptest! {
             let state = ChallengeState { method: METHOD.into(), data: vec![3; 32], claim: user_name.as_str().into() };
             prop_assert!(matches!(gate.proceed(&attempt, &state, password, NOW), Verdict::Refused(..)));
         }
+    }
+}
+
+#[test]
+fn a_token_of_aliyun_opens_through_tls_alone() {
+    let gate = gate();
+    let client_id = "c1|authType=connwl,securemode=-2,_v=1|";
+    let right = secret();
+    let enter = |tls, token: &[u8]| {
+        let attempt = Attempt { tls, ..attempt(client_id, Some("d&p"), Some(token)) };
+        gate.authenticate(&attempt, NOW, [9; 32])
+    };
+    let Verdict::Granted(admission) = enter(true, right.expose()) else { panic!("the token is right") };
+    assert_eq!(admission.client_id.as_deref(), Some("c1"));
+    let before = count(&gate, Refusal::TlsRequired);
+    assert!(matches!(enter(false, right.expose()), Verdict::Refused(..)));
+    assert_eq!(count(&gate, Refusal::TlsRequired), before + 1);
+    for wrong in [&b""[..], b"another token", &right.expose()[1..]] {
+        assert!(matches!(enter(true, wrong), Verdict::Refused(ConnectReason::BadUserNameOrPassword, _)));
     }
 }

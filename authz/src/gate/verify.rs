@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use turnpike_core::clock::Now;
-use turnpike_core::gate::{Admission, Answer, Attempt, DeviceIdentity, Principal, Question, Verdict};
+use turnpike_core::gate::{Admission, Answer, Attempt, Principal, Question, Verdict};
 
-use super::{Gatekeeper, login};
+use super::Gatekeeper;
+use super::means::{By, Proven, verifier_print};
 use crate::callout::{Call, Callout, Consulted, Said};
 use crate::keys::Signed;
-use crate::profile::Claim;
+use crate::people::log_in as people;
+use crate::profile::{Claim, Profile};
 use crate::refusal::Refusal;
 use crate::verifier::{Grant, Opinion, Verifier, VerifierName};
 
@@ -122,13 +124,11 @@ impl Gatekeeper {
             return Err(Refusal::UnknownProduct);
         }
         let found = self.registry.find(product, device).ok_or(Refusal::UnknownDevice)?;
-        if !found.product.enabled || !found.device.enabled {
-            return Err(Refusal::Disabled);
-        }
-        let demanded_ms = login::check_demands((product, device), &found, attempt, now)?;
-        let until_ms = demanded_ms.into_iter().chain(grant.until_ms).min();
-        let identity = DeviceIdentity { product: product.into(), device: device.into() };
-        Ok(Admission { until_ms, ..Admission::new(Principal::Device(Arc::new(identity))) })
+        let by = By::Verifier(verifier_print(name));
+        let proven = Proven { identity: (product, device), found: &found, profile: Profile::Native, by };
+        let admission = proven.admit(attempt, now)?;
+        let until_ms = admission.until_ms.into_iter().chain(grant.until_ms).min();
+        Ok(Admission { until_ms, ..admission })
     }
 
     /// Whether a device was the broker's to judge: its product names no verifier, or the one that was asked before.
@@ -144,9 +144,23 @@ impl Gatekeeper {
         }
     }
 
+    /// Whether somebody speaks as a service, or as a user of an application that exists, even if a product goes by its name.
+    fn is_of_people(&self, user_name: &str, password: &[u8]) -> bool {
+        match people::Claim::parse(user_name, password) {
+            Some(people::Claim::Service { .. }) => true,
+            Some(people::Claim::Code { user, .. } | people::Claim::Token { user, .. }) => {
+                self.people.app(user.0).is_some()
+            }
+            None => false,
+        }
+    }
+
     /// Which product an attempt names, as far as that matters here.
     fn named_by<'a>(&self, attempt: &Attempt<'a>) -> Named<'a> {
         let user_name = attempt.user_name.unwrap_or_default();
+        if self.is_of_people(user_name, attempt.password.unwrap_or_default()) {
+            return Named::Ours;
+        }
         let first = user_name.split_once('/').map(|(product, _)| product);
         let last = || user_name.rsplit_once('&').map(|(_, product)| product);
         let claim = || Claim::parse(attempt.client_id, user_name, attempt.password?);

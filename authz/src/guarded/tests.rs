@@ -17,7 +17,7 @@ impl Gate for Passwords {
         };
         match attempt.password {
             Some(b"right") => {
-                let identity = DeviceIdentity { product: product.into(), device: name.into() };
+                let identity = DeviceIdentity::new(product, name);
                 Verdict::Granted(Admission::new(Principal::Device(Arc::new(identity))))
             }
             Some(b"disabled") => Verdict::Refused(ConnectReason::NotAuthorized, "refused"),
@@ -66,7 +66,7 @@ fn address(last: u8) -> IpAddr {
 }
 
 fn device() -> Principal {
-    Principal::Device(Arc::new(DeviceIdentity { product: "lamp".into(), device: "one".into() }))
+    Principal::Device(Arc::new(DeviceIdentity::new("lamp", "one")))
 }
 
 fn attempt<'a>(from: u8, user_name: &'a str, password: &'a str) -> Attempt<'a> {

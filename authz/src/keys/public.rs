@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use rsa::pkcs1::{self, RsaPublicKey};
+use rsa::pkcs1::{self, RsaPublicKeyRef};
 use x509_cert::der::asn1::{AnyRef, BitStringRef};
 use x509_cert::der::{Decode, Encode};
 use x509_cert::spki::{AlgorithmIdentifierRef, ObjectIdentifier, SubjectPublicKeyInfoRef};
@@ -149,7 +149,7 @@ impl PublicKey {
 
     /// From the DER of an `RSAPublicKey` (RFC 8017, A.1.1).
     pub(super) fn from_pkcs1(der: &[u8]) -> Result<Self, KeyError> {
-        RsaPublicKey::from_der(der).map_err(|_| KeyError::Der)?;
+        RsaPublicKeyRef::from_der(der).map_err(|_| KeyError::Der)?;
         Self::wrap(pkcs1::ALGORITHM_ID, der)
     }
 
@@ -201,7 +201,7 @@ impl fmt::Debug for PublicKey {
 
 /// Modulus and exponent, both without leading zeros.
 pub(super) fn rsa_numbers(pkcs1: &[u8]) -> Option<(&[u8], &[u8])> {
-    let key = RsaPublicKey::from_der(pkcs1).ok()?;
+    let key = RsaPublicKeyRef::from_der(pkcs1).ok()?;
     Some((key.modulus.as_bytes(), key.public_exponent.as_bytes()))
 }
 

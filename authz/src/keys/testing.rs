@@ -1,15 +1,23 @@
 //! Keys made for a test.
 
+use chacha20::ChaCha20Rng;
+use chacha20::rand_core::SeedableRng;
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519};
-use ring::rand::SystemRandom;
+use ring::rand::{SecureRandom, SystemRandom};
 use rsa::RsaPrivateKey;
 use rsa::pkcs8::EncodePrivateKey;
-use rsa::rand_core::OsRng;
 
 use super::PrivateKey;
 
+/// Random numbers for keys.
+pub(crate) fn numbers() -> ChaCha20Rng {
+    let mut seed = [0; 32];
+    SystemRandom::new().fill(&mut seed).expect("random bytes");
+    ChaCha20Rng::from_seed(seed)
+}
+
 pub(crate) fn rsa(bits: usize) -> RsaPrivateKey {
-    RsaPrivateKey::new(&mut OsRng, bits).expect("makes a key")
+    RsaPrivateKey::new(&mut numbers(), bits).expect("makes a key")
 }
 
 pub(crate) fn rsa_pem(key: &RsaPrivateKey) -> String {

@@ -5,8 +5,8 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, RSA_PSS_SHA256, RsaKeyPair};
 use rsa::pkcs1::{EncodeRsaPrivateKey, EncodeRsaPublicKey, UintRef};
 use rsa::pkcs8::{EncodePrivateKey, EncodePublicKey};
-use rsa::sha2::Sha256;
 use rsa::signature::{RandomizedSigner, SignatureEncoding};
+use sha2::Sha256;
 use x509_cert::der::Encode;
 
 use super::testing::{ed25519_pem, p256_pem, private, rsa, rsa_pem};
@@ -56,7 +56,7 @@ fn a_key_takes_its_own_signatures_in_each_form() {
         signed.push((key.public().clone(), key.sign(TEXT, &random).expect("signs")));
     }
     let pss = ::rsa::pss::SigningKey::<Sha256>::new(small.clone());
-    let pss = pss.sign_with_rng(&mut ::rsa::rand_core::OsRng, TEXT).to_vec();
+    let pss = pss.sign_with_rng(&mut testing::numbers(), TEXT).to_vec();
     assert!(is_right(&signed[0].0, &pss), "PSS by 1024 bits");
 
     let pair = RsaKeyPair::from_pkcs8(large.to_pkcs8_der().expect("encodes").as_bytes()).expect("a key");
@@ -201,7 +201,7 @@ fn what_is_no_private_key_is_told_why() {
         (encrypted, PrivateKeyError::Encrypted),
         (&pem_of("PUBLIC KEY", b"x"), PrivateKeyError::Pem),
         (&format!("{p256}{p256}"), PrivateKeyError::Pem),
-        (&rsa_pem(&rsa(512)), PrivateKeyError::Kind),
+        (&rsa_pem(&rsa(1536)), PrivateKeyError::Kind),
         (&"x".repeat(20_000), PrivateKeyError::TooLong),
     ] {
         assert_eq!(PrivateKey::from_pem(text, &random).map(drop), Err(expected), "{text}");

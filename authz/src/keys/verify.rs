@@ -4,9 +4,9 @@ use ring::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256,
     RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm,
 };
-use rsa::sha2::Sha256;
 use rsa::signature::Verifier;
-use rsa::{BigUint, RsaPublicKey, pkcs1v15, pss};
+use rsa::{BoxedUint, RsaPublicKey, pkcs1v15, pss};
+use sha2::Sha256;
 
 use super::public::rsa_numbers;
 use super::{KeyKind, PublicKey};
@@ -116,8 +116,8 @@ fn check_rsa(modulus: &[u8], exponent: &[u8], text: &[u8], signature: &[u8]) -> 
 }
 
 fn verify_rsa_legacy(modulus: &[u8], exponent: &[u8], text: &[u8], signature: &[u8]) -> bool {
-    let numbers = (BigUint::from_bytes_be(modulus), BigUint::from_bytes_be(exponent));
-    let Ok(key) = RsaPublicKey::new(numbers.0, numbers.1) else { return false };
+    let [n, e] = [modulus, exponent].map(BoxedUint::from_be_slice_vartime);
+    let Ok(key) = RsaPublicKey::new(n, e) else { return false };
     let pkcs1 = pkcs1v15::Signature::try_from(signature)
         .is_ok_and(|made| pkcs1v15::VerifyingKey::<Sha256>::new(key.clone()).verify(text, &made).is_ok());
     pkcs1

@@ -410,3 +410,52 @@ proptest! {
         let _ = (may_publish(&product, &device, &topic), may_subscribe(&product, &device, &topic));
     }
 }
+
+#[test]
+fn own_filters_take_what_a_device_may_publish_and_nobody_elses() {
+    let allowed = ProfileSet::ALL;
+    for (product, forms) in [
+        (
+            "p",
+            &[
+                "dev/p/{}/up/x",
+                "dev/p/{}/sys/x/y",
+                "/p/{}/user/x",
+                "/sys/p/{}/thing/x",
+                "/ota/device/inform/p/{}",
+                "/shadow/update/p/{}",
+                "/ext/rrpc/7/p/{}/x",
+                "/ext/rrpc/7//p/{}/x",
+                "$oc/devices/p_{}/sys/x",
+                "$oc/devices/{}/user/x",
+                "tylink/{}/thing/x",
+                "devices/{}/messages/events/x",
+                "dev2app/{}",
+                "dev2app/{}/app",
+            ][..],
+        ),
+        (
+            "PRODUCT001",
+            &[
+                "PRODUCT001/{}/data",
+                "$thing/up/property/PRODUCT001/{}",
+                "$ota/report/PRODUCT001/{}",
+                "$shadow/operation/PRODUCT001/{}",
+                "$sys/operation/PRODUCT001/{}",
+                "$rrpc/txd/PRODUCT001/{}/7",
+            ][..],
+        ),
+    ] {
+        let filters = own_filters(product, "d", allowed);
+        let taken = |topic: &str| {
+            let name = TopicName::parse(topic).unwrap();
+            filters.iter().any(|filter| TopicFilter::parse(filter).unwrap().matches(name))
+        };
+        for form in forms {
+            let (own, other) = (form.replace("{}", "d"), form.replace("{}", "e"));
+            assert!(super::may_publish(product, "d", &own, || allowed) && taken(&own), "{own}");
+            assert!(!taken(&other), "{other}");
+        }
+    }
+    assert_eq!(own_filters("p", "d", ProfileSet::DEFAULT).len(), 7, "no more than the product takes");
+}

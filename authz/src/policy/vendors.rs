@@ -44,6 +44,45 @@ impl Family {
     }
 }
 
+impl Family {
+    const ALL: [Self; 5] = [Self::Tencent, Self::Huawei, Self::Tuya, Self::Azure, Self::Gizwits];
+
+    /// Filters of the topics that are a device's own by this form.
+    fn own_filters(self, product: &str, device: &str) -> Vec<String> {
+        let own = format!("{product}/{device}");
+        match self {
+            // Only such a key is a tencent product's.
+            Self::Tencent if product.len() != PRODUCT_CHARS => Vec::new(),
+            Self::Tencent => {
+                let exact = ["$ota/report", "$ota/update", "$shadow/operation", "$shadow/operation/result"];
+                let exact = exact.into_iter().chain([
+                    "$sys/operation",
+                    "$sys/operation/result",
+                    "$thing/up/+",
+                    "$thing/down/+",
+                ]);
+                let below = [format!("{own}/#"), format!("$rrpc/txd/{own}/#"), format!("$rrpc/rxd/{own}/#")];
+                exact.map(|form| format!("{form}/{own}")).chain(below).collect()
+            }
+            Self::Huawei => {
+                let ids = [format!("{product}_{device}"), device.to_owned()];
+                ids.into_iter().map(|id| format!("$oc/devices/{id}/#")).collect()
+            }
+            Self::Tuya => vec![format!("tylink/{device}/#")],
+            Self::Azure => vec![format!("devices/{device}/messages/#")],
+            Self::Gizwits => {
+                vec![format!("dev2app/{device}/#"), format!("app2dev/{device}/#"), format!("ser2cli_res/{device}")]
+            }
+        }
+    }
+}
+
+/// Filters of the topics that are a device's own by the forms of these profiles.
+pub(super) fn own_filters(product: &str, device: &str, allowed: ProfileSet) -> impl Iterator<Item = String> {
+    let taken = Family::ALL.into_iter().filter(move |family| family.is_taken(allowed));
+    taken.flat_map(move |family| family.own_filters(product, device))
+}
+
 /// The family by whose form a topic is the device's; none if it isn't.
 pub(super) fn family(product: &str, device: &str, topic: &str, access: Access) -> Option<Family> {
     let (first, rest) = cut(topic).unwrap_or((topic, ""));

@@ -5,10 +5,13 @@
 //! id has none. SDKs put constants and seconds there, so it proves nothing about freshness: a captured password opens
 //! until the secret is changed. Products that must not have that allow `native` alone.
 //!
+//! A device that has registered itself under a name that nobody had listed ([`crate::presale::aliyun`]) has a token and no secret to sign with: `authType=connwl`
+//! stands in the client id, the token is the password, and TLS hides it.
+//!
 //! The Node SDK's timestamp is that of the log-in, so the session is `{id}`'s.
 
 use super::{Holder, Identity, Login, Profile, SignMethod};
-use crate::signed::{aliyun_text, is_signature_hex};
+use crate::signed::{aliyun_text, is_same, is_signature_hex};
 
 /// What an aliyun SDK sends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,23 +24,26 @@ pub struct Aliyun<'a> {
     /// As sent, if it was.
     timestamp: Option<&'a str>,
     signature: &'a str,
+    /// The signature is the secret itself.
+    is_token: bool,
 }
 
 impl<'a> Aliyun<'a> {
     pub(super) fn parse(client_id: &'a str, user_name: &'a str, signature: &'a str) -> Option<Self> {
         let (device, product) = user_name.split_once('&')?;
         let (id, rest) = client_id.split_once('|')?;
-        let (mut method, mut timestamp) = (None, None);
+        let (mut method, mut timestamp, mut is_token) = (None, None, false);
         for pair in rest.trim_end_matches('|').split(',') {
             match pair.split_once('=') {
                 Some(("signmethod", value)) => method = Some(SignMethod::parse(value)?),
                 Some(("timestamp", value)) => timestamp = Some(value),
+                Some(("authType", "connwl")) => is_token = true,
                 _ => {}
             }
         }
         // The vendor's documents make hmacmd5 the default.
         let method = method.unwrap_or(SignMethod::Md5);
-        Some(Self { product, device, id, method, timestamp, signature })
+        Some(Self { product, device, id, method, timestamp, signature, is_token })
     }
 }
 
@@ -51,8 +57,15 @@ impl<'a> Login<'a> for Aliyun<'a> {
     }
 
     fn is_signed_by(&self, holder: &Holder<'_>) -> bool {
+        if self.is_token {
+            return is_same(self.signature.as_bytes(), holder.secret.expose());
+        }
         let text = aliyun_text(self.id, self.product, self.device, self.timestamp);
         is_signature_hex(self.method, holder.secret.expose(), &text, self.signature)
+    }
+
+    fn shows_secret(&self) -> bool {
+        self.is_token
     }
 
     fn lasting_client_id(&self) -> Option<&'a str> {

@@ -43,6 +43,10 @@ fn aliyun_sdks_are_understood() {
     assert!(!signed(python, "671d800016e8a3d3a771b54d74a4b36a32c851bf"));
     let node = "a1B2c3D4e5F&dev001|securemode=3,signmethod=hmacsha1,timestamp=1795231053661,lan=NodeJS,_v=1.2.8|";
     assert!(signed(node, "dfd8b31201ad990d814e44a83eeb40d554390ad6"));
+    // Computed with Python's hmac; the C SDK writes capitals and has this time in its code.
+    let c = "a1B2c3D4e5F.dev001|timestamp=2524608000000,_v=sdk-c-4.0.0,securemode=3,signmethod=hmacsha256|";
+    assert!(signed(c, "88D3CE1423C115E0425395B171E6E5FD1C9C97C349F1584AD2BAF32D5D913DCA"));
+    assert!(signed(&c.replace("hmacsha256", "hmacmd5"), "935b46dafcb8835cef2e06835e305152"));
     let sorted_otherwise =
         "a1B2c3D4e5F&dev001|timestamp=1795231053661,_v=1.2.8,lan=NodeJS,signmethod=HmacSha1,securemode=2";
     assert!(signed(sorted_otherwise, "dfd8b31201ad990d814e44a83eeb40d554390ad6"));
@@ -75,6 +79,19 @@ fn no_part_of_a_signature_is_one() {
     for wrong in ["zz".repeat(32), format!("{}00", made.password), "0".repeat(60_000)] {
         assert!(!signed(&made.client_id, &wrong));
     }
+}
+
+/// Computed with `openssl dgst -sha256 -hmac` and Python's hmac: the format is ours.
+#[test]
+fn native_is_what_its_document_says() {
+    let signature = "e8451a3a50e461800f5ff244d826d4e220732fba5ab4d6f55909a9f1ed6a2300";
+    let password = format!("v1;1795231143000;7f3a;{signature}");
+    let names = ["a1B2c3D4e5F.dev001", "a1B2c3D4e5F/dev001"];
+    let secret = "0123456789abcdef0123456789abcdef";
+    assert!(check(Profile::Native, [names[0], names[1], &password], "", secret));
+    assert!(!check(Profile::Native, [names[0], names[1], &password.replace("e845", "e855")], "", secret));
+    let answer = "a4dadc4b086d20113051cf305c4d4e4e8bfee0e20dbe8bcca3df935f9ff4b984";
+    assert!(answers(&secret_of(secret), "c", "p", "d", b"challenge", answer.as_bytes()));
 }
 
 #[test]

@@ -130,7 +130,7 @@ impl Registry {
         policy.into_iter().chain(authorities).chain(verifier).collect()
     }
 
-    fn swept(&self, product: &ProductKey) -> Option<Arc<Entry>> {
+    pub(super) fn swept(&self, product: &ProductKey) -> Option<Arc<Entry>> {
         self.entry(product.as_str()).filter(|entry| entry.head.read().product.is_none())
     }
 }

@@ -68,7 +68,7 @@ impl World {
         let made = self.registry.plan_put_device(&product(key), &name(device), request, &making(&self::key()));
         let made = made.expect("a product");
         self.run(made.change);
-        made.secret
+        made.secret.expect("made")
     }
 }
 
@@ -89,9 +89,10 @@ fn a_device_is_made_replaced_disabled_and_deleted() {
     let key = key();
     let later = Making { now_s: 99, ..making(&key) };
     let made = world.registry.plan_put_device(&product("p"), &name("d"), request, &later).expect("there");
-    assert!(!made.is_new && Some(&made.secret) == secret.as_ref());
+    assert!(!made.is_new && made.secret.is_none(), "what was given isn't shown");
     world.run(made.change);
     let device = world.registry.device("p", "d").expect("there");
+    assert_eq!(key.open(&owner("p", "d"), &device.secret).ok(), secret);
     assert_eq!((device.enabled, device.created_at_s), (false, 5), "a new secret enables nothing");
 
     world.run(world.registry.plan_enable_device(&product("p"), &name("d"), true).expect("there"));
@@ -102,6 +103,29 @@ fn a_device_is_made_replaced_disabled_and_deleted() {
     }
     assert_eq!(world.registry.device("p", "d"), None);
     assert_eq!(world.store.len(), 1);
+}
+
+#[test]
+fn a_secret_is_kept_until_a_new_one_is_asked_for() {
+    let mut world = World::with_product("p");
+    let (key, p, d) = (key(), product("p"), name("d"));
+    let secret = world.put("p", "d");
+    let another = Making { random: [9; 28], ..making(&key) };
+    let request = DeviceRequest { secret: None, enabled: Some(false) };
+    let put = world.registry.plan_put_device(&p, &d, request, &another).expect("there");
+    assert_eq!((put.is_new, &put.secret), (false, &None));
+    world.run(put.change);
+    let kept = world.registry.device("p", "d").expect("there");
+    assert_eq!((kept.enabled, key.open(&owner("p", "d"), &kept.secret)), (false, Ok(secret.clone())));
+
+    let renewed = world.registry.plan_renew_secret(&p, &d, &another).expect("there");
+    world.run(renewed.change);
+    let after = world.registry.device("p", "d").expect("there");
+    assert!(!after.enabled, "a new secret enables nothing");
+    assert_eq!(key.open(&owner("p", "d"), &after.secret).ok(), renewed.secret);
+    assert_ne!(renewed.secret, Some(secret));
+    let nobody = world.registry.plan_renew_secret(&p, &name("e"), &another);
+    assert_eq!(nobody.map(drop), Err(PlanError::NoSuchDevice));
 }
 
 #[test]

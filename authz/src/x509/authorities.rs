@@ -82,13 +82,21 @@ impl Authorities {
     /// Whether one of them has issued a certificate, for clients, and all of that is good at that moment.
     #[must_use]
     pub fn vouch_for(&self, der: &[u8], unix_ms: u64) -> bool {
+        self.issuer(der, unix_ms).is_some()
+    }
+
+    /// Which of them has issued a certificate, for clients, if all of that is good at that moment.
+    #[must_use]
+    pub fn issuer(&self, der: &[u8], unix_ms: u64) -> Option<Fingerprint> {
         let der = CertificateDer::from(der);
-        let Ok(leaf) = EndEntityCert::try_from(&der) else { return false };
-        let anchors: Vec<_> = self.0.iter().filter(|ca| is_good_at(ca, unix_ms)).collect();
-        let anchors: Vec<_> = anchors.iter().filter_map(|ca| anchor_from_trusted_cert(ca).ok()).collect();
+        let leaf = EndEntityCert::try_from(&der).ok()?;
         let time = UnixTime::since_unix_epoch(Duration::from_millis(unix_ms));
-        let usage = KeyUsage::client_auth();
-        leaf.verify_for_usage(ALL_VERIFICATION_ALGS, &anchors, &[], time, usage, None, None).is_ok()
+        let has_issued = |ca: &&CertificateDer<'_>| {
+            let Ok(anchor) = anchor_from_trusted_cert(ca) else { return false };
+            let usage = KeyUsage::client_auth();
+            leaf.verify_for_usage(ALL_VERIFICATION_ALGS, &[anchor], &[], time, usage, None, None).is_ok()
+        };
+        self.0.iter().filter(|ca| is_good_at(ca, unix_ms)).find(has_issued).map(|ca| Fingerprint::of(ca))
     }
 
     /// For a record: each with its length (2 bytes).
@@ -127,7 +135,7 @@ fn check(der: &[u8]) -> Result<(), AuthorityError> {
     }
     let certificate = Certificate::from_der(der).map_err(|_| AuthorityError::Damaged)?;
     anchor_from_trusted_cert(&CertificateDer::from(der)).map_err(|_| AuthorityError::Damaged)?;
-    match certificate.tbs_certificate.get::<BasicConstraints>() {
+    match certificate.tbs_certificate().get_extension::<BasicConstraints>() {
         Ok(Some((_, constraints))) if constraints.ca => Ok(()),
         _ => Err(AuthorityError::NotCa),
     }
@@ -136,7 +144,7 @@ fn check(der: &[u8]) -> Result<(), AuthorityError> {
 /// An anchor's time is nothing that `webpki` looks at.
 fn is_good_at(ca: &CertificateDer<'_>, unix_ms: u64) -> bool {
     let Ok(certificate) = Certificate::from_der(ca) else { return false };
-    let validity = &certificate.tbs_certificate.validity;
+    let validity = certificate.tbs_certificate().validity();
     let seconds = unix_ms / 1000;
     (validity.not_before.to_unix_duration().as_secs()..=validity.not_after.to_unix_duration().as_secs())
         .contains(&seconds)

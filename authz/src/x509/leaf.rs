@@ -38,9 +38,9 @@ impl Leaf {
             return None;
         }
         let certificate = Certificate::from_der(der).ok()?;
-        let inner = &certificate.tbs_certificate;
+        let inner = certificate.tbs_certificate();
         let ms = |time: x509_cert::time::Time| u64::try_from(time.to_unix_duration().as_millis()).unwrap_or(u64::MAX);
-        let attributes = inner.subject.0.iter().flat_map(|set| set.0.iter());
+        let attributes = inner.subject().iter();
         let common = attributes.filter(|attribute| attribute.oid == COMMON_NAME).filter_map(|attribute| {
             let value = &attribute.value;
             let utf8 = value.decode_as::<Utf8StringRef<'_>>().map(|text| text.as_str().to_owned());
@@ -49,7 +49,7 @@ impl Leaf {
             let teletex = || value.decode_as::<TeletexStringRef<'_>>().map(|text| text.as_str().to_owned());
             utf8.or_else(|_| printable()).or_else(|_| ia5()).or_else(|_| teletex()).ok()
         });
-        let alternatives = inner.get::<SubjectAltName>().ok()?.map(|(_, alternatives)| alternatives.0);
+        let alternatives = inner.get_extension::<SubjectAltName>().ok()?.map(|(_, alternatives)| alternatives.0);
         let alternatives = alternatives.into_iter().flatten().filter_map(|name| match name {
             GeneralName::DnsName(text) | GeneralName::UniformResourceIdentifier(text) => Some(text.as_str().to_owned()),
             _ => None,
@@ -57,9 +57,9 @@ impl Leaf {
         let names = common.chain(alternatives).filter(|name| name.len() <= NAME_BYTES_MAX).take(NAMES_MAX);
         Some(Self {
             fingerprint: Fingerprint::of(der),
-            not_before_ms: ms(inner.validity.not_before),
+            not_before_ms: ms(inner.validity().not_before),
             // It is good through that second (RFC 5280, 4.1.2.5).
-            not_after_ms: ms(inner.validity.not_after).saturating_add(999),
+            not_after_ms: ms(inner.validity().not_after).saturating_add(999),
             names: names.map(String::into_boxed_str).collect(),
         })
     }

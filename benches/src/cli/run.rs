@@ -11,7 +11,7 @@ use turnpike_mqtt::{QoS, Version};
 
 use crate::identity::{Device, Identity};
 use crate::plan::Plan;
-use crate::spec::{Connecting, Pace, Scenario, Spec, Tls, parse_sources};
+use crate::spec::{Certificate, Connecting, Pace, Scenario, Spec, Tls, parse_sources};
 
 /// Options of a run.
 #[derive(Args, Debug)]
@@ -118,6 +118,12 @@ struct Transport {
     /// Take any certificate.
     #[arg(long, requires = "tls", conflicts_with = "ca")]
     insecure: bool,
+    /// PEM file of a certificate that all clients show.
+    #[arg(long, requires_all = ["tls", "key"])]
+    cert: Option<PathBuf>,
+    /// PEM file of its private key.
+    #[arg(long, requires = "cert")]
+    key: Option<PathBuf>,
     /// Name that the certificate must have, instead of the address.
     #[arg(long, requires = "tls")]
     server_name: Option<String>,
@@ -189,6 +195,7 @@ impl Run {
                 ca: self.transport.ca.clone(),
                 insecure: self.transport.insecure,
                 server_name: self.transport.server_name.clone(),
+                certificate: self.transport.certificate(),
             }),
             websocket: self.transport.ws.clone(),
             sources: clients.sources.as_deref().map(parse_sources).transpose()?.unwrap_or_default(),
@@ -248,6 +255,13 @@ impl Run {
             Scenario::Pair => publishers,
         };
         (publishers, self.clients.subscribers.unwrap_or(subscribers))
+    }
+}
+
+impl Transport {
+    fn certificate(&self) -> Option<Certificate> {
+        let (chain, key) = self.cert.clone().zip(self.key.clone())?;
+        Some(Certificate { chain, key })
     }
 }
 

@@ -95,19 +95,20 @@ impl Programs {
 }
 
 /// A running broker; dropping it ends it.
-pub(super) struct Broker {
+pub(crate) struct Broker {
     child: Child,
     folder: tempfile::TempDir,
-    pub(super) address: SocketAddr,
-    pub(super) tls: Option<TlsAt>,
+    pub(crate) address: SocketAddr,
+    pub(crate) tls: Option<TlsAt>,
+    http: SocketAddr,
     /// To log in as, so that authentication, policy and metrics are part of what is measured.
     pub(super) device: Option<Device>,
 }
 
 /// Where TLS is spoken, and whom to trust.
-pub(super) struct TlsAt {
-    pub(super) address: SocketAddr,
-    pub(super) ca: PathBuf,
+pub(crate) struct TlsAt {
+    pub(crate) address: SocketAddr,
+    pub(crate) ca: PathBuf,
 }
 
 impl Broker {
@@ -145,18 +146,51 @@ impl Broker {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().with_context(|| format!("{kind} can't be started"))?;
         let tls = ca.map(|ca| TlsAt { address: tls, ca });
-        let mut broker = Self { child, folder, address, tls, device: None };
+        let mut broker = Self { child, folder, address, tls, http, device: None };
         broker.wait(|| TcpStream::connect(address).is_ok())?;
         if kind == Kind::Turnpike {
             broker.wait(|| ask(http, "GET", "/readyz", "").is_ok())?;
             if !programs.anonymous {
-                broker.provision(http)?;
+                broker.provision()?;
             }
         }
         Ok(broker)
     }
 
-    pub(super) fn pid(&self) -> u32 {
+    /// This broker with TCP and TLS, where clients may show a certificate of an authority.
+    pub(crate) fn turnpike(program: &Path, anonymous: bool, authority: &str) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir().context("no temporary folder")?;
+        let [address, tls, http] = free()?;
+        let ca = certify(folder.path())?;
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        std::fs::write(path("devices.pem"), authority)?;
+        let [data, key, devices] = [path("data"), path("server.key"), path("devices.pem")];
+        let toml = format!(
+            "data = \"{data}\"\nanonymous = {anonymous}\nhttp.address = \"{http}\"\n\
+             [[listeners]]\nkind = \"mqtt\"\naddress = \"{address}\"\n\
+             [[listeners]]\nkind = \"mqtts\"\naddress = \"{tls}\"\n\
+             [listeners.tls]\nclient_auth = \"optional\"\nclient_ca_files = [\"{devices}\"]\n\
+             [[listeners.tls.certificates]]\nchain_file = \"{}\"\nkey_file = \"{key}\"\n",
+            ca.display()
+        );
+        let file = folder.path().join("turnpike.toml");
+        std::fs::write(&file, toml)?;
+        let mut command = Command::new(program);
+        command.arg("serve").arg("--config").arg(file).env("TURNPIKE_ADMIN_TOKEN", TOKEN);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().with_context(|| format!("{} can't be started", program.display()))?;
+        let tls = Some(TlsAt { address: tls, ca });
+        let mut broker = Self { child, folder, address, tls, http, device: None };
+        broker.wait(|| ask(http, "GET", "/readyz", "").is_ok())?;
+        Ok(broker)
+    }
+
+    /// A request to its HTTP API that must succeed.
+    pub(crate) fn ask(&self, method: &str, path: &str, body: &str) -> anyhow::Result<()> {
+        ask(self.http, method, path, body)
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
@@ -171,10 +205,10 @@ impl Broker {
         Ok(())
     }
 
-    fn provision(&mut self, http: SocketAddr) -> anyhow::Result<()> {
-        ask(http, "PUT", "/api/v1/products/bench", "{}")?;
+    fn provision(&mut self) -> anyhow::Result<()> {
+        self.ask("PUT", "/api/v1/products/bench", "{}")?;
         let body = serde_json::json!({ "secret": SECRET }).to_string();
-        ask(http, "PUT", "/api/v1/products/bench/devices/d", &body)?;
+        self.ask("PUT", "/api/v1/products/bench/devices/d", &body)?;
         self.device = Some(Device { product: "bench".to_owned(), name: "d".to_owned(), secret: SECRET.to_owned() });
         Ok(())
     }

@@ -15,6 +15,8 @@ const NOBODY: u32 = u32::MAX;
 pub(super) struct Shared {
     pub(super) spec: Arc<Spec>,
     pub(super) credit: Credit,
+    /// Before the first message of this run.
+    pub(super) born_ns: u64,
     /// Time of this turn.
     pub(super) now_ns: u64,
     /// The measured time.
@@ -50,6 +52,7 @@ impl Shared {
         let publishers = if spec.is_loaded() { spec.publishers + back_ends } else { 0 };
         Self {
             credit: spec.credit(),
+            born_ns: crate::clock::now_ns(),
             now_ns: crate::clock::now_ns(),
             begin_ns: u64::MAX,
             end_ns: u64::MAX,
@@ -189,6 +192,10 @@ impl Shared {
     #[inline]
     pub(super) fn room(&self, publisher: &mut Publisher) -> u64 {
         let Pace::Window(window) = self.spec.pace else { return 0 };
+        if self.credit == Credit::None {
+            // Nothing comes back that could open a window.
+            return publisher.left();
+        }
         let credits = self.credits[publisher.number as usize];
         let outstanding = match self.credit {
             Credit::Deliveries(copies) => publisher.sent.saturating_sub(credits / copies),

@@ -70,6 +70,9 @@ impl Subscriber {
         // Messages of somebody else, or of a run before.
         let Some((stamp, _)) = payload.split_first_chunk::<STAMP_BYTES>() else { return };
         let at_ns = u64::from_le_bytes(stamp[0..8].try_into().expect("8 bytes"));
+        if at_ns < shared.born_ns {
+            return;
+        }
         let publisher = u32::from_le_bytes(stamp[8..12].try_into().expect("4 bytes"));
         let number = u32::from_le_bytes(stamp[12..16].try_into().expect("4 bytes"));
         let seen = match &mut self.streams {

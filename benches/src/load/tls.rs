@@ -7,10 +7,10 @@ use std::sync::Arc;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use crate::spec::Tls;
+use crate::spec::{Certificate, Tls};
 
 /// A configuration, and the name that the certificate must have.
 pub(super) fn config(tls: &Tls, address: IpAddr) -> io::Result<(Arc<ClientConfig>, ServerName<'static>)> {
@@ -18,15 +18,24 @@ pub(super) fn config(tls: &Tls, address: IpAddr) -> io::Result<(Arc<ClientConfig
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(io::Error::other)?;
-    let mut config = if tls.insecure {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider))).with_no_client_auth()
+    let builder = if tls.insecure {
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider)))
     } else {
         let mut roots = RootCertStore::empty();
         let file = tls.ca.as_ref().ok_or_else(|| io::Error::other("TLS needs --ca FILE or --insecure"))?;
         for certificate in CertificateDer::pem_file_iter(file).map_err(io::Error::other)? {
             roots.add(certificate.map_err(io::Error::other)?).map_err(io::Error::other)?;
         }
-        builder.with_root_certificates(roots).with_no_client_auth()
+        builder.with_root_certificates(roots)
+    };
+    let mut config = match &tls.certificate {
+        Some(Certificate { chain, key }) => {
+            let chain = CertificateDer::pem_file_iter(chain).map_err(io::Error::other)?;
+            let chain = chain.collect::<Result<Vec<_>, _>>().map_err(io::Error::other)?;
+            let key = PrivateKeyDer::from_pem_file(key).map_err(io::Error::other)?;
+            builder.with_client_auth_cert(chain, key).map_err(io::Error::other)?
+        }
+        None => builder.with_no_client_auth(),
     };
     // Each connection is a new device: nothing is resumed.
     config.resumption = rustls::client::Resumption::disabled();

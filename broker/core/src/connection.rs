@@ -105,6 +105,8 @@ pub(crate) struct Connection {
     pub(crate) paused: bool,
     /// The gate counts it, and is told of its end.
     pub(crate) counted: bool,
+    /// The shard has an entry for its unfinished packets.
+    pub(crate) partial: bool,
     /// Slot of its session, once it has one.
     pub(crate) session: Option<u32>,
     pub(crate) addr: SocketAddr,
@@ -138,6 +140,7 @@ impl Connection {
             touched: false,
             paused: false,
             counted: false,
+            partial: false,
             session: None,
             addr: peer.addr,
             certificate: peer.certificate,

@@ -31,7 +31,7 @@ pub struct Dropped {
     pub expired: u64,
     /// It is larger than the client takes.
     pub too_large: u64,
-    /// Its publisher has no permit for the topic.
+    /// Its publisher has no permit for the topic, or its reader has lost it.
     pub not_authorized: u64,
     /// The retained store was full.
     pub retained_full: u64,
@@ -70,6 +70,10 @@ pub struct Counters {
     pub protocol_errors: u64,
     /// Connections ended by keep alive.
     pub keep_alive_timeouts: u64,
+    /// Connections ended because unfinished packets took all the memory they may take.
+    pub partials_shed: u64,
+    /// Connections ended because a packet took too long to come.
+    pub packets_timed_out: u64,
     /// Sessions taken over by a new connection of the same client.
     pub taken_over: u64,
     /// Gauge: connections open.
@@ -80,6 +84,8 @@ pub struct Counters {
     pub sessions: u64,
     /// Gauge: messages that wait or are under way to sessions of this shard.
     pub queued_messages: u64,
+    /// Gauge: bytes of unfinished packets.
+    pub partial_bytes: u64,
     /// Gauge: acknowledgements and deliveries that wait for a commit.
     pub awaiting_commit: u64,
 }

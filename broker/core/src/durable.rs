@@ -95,7 +95,7 @@ pub struct SessionRecord {
     pub disconnected_at_ms: Option<u64>,
     /// Whether it was made by an MQTT 3 client with clean session 0.
     pub mqtt3: bool,
-    /// Who the client proved to be, as `authz` wrote it: empty for anonymous, else `product\0device`.
+    /// Who the client proved to be: empty for anonymous, `product\0device`, `\0u\0app\0user` or `\0s\0key`.
     pub principal: Box<str>,
     /// A will that waits for its delay, with the moment it is due (milliseconds since 1970 UTC).
     pub will: Option<(Arc<Message>, u64)>,

@@ -4,32 +4,116 @@
 
 use std::any::Any;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use turnpike_mqtt::{ConnectReason, ReasonCode, TopicFilter, TopicName, UserProperties};
 
 use crate::clock::Now;
+use crate::feed::Feed;
 use crate::mask::fmt_masked;
 use crate::meter::Meter;
 
 /// Why a client is who it is. Small: every session keeps one.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Principal {
     /// Let in by `--anonymous`: every topic.
     Anonymous,
     /// A device of a product.
-    Device(std::sync::Arc<DeviceIdentity>),
+    Device(Arc<DeviceIdentity>),
+    /// A user of an app.
+    User(Arc<UserIdentity>),
+    /// A back end.
+    Service(Arc<ServiceIdentity>),
     /// The broker itself: wills, `$SYS`.
     Broker,
 }
 
 /// A device that has proved who it is. Its name is masked in `Debug`.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone)]
 pub struct DeviceIdentity {
     /// The product key.
     pub product: Box<str>,
     /// The device's name, unique within its product.
     pub device: Box<str>,
+    /// How it has proved that. No part of who it is: two identities are the same if product and name are.
+    pub means: Means,
+}
+
+/// How a device has come in, in the gate's own terms, so that [`Gate::still_welcome`] can judge a live session by what let it in. `Default`
+/// is for one of whom that isn't known, as of a session that was restored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Means {
+    /// What it was.
+    pub flags: u32,
+    /// Which of several it was.
+    pub marks: [u64; 2],
+}
+
+impl DeviceIdentity {
+    /// A device of which it isn't known how it came in.
+    #[must_use]
+    pub fn new(product: impl Into<Box<str>>, device: impl Into<Box<str>>) -> Self {
+        Self { product: product.into(), device: device.into(), means: Means::default() }
+    }
+
+    fn name(&self) -> (&str, &str) {
+        (&self.product, &self.device)
+    }
+}
+
+impl PartialEq for DeviceIdentity {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl Eq for DeviceIdentity {}
+
+impl Hash for DeviceIdentity {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name().hash(state);
+    }
+}
+
+/// A user who has proved who it is. Two are equal if app and user are, however they came in.
+#[derive(Clone)]
+pub struct UserIdentity {
+    /// The app.
+    pub app: Box<str>,
+    /// The user's id, unique within the app.
+    pub user: Box<str>,
+    /// The number of the session code that let it in, if one did. Not kept with a durable session, which nobody is in after a restart.
+    pub code: Option<u64>,
+}
+
+impl PartialEq for UserIdentity {
+    fn eq(&self, other: &Self) -> bool {
+        self.app == other.app && self.user == other.user
+    }
+}
+
+impl Eq for UserIdentity {}
+
+impl Hash for UserIdentity {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.app, &self.user).hash(state);
+    }
+}
+
+impl fmt::Debug for UserIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/", self.app)?;
+        fmt_masked(&self.user, f)
+    }
+}
+
+/// A service that has proved who it is.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct ServiceIdentity {
+    /// Its access key.
+    pub key: Box<str>,
 }
 
 impl fmt::Debug for DeviceIdentity {
@@ -297,6 +381,24 @@ pub trait Gate: Send + Sync {
 
     /// Is it still welcome? Asked for live sessions when the registry has changed.
     fn still_welcome(&self, principal: &Principal) -> bool;
+
+    /// The same for a session, and from where it is connected, if it is.
+    fn still_welcome_from(&self, principal: &Principal, peer: Option<std::net::SocketAddr>) -> bool {
+        let _ = peer;
+        self.still_welcome(principal)
+    }
+
+    /// Whether what it publishes may go to users' feeds. Asked when it connects and when it is judged again.
+    fn has_feed(&self, principal: &Principal) -> bool {
+        let _ = principal;
+        false
+    }
+
+    /// The feeds that something goes to which it publishes on a topic, into `feed`, which is empty. Asked with each message of those that
+    /// have feeds.
+    fn feed(&self, principal: &Principal, topic: TopicName<'_>, feed: &mut Feed) {
+        let _ = (principal, topic, feed);
+    }
 
     /// May anybody at that address speak? Asked for each accepted socket, before TLS; no means that it is closed.
     fn accepts(&self, _address: IpAddr, _now: Now) -> bool {

@@ -7,9 +7,12 @@
 
 pub mod batch;
 pub mod clock;
+pub mod concern;
 mod connection;
 pub mod counters;
 pub mod durable;
+pub mod feed;
+mod full;
 pub mod gate;
 pub mod ids;
 pub mod limits;

@@ -5,6 +5,12 @@
 pub struct Limits {
     /// Largest packet taken from a client, bytes, header included; at most 268,435,460. Announced to MQTT 5 clients.
     pub packet_bytes_max: u32,
+    /// Largest first packet (CONNECT) and AUTH before CONNACK, bytes; `packet_bytes_max` holds too.
+    pub connect_bytes_max: u32,
+    /// Bytes of unfinished packets, whole broker, a part of it for each shard; half of that before CONNACK.
+    pub partial_bytes_max: u64,
+    /// From the first byte of a packet to its last, seconds; a second more for each KiB that has come.
+    pub packet_time_max_s: u32,
     /// Levels in a topic name or filter.
     pub topic_levels_max: u16,
     /// Bytes of a client id.
@@ -51,6 +57,9 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             packet_bytes_max: 1 << 20,
+            connect_bytes_max: 128 << 10,
+            partial_bytes_max: 256 << 20,
+            packet_time_max_s: 30,
             topic_levels_max: 128,
             client_id_bytes_max: 256,
             receive_max: 1024,

@@ -5,7 +5,8 @@
 //!
 //! ```text
 //!  AwaitingCommit ──committed──▶ Ready ──(on the wire)── PUBACK ──▶ Done          QoS 1
-//!                                  └────────────── PUBREC ─▶ Releasing ─committed─▶ Released ── PUBCOMP ──▶ Done   QoS 2
+//!        │                         └────────────── PUBREC ─▶ Releasing ─committed─▶ Released ── PUBCOMP ──▶ Done   QoS 2
+//!        └──withdrawn──▶ Withdrawn ──committed──▶ Done                    its reader may not read it any more
 //! ```
 //!
 //! `Ready` before `unsent` is under way on this connection; a new connection sets `unsent` back to the front, and what is
@@ -40,6 +41,8 @@ pub(crate) fn packet_id(seq: Seq) -> PacketId {
 pub(crate) enum Phase {
     /// Its ticket isn't on disk; it must not be said.
     AwaitingCommit,
+    /// The same, and nobody is to have it: it goes when its ticket is on disk, so that its end is recorded behind its beginning.
+    Withdrawn,
     /// To be sent, or (before `unsent`) sent and not acknowledged.
     Ready,
     /// PUBREC has come; its record isn't on disk.
@@ -186,7 +189,7 @@ impl Outgoing {
             let seq = Seq(self.unsent);
             match self.entry(seq)?.phase {
                 Phase::Done => self.unsent += 1,
-                Phase::AwaitingCommit | Phase::Releasing => return None,
+                Phase::AwaitingCommit | Phase::Withdrawn | Phase::Releasing => return None,
                 Phase::Ready => return self.has_window(window).then_some(Next::Publish(seq)),
                 Phase::Released => return Some(Next::Release(seq)),
             }
@@ -217,7 +220,7 @@ impl Outgoing {
                 // Before `unsent` it is owed on this connection now; behind it, `next` comes to it in order.
                 Some(if under_way { Next::Release(seq) } else { Next::Publish(seq) })
             }
-            Phase::Ready | Phase::Released | Phase::Done => None,
+            Phase::Ready | Phase::Withdrawn | Phase::Released | Phase::Done => None,
         }
     }
 
@@ -292,6 +295,40 @@ impl Outgoing {
         }
         self.unsent = self.unsent.max(self.base);
         Some(finished)
+    }
+
+    /// Takes out what hasn't been sent on this connection and may not be any more, and gives back what is recorded of that. A QoS 2 message that
+    /// an earlier connection has begun goes too; its client forgets the identifier with the session.
+    pub(crate) fn withdraw(&mut self, may: &mut impl FnMut(&Message) -> bool) -> Vec<(Seq, Entry)> {
+        let mut forbidden = |entry: &Entry| entry.message.as_ref().is_some_and(|message| !may(message));
+        let mut gone = Vec::new();
+        for seq in (self.unsent..self.next_seq().0).map(Seq) {
+            let Some(entry) = self.entry_mut(seq) else { continue };
+            match entry.phase {
+                Phase::AwaitingCommit if forbidden(entry) => entry.phase = Phase::Withdrawn,
+                Phase::Ready if forbidden(entry) => gone.push(seq),
+                Phase::AwaitingCommit
+                | Phase::Ready
+                | Phase::Withdrawn
+                | Phase::Releasing
+                | Phase::Released
+                | Phase::Done => {}
+            }
+        }
+        let gone = gone.into_iter().filter_map(|seq| Some((seq, self.finish(seq)?))).collect();
+        for _ in 0..self.transient.len() {
+            match self.pop_transient() {
+                Some(entry) if !forbidden(&entry) => self.push_transient(entry),
+                Some(_) | None => {}
+            }
+        }
+        gone
+    }
+
+    /// Takes out an entry that was withdrawn before its ticket was on disk.
+    pub(crate) fn finish_withdrawn(&mut self, seq: Seq) -> Option<Entry> {
+        self.entry(seq).filter(|entry| entry.phase == Phase::Withdrawn)?;
+        self.finish(seq)
     }
 
     /// Adds a QoS 0 message that waits for room.

@@ -1,6 +1,7 @@
 //! A session: what the broker keeps for a client id, with or without a connection.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use hashbrown::HashSet;
@@ -8,7 +9,7 @@ use turnpike_mqtt::{PacketId, QoS, SubscribeOptions};
 
 use crate::clock::Now;
 use crate::durable::SessionRecord;
-use crate::gate::Principal;
+use crate::gate::{DeviceIdentity, Principal, ServiceIdentity, UserIdentity};
 use crate::ids::{ClientId, ConnId, Seq, SessionKey};
 use crate::message::Message;
 use crate::meter::Meter;
@@ -38,6 +39,7 @@ pub(crate) struct Will {
 /// A walk through the retained messages of a new subscription.
 #[derive(Debug)]
 pub(crate) struct RetainedWalk {
+    pub(crate) filter: Box<str>,
     pub(crate) walk: Walk,
     pub(crate) qos: QoS,
     /// 0 for none.
@@ -58,6 +60,8 @@ pub(crate) struct Session {
     pub(crate) expiry_s: u32,
     pub(crate) conn: Option<ConnId>,
     pub(crate) mqtt3: bool,
+    /// What it publishes may go to users' feeds.
+    pub(crate) fed: bool,
     /// Sequence number that the next `outgoing` starts at, while there is none.
     pub(crate) next_seq: Seq,
     pub(crate) outgoing: Option<Box<Outgoing>>,
@@ -73,8 +77,8 @@ pub(crate) struct Session {
     pub(crate) walks: Option<Box<VecDeque<RetainedWalk>>>,
     /// Since when it has no connection, milliseconds since 1970 UTC.
     pub(crate) disconnected_at_ms: u64,
-    /// When a will that is pending without a connection is due, milliseconds since 1970 UTC.
-    pub(crate) will_due_ms: Option<u64>,
+    /// When a will that is pending without a connection is due, milliseconds since 1970 UTC. Never 0: so it has 8 bytes in place of 16.
+    pub(crate) will_due_ms: Option<NonZeroU64>,
 }
 
 impl Session {
@@ -121,7 +125,7 @@ impl Session {
             mqtt3: self.mqtt3,
             principal: principal_text(&self.principal),
             will: match (&self.will, self.will_due_ms) {
-                (Some(will), Some(due_ms)) => Some((Arc::clone(&will.message), due_ms)),
+                (Some(will), Some(due_ms)) => Some((Arc::clone(&will.message), due_ms.get())),
                 _ => None,
             },
         })
@@ -129,7 +133,7 @@ impl Session {
 
     /// A will that is due at `now`.
     pub(crate) fn take_due_will(&mut self, now: Now) -> Option<Box<Will>> {
-        self.will_due_ms.take_if(|due_ms| *due_ms <= now.unix_ms)?;
+        self.will_due_ms.take_if(|due_ms| due_ms.get() <= now.unix_ms)?;
         self.will.take()
     }
 }
@@ -139,20 +143,52 @@ pub(crate) fn queue_of(outgoing: &mut Option<Box<Outgoing>>, next: Seq) -> &mut 
     outgoing.get_or_insert_with(|| Box::new(Outgoing::starting_at(next)))
 }
 
-/// A principal as text: empty for anonymous, else `product\0device`.
+/// A principal as text: empty for anonymous, `product\0device`, `\0u\0app\0user` or `\0s\0key`. No product is empty, so
+/// no device's text is a user's or a service's.
 pub(crate) fn principal_text(principal: &Principal) -> Box<str> {
     match principal {
         Principal::Anonymous | Principal::Broker => Box::from(""),
         Principal::Device(identity) => format!("{}\0{}", identity.product, identity.device).into(),
+        Principal::User(identity) => format!("\0u\0{}\0{}", identity.app, identity.user).into(),
+        Principal::Service(identity) => format!("\0s\0{}", identity.key).into(),
     }
 }
 
-/// The principal of such a text.
+/// The principal of such a text; anonymous, who may do nothing unless everybody may do everything, if it is none.
 pub(crate) fn principal_of(text: &str) -> Principal {
-    match text.split_once('\0') {
-        Some((product, device)) => {
-            Principal::Device(Arc::new(crate::gate::DeviceIdentity { product: product.into(), device: device.into() }))
+    let mut parts = text.splitn(4, '\0');
+    match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some(""), Some("u"), Some(app), Some(user)) => {
+            Principal::User(Arc::new(UserIdentity { app: app.into(), user: user.into(), code: None }))
         }
-        None => Principal::Anonymous,
+        (Some(""), Some("s"), Some(key), None) => Principal::Service(Arc::new(ServiceIdentity { key: key.into() })),
+        (Some(product), Some(device), None, None) if !product.is_empty() => {
+            Principal::Device(Arc::new(DeviceIdentity::new(product, device)))
+        }
+        _ => Principal::Anonymous,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_principal_is_restored_from_its_text() {
+        let device = |product: &str, device: &str| Principal::Device(Arc::new(DeviceIdentity::new(product, device)));
+        for principal in [
+            Principal::Anonymous,
+            device("p", "d"),
+            // Neither a user nor a service.
+            device("u", "app"),
+            device("s", "key"),
+            Principal::User(Arc::new(UserIdentity { app: "a".into(), user: "u".into(), code: None })),
+            Principal::Service(Arc::new(ServiceIdentity { key: "k".into() })),
+        ] {
+            assert_eq!(principal_of(&principal_text(&principal)), principal);
+        }
+        for text in ["x", "\0", "\0x\0y", "\0u\0a", "\0s\0k\0l", "p\0d\0e", "\0d"] {
+            assert_eq!(principal_of(text), Principal::Anonymous, "{text:?}");
+        }
     }
 }

@@ -17,10 +17,16 @@ mod asking;
 mod connect;
 mod deliver;
 mod durability;
+mod feed;
+mod judge;
 mod lifecycle;
+mod partial;
+mod principals;
 mod publish;
 mod restore;
 mod subscribe;
+#[cfg(test)]
+mod tests;
 mod throttle;
 mod until;
 
@@ -40,9 +46,11 @@ pub use crate::connection::Peer;
 use crate::connection::{Connection, State};
 use crate::counters::Counters;
 use crate::durable::Part;
+use crate::feed::Feed;
 use crate::gate::{Entry, Gate};
-use crate::ids::{ConnId, MessageId, ShardId, Turn};
+use crate::ids::{ConnId, MessageId, SessionRef, ShardId, Turn};
 use crate::limits::Limits;
+use crate::retain::Walk;
 use crate::router::Matches;
 use crate::sessions::Sessions;
 use crate::shared::Shared;
@@ -51,7 +59,10 @@ use crate::wheel::Wheel;
 
 pub use asking::{Inquiry, InquiryId};
 use durability::{Release, TicketBuffer};
+pub use judge::SessionView;
 use lifecycle::Timer;
+use partial::Partials;
+use principals::Principals;
 use throttle::PauseEnd;
 
 /// Out buffers that a shard keeps for reuse.
@@ -135,6 +146,7 @@ pub struct Shard<G> {
     conns: Table<Connection>,
     next_serial: u32,
     sessions: Sessions,
+    principals: Principals,
     next_generation: u32,
     wheel: Wheel<Timer>,
     due: Vec<Timer>,
@@ -146,6 +158,7 @@ pub struct Shard<G> {
     touched: VecDeque<ConnId>,
     resumed: VecDeque<ConnId>,
     matches: Matches,
+    feed: Feed,
     scratch: Vec<u8>,
     batches: Vec<Batch>,
     /// Publishes routed so far; tells a batch whether it has this one's message already.
@@ -159,10 +172,16 @@ pub struct Shard<G> {
     waiting: Vec<VecDeque<(Turn, Vec<Release>)>>,
     /// How many owed entries refer to a shared body.
     bodies: HashMap<MessageId, u32, foldhash::fast::RandomState>,
+    /// Packets that have begun and haven't ended.
+    partials: Partials,
     /// Sessions whose walk through retained messages goes on in the next turn.
     walking: VecDeque<u32>,
     /// Questions of this turn to somebody outside.
     inquiries: VecDeque<Inquiry>,
+    /// Sessions of this shard that are marked as full.
+    full: VecDeque<SessionRef>,
+    /// Retained messages that are to go.
+    forgetting: VecDeque<Walk>,
     draining: bool,
     counters: Counters,
 }
@@ -215,6 +234,7 @@ impl<G: Gate> Shard<G> {
             next_serial: 0,
             sessions: Sessions::new(),
             next_generation: 0,
+            principals: Principals::default(),
             wheel: Wheel::new(setup.now.mono_ms),
             due: Vec::new(),
             pauses: Wheel::with_tick(setup.now.mono_ms, throttle::TICK_MS),
@@ -224,6 +244,7 @@ impl<G: Gate> Shard<G> {
             touched: VecDeque::new(),
             resumed: VecDeque::new(),
             matches: Matches::default(),
+            feed: Feed::default(),
             scratch: Vec::new(),
             batches: (0..shards).map(|_| Batch::new(setup.id)).collect(),
             routed: 0,
@@ -232,8 +253,11 @@ impl<G: Gate> Shard<G> {
             ticket: TicketBuffer::default(),
             waiting: (0..shards).map(|_| VecDeque::new()).collect(),
             bodies: HashMap::default(),
+            partials: Partials::default(),
             walking: VecDeque::new(),
             inquiries: VecDeque::new(),
+            full: VecDeque::new(),
+            forgetting: VecDeque::new(),
             draining: false,
             counters: Counters::default(),
         };
@@ -298,18 +322,23 @@ impl<G: Gate> Shard<G> {
                 connection.paused = true;
                 break Next::Pause;
             }
-            connection.last_heard_ms = now.mono_ms;
             let (live, version) = (connection.is_live(), connection.version);
             let rest = bytes.get(consumed..).unwrap_or_default();
-            let frame = match frame(rest, self.limits.packet_bytes_max) {
+            let frame = match frame(rest, packet_bytes_max(&self.limits, live)) {
                 Ok(Some(frame)) => frame,
-                Ok(None) => break Next::Continue,
+                Ok(None) if rest.is_empty() => break Next::Continue,
+                Ok(None) if self.note_partial(conn, rest.len(), consumed == 0, now) => {
+                    self.counters.bytes_received += consumed as u64;
+                    return Received { consumed, next: Next::Continue };
+                }
+                Ok(None) => break Next::Ending,
                 Err(error) => {
                     self.fail(conn, error.reason(), now);
                     break Next::Ending;
                 }
             };
             let length = frame.len();
+            connection.last_heard_ms = now.mono_ms;
             self.counters.packets_received += 1;
             let next =
                 if live { self.live_packet(conn, version, frame, now) } else { self.early_packet(conn, frame, now) };
@@ -327,6 +356,7 @@ impl<G: Gate> Shard<G> {
                 }
             }
         };
+        self.no_partial(conn);
         self.counters.bytes_received += consumed as u64;
         Received { consumed, next }
     }
@@ -393,6 +423,7 @@ impl<G: Gate> Shard<G> {
     /// The socket is gone, whoever ended it. Frees the identifier.
     pub fn closed(&mut self, conn: ConnId, now: Now) {
         if self.conns.contains(conn.0 as usize) {
+            self.forget_partial(conn);
             self.detach(conn, lifecycle::Leaving::Abruptly, now);
             if let Some(connection) = self.conns.remove(conn.0 as usize) {
                 if connection.counted {
@@ -470,6 +501,7 @@ impl<G: Gate> Shard<G> {
 
     /// Closes the turn.
     pub fn end_turn(&mut self) -> TurnOutput {
+        self.look_at_full(deliver::FULL_LOOKS);
         let mut output = TurnOutput::default();
         let mut durable = 0;
         for (index, batch) in self.batches.iter_mut().enumerate() {
@@ -489,6 +521,7 @@ impl<G: Gate> Shard<G> {
     pub fn counters(&self) -> Counters {
         let mut counters = self.counters.clone();
         counters.connections = self.conns.len() as u64;
+        counters.partial_bytes = self.partials.bytes();
         counters.sessions = self.sessions.len() as u64;
         counters.awaiting_commit = self.waiting.iter().flatten().map(|(_, releases)| releases.len() as u64).sum();
         counters
@@ -545,6 +578,13 @@ impl<G: Gate> Shard<G> {
     fn version(&self, conn: ConnId) -> Version {
         self.conns.get(conn.0 as usize).map_or(Version::V311, |connection| connection.version)
     }
+}
+
+/// Largest packet, bytes, from a client that is let in, or from somebody who isn't yet.
+#[inline]
+fn packet_bytes_max(limits: &Limits, live: bool) -> u32 {
+    let most = limits.packet_bytes_max;
+    if live { most } else { most.min(limits.connect_bytes_max) }
 }
 
 /// Has a connection named by [`Shard::next_touched`].

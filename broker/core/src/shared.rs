@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::full::FullQueues;
 use crate::ids::{MessageId, SessionKey};
 use crate::limits::Limits;
 use crate::retain::RetainedStore;
@@ -14,9 +15,12 @@ pub struct Shared {
     pub router: Router,
     /// The retained message of each topic.
     pub retained: RetainedStore,
+    /// Sessions whose queue is full.
+    pub(crate) full: FullQueues,
     next_session: AtomicU64,
     next_message: AtomicU64,
     store_serving: AtomicBool,
+    store_low: AtomicBool,
 }
 
 impl Shared {
@@ -26,9 +30,11 @@ impl Shared {
         Self {
             router: Router::new(),
             retained: RetainedStore::new(limits.retained_messages_max, limits.retained_bytes_max),
+            full: FullQueues::default(),
             next_session: AtomicU64::new(1),
             next_message: AtomicU64::new(1),
             store_serving: AtomicBool::new(true),
+            store_low: AtomicBool::new(false),
         }
     }
 
@@ -47,6 +53,18 @@ impl Shared {
     /// Set by the shell when the committer says so.
     pub fn set_store_serving(&self, serving: bool) {
         self.store_serving.store(serving, Ordering::Relaxed);
+    }
+
+    /// Whether more may be asked to be kept: commits succeed, and there is space. Without space, sessions that exist go on: what they
+    /// acknowledge makes room.
+    #[must_use]
+    pub fn store_accepts(&self) -> bool {
+        self.store_serving() && !self.store_low.load(Ordering::Relaxed)
+    }
+
+    /// Set by the shell when the committer says so.
+    pub fn set_store_low(&self, low: bool) {
+        self.store_low.store(low, Ordering::Relaxed);
     }
 
     pub(crate) fn new_session_key(&self) -> SessionKey {

@@ -15,7 +15,7 @@ mod tests;
 
 use std::ops::{Index, IndexMut};
 
-/// Slots in a chunk. With the largest `T`, some 160 bytes, a chunk is 20 KiB: little beside what a hundred connections cost, and so
+/// Slots in a chunk. With the largest `T`, 160 bytes, a chunk is 20 KiB: little beside what a hundred connections cost, and so
 /// much that the list of chunks of a million entries, 64 KiB, stays in a cache.
 const CHUNK: usize = 128;
 

@@ -151,7 +151,8 @@ fn in_use(config: &Config) -> Result<turnpike_authz::secret::MasterKey, String> 
     if !in_environment && !file.exists() {
         return Err(format!("{}: there is no master key; the chain can't be followed without it", file.display()));
     }
-    provision::master_key(&config.data, config.master_key_file.as_deref()).map_err(|error| error.to_string())
+    let found = provision::master_key(&config.data, config.master_key_file.as_deref());
+    found.map(|found| found.key).map_err(|error| error.to_string())
 }
 
 fn print(folder: &Path, report: &Report, out: &mut dyn Write) -> std::io::Result<()> {

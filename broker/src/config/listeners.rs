@@ -20,16 +20,25 @@ pub(super) fn listener(section: &mut Section<'_>) -> Listener {
     let mut listener = Listener::plain(Kind::Mqtt, SocketAddr::from(([127, 0, 0, 1], 0)));
     section.choice("kind", &mut listener.kind, &kinds);
     let kind = listener.kind;
-    listener.name = kind.as_str().to_owned();
-    section.text("name", &mut listener.name);
-    if !is_name(&listener.name) {
+    // Whatever would follow from a kind that can't be read isn't said.
+    let is_kind_known = !section.is_faulty("kind");
+    let mut name = String::new();
+    section.text("name", &mut name);
+    let is_named = !name.is_empty();
+    listener.name = match (section.is_faulty("name"), is_named) {
+        (_, true) => name,
+        (false, _) if is_kind_known => kind.as_str().to_owned(),
+        // It can't be anybody's name, so it collides with none.
+        _ => section.name(""),
+    };
+    if is_named && !is_name(&listener.name) {
         section.fault("name", format!("must be 1 to {NAME_BYTES_MAX} letters, digits, dots, hyphens or underscores"));
     }
     section.required("address");
     section.parsed("address", &mut listener.address, "an address such as \"0.0.0.0:1883\"");
     let mut paths = Vec::new();
     if section.texts("paths", &mut paths) {
-        if !kind.is_websocket() {
+        if is_kind_known && !kind.is_websocket() {
             section.fault("paths", "this kind of listener speaks no WebSocket; use kind ws or wss, or remove it");
         } else if paths.is_empty() || paths.iter().any(|path| !path.starts_with('/') || path.contains(['?', '#'])) {
             section.fault("paths", "must be one path or more, each beginning with / and without a query: [\"/mqtt\"]");
@@ -38,7 +47,7 @@ pub(super) fn listener(section: &mut Section<'_>) -> Listener {
     }
     section.boolean("proxy_protocol", &mut listener.proxy_protocol);
     section.section("tls", |section| {
-        if !kind.is_tls() {
+        if is_kind_known && !kind.is_tls() {
             section.fault("", "this kind of listener speaks no TLS; use kind mqtts or wss, or remove it");
         }
         listener.tls = Some(tls(section, kind.is_websocket()));

@@ -49,6 +49,12 @@ impl<'a> Section<'a> {
         self.faults.push(Fault { key, message: message.into() });
     }
 
+    /// Whether a fault of this very key was found.
+    pub(super) fn is_faulty(&self, key: &str) -> bool {
+        let key = self.name(key);
+        self.faults.iter().any(|fault| fault.key == key)
+    }
+
     /// Every key that nobody asked for is a fault.
     pub(super) fn finish(&mut self) {
         for (key, _) in std::mem::take(&mut self.table) {

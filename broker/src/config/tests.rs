@@ -232,3 +232,13 @@ fn a_call_out_is_checked_when_it_is_read() {
         assert_eq!(keys(&format!("[callout]\n{text}")), [key], "{text}");
     }
 }
+
+#[test]
+fn what_follows_from_a_kind_that_is_wrong_isnt_said() {
+    let text = "[[listeners]]\nkind = \"mqtt\"\naddress = \"127.0.0.1:0\"\n\
+                [[listeners]]\nkind = \"mqqt\"\naddress = \"127.0.0.1:0\"\npaths = [\"/mqtt\"]\n\
+                [[listeners]]\nname = 5\naddress = \"127.0.0.1:0\"\n";
+    let faults = Config::parse(text).expect_err("a kind and a name");
+    let keys: Vec<&str> = faults.iter().map(|fault| fault.key.as_str()).collect();
+    assert_eq!(keys, ["listeners[1].kind", "listeners[2].name"], "{faults:?}");
+}

@@ -1,8 +1,7 @@
 //! How a product's devices may log in, and by what a device proves who it is.
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use turnpike_authz::keys::{Proof, Proofs, PublicKey};
@@ -12,7 +11,8 @@ use turnpike_authz::verifier::VerifierName;
 use turnpike_authz::x509::{Authorities, Fingerprint};
 use utoipa::ToSchema;
 
-use super::api::{device_name, product_key, whole_body};
+use super::api::{device_name, product_key};
+use super::extract::{Asked, Bounded, Path, whole_body};
 use super::{Api, Problem};
 
 /// Log-in formats.
@@ -34,10 +34,11 @@ pub(super) struct PolicyView {
     require_tls: bool,
     /// A device shows a certificate of its own.
     require_certificate: bool,
-    /// A device states which firmware it runs on which module, and it is what is expected.
+    /// A device states which firmware it runs on which module, and it is what is expected. In force from the next log-in on.
     require_attestation: bool,
-    /// A device that seems to have a clone is refused for a while.
-    refuse_clones: bool,
+    /// A device is refused that is suspected to have a clone; absent for what the configuration says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refuse_clones: Option<bool>,
 }
 
 /// Who judges a product's devices.
@@ -45,7 +46,7 @@ pub(super) struct PolicyView {
 #[serde(deny_unknown_fields)]
 pub(super) struct VerifierView {
     /// Such as `callout`; absent: the broker.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     verifier: Option<String>,
 }
 
@@ -80,6 +81,23 @@ pub(super) struct KeyView {
 pub(super) struct KeysView {
     keys: Vec<KeyView>,
     certificates: Vec<String>,
+}
+
+impl Asked for ProfileList {
+    const FIELDS: &'static [&'static str] = &["profiles"];
+}
+
+impl Asked for PolicyView {
+    const FIELDS: &'static [&'static str] =
+        &["allow_rsa_1024", "require_tls", "require_certificate", "require_attestation", "refuse_clones"];
+}
+
+impl Asked for VerifierView {
+    const FIELDS: &'static [&'static str] = &["verifier"];
+}
+
+impl Asked for PutKeys {
+    const FIELDS: &'static [&'static str] = &["keys", "certificates"];
 }
 
 impl From<ProductPolicy> for PolicyView {
@@ -133,7 +151,7 @@ impl Api {
 }
 
 /// The log-in formats that a product takes.
-#[utoipa::path(get, path = "/api/v1/products/{product}/profiles", params(("product" = String, Path)), responses((status = 200, body = ProfileList), (status = 404)), security(("token" = [])))]
+#[utoipa::path(get, path = "/api/v1/products/{product}/profiles", params(("product" = String, Path)), responses((status = 200, body = ProfileList)), security(("token" = [])))]
 pub(super) async fn show_profiles(
     State(api): State<Api>,
     Path(product): Path<String>,
@@ -142,12 +160,12 @@ pub(super) async fn show_profiles(
     Ok(api.view_profiles(&product))
 }
 
-/// Says which log-in formats a product takes, from the next log-in on.
-#[utoipa::path(put, path = "/api/v1/products/{product}/profiles", params(("product" = String, Path)), request_body = ProfileList, responses((status = 200, body = ProfileList), (status = 400), (status = 404), (status = 503)), security(("token" = [])))]
+/// Says which log-in formats a product takes. Who has come in by another is closed.
+#[utoipa::path(put, path = "/api/v1/products/{product}/profiles", params(("product" = String, Path)), request_body = ProfileList, responses((status = 200, body = ProfileList)), security(("token" = [])))]
 pub(super) async fn put_profiles(
     State(api): State<Api>,
     Path(product): Path<String>,
-    bytes: Bytes,
+    Bounded(bytes): Bounded,
 ) -> Result<Json<ProfileList>, Problem> {
     let asked: ProfileList = whole_body(&bytes)?;
     let key = product_key(&product)?;
@@ -161,7 +179,7 @@ pub(super) async fn put_profiles(
 }
 
 /// What a product demands of log-ins.
-#[utoipa::path(get, path = "/api/v1/products/{product}/policy", params(("product" = String, Path)), responses((status = 200, body = PolicyView), (status = 404)), security(("token" = [])))]
+#[utoipa::path(get, path = "/api/v1/products/{product}/policy", params(("product" = String, Path)), responses((status = 200, body = PolicyView)), security(("token" = [])))]
 pub(super) async fn show_policy(
     State(api): State<Api>,
     Path(product): Path<String>,
@@ -170,12 +188,12 @@ pub(super) async fn show_policy(
     Ok(Json(api.gate.registry().policy(&product).unwrap_or_default().into()))
 }
 
-/// Says what a product demands of log-ins, from the next one on.
-#[utoipa::path(put, path = "/api/v1/products/{product}/policy", params(("product" = String, Path)), request_body = PolicyView, responses((status = 200, body = PolicyView), (status = 400), (status = 404), (status = 503)), security(("token" = [])))]
+/// Says what a product demands of log-ins. Who has come in without it is closed.
+#[utoipa::path(put, path = "/api/v1/products/{product}/policy", params(("product" = String, Path)), request_body = PolicyView, responses((status = 200, body = PolicyView)), security(("token" = [])))]
 pub(super) async fn put_policy(
     State(api): State<Api>,
     Path(product): Path<String>,
-    bytes: Bytes,
+    Bounded(bytes): Bounded,
 ) -> Result<Json<PolicyView>, Problem> {
     let asked: PolicyView = whole_body(&bytes)?;
     let key = product_key(&product)?;
@@ -186,7 +204,7 @@ pub(super) async fn put_policy(
 }
 
 /// Who judges a product's devices.
-#[utoipa::path(get, path = "/api/v1/products/{product}/verifier", params(("product" = String, Path)), responses((status = 200, body = VerifierView), (status = 404)), security(("token" = [])))]
+#[utoipa::path(get, path = "/api/v1/products/{product}/verifier", params(("product" = String, Path)), responses((status = 200, body = VerifierView))), security(("token" = [])))]
 pub(super) async fn show_verifier(
     State(api): State<Api>,
     Path(product): Path<String>,
@@ -196,12 +214,12 @@ pub(super) async fn show_verifier(
     Ok(Json(VerifierView { verifier: verifier.map(|name| name.to_string()) }))
 }
 
-/// Says who judges a product's devices, from the next log-in on: a verifier of this broker, or the broker itself.
-#[utoipa::path(put, path = "/api/v1/products/{product}/verifier", params(("product" = String, Path)), request_body = VerifierView, responses((status = 200, body = VerifierView), (status = 400), (status = 404), (status = 503)), security(("token" = [])))]
+/// Says who judges a product's devices: a verifier of this broker, or the broker itself. Who has come in by another verifier's word is closed.
+#[utoipa::path(put, path = "/api/v1/products/{product}/verifier", params(("product" = String, Path)), request_body = VerifierView, responses((status = 200, body = VerifierView))), security(("token" = [])))]
 pub(super) async fn put_verifier(
     State(api): State<Api>,
     Path(product): Path<String>,
-    bytes: Bytes,
+    Bounded(bytes): Bounded,
 ) -> Result<Json<VerifierView>, Problem> {
     let VerifierView { verifier } = whole_body(&bytes)?;
     let key = product_key(&product)?;
@@ -220,15 +238,28 @@ pub(super) async fn put_verifier(
     Ok(Json(VerifierView { verifier: shown }))
 }
 
-/// Says who issues the certificates of a product's devices: certificates in PEM. An empty body takes all of them away.
-#[utoipa::path(put, path = "/api/v1/products/{product}/authorities", params(("product" = String, Path)), request_body(content = String, content_type = "application/x-pem-file"), responses((status = 200, body = AuthoritiesView), (status = 400), (status = 404), (status = 503)), security(("token" = [])))]
+/// Who issues the certificates of a product's devices.
+#[utoipa::path(get, path = "/api/v1/products/{product}/authorities", params(("product" = String, Path)), responses((status = 200, body = AuthoritiesView)), security(("token" = [])))]
+pub(super) async fn show_authorities(
+    State(api): State<Api>,
+    Path(product): Path<String>,
+) -> Result<Json<AuthoritiesView>, Problem> {
+    api.existing_product(&product)?;
+    let given = api.gate.registry().authorities(&product);
+    let prints = given.iter().flat_map(|given| given.iter()).map(|der| Fingerprint::of(der).to_string()).collect();
+    Ok(Json(AuthoritiesView { authorities: prints }))
+}
+
+/// Says who issues the certificates of a product's devices: certificates in PEM. An empty body takes all of them away. Who has come in by one that is gone is closed.
+#[utoipa::path(put, path = "/api/v1/products/{product}/authorities", params(("product" = String, Path)), request_body(content = String, content_type = "application/x-pem-file"), responses((status = 200, body = AuthoritiesView)), security(("token" = [])))]
 pub(super) async fn put_authorities(
     State(api): State<Api>,
     Path(product): Path<String>,
-    text: String,
+    Bounded(bytes): Bounded,
 ) -> Result<Json<AuthoritiesView>, Problem> {
     let key = product_key(&product)?;
-    let given = (!text.trim().is_empty()).then(|| Authorities::from_pem(&text)).transpose();
+    let text = std::str::from_utf8(&bytes).map_err(|_| Problem::invalid("the body isn't PEM"))?;
+    let given = (!text.trim().is_empty()).then(|| Authorities::from_pem(text)).transpose();
     let given = given.map_err(|error| Problem::invalid(error.to_string()))?;
     let prints = given.iter().flat_map(Authorities::iter).map(|der| Fingerprint::of(der).to_string()).collect();
     let _changing = api.changing.lock().await;
@@ -237,7 +268,7 @@ pub(super) async fn put_authorities(
 }
 
 /// The public keys and certificates of a device.
-#[utoipa::path(get, path = "/api/v1/products/{product}/devices/{device}/keys", params(("product" = String, Path), ("device" = String, Path)), responses((status = 200, body = KeysView), (status = 404)), security(("token" = [])))]
+#[utoipa::path(get, path = "/api/v1/products/{product}/devices/{device}/keys", params(("product" = String, Path), ("device" = String, Path)), responses((status = 200, body = KeysView)), security(("token" = [])))]
 pub(super) async fn show_keys(
     State(api): State<Api>,
     Path((product, device)): Path<(String, String)>,
@@ -246,13 +277,13 @@ pub(super) async fn show_keys(
     Ok(api.view_keys(&product, &device))
 }
 
-/// Says which public keys and certificates a device has, in place of those that it had. Its secret stays; a device that isn't there is
+/// Says which public keys and certificates a device has, in place of those that it had; who has come in by one of these is closed. Its secret stays; a device that isn't there is
 /// created, and has none.
-#[utoipa::path(put, path = "/api/v1/products/{product}/devices/{device}/keys", params(("product" = String, Path), ("device" = String, Path)), request_body = PutKeys, responses((status = 200, body = KeysView, description = "replaced"), (status = 201, body = KeysView, description = "the device was created"), (status = 400), (status = 404), (status = 409), (status = 503)), security(("token" = [])))]
+#[utoipa::path(put, path = "/api/v1/products/{product}/devices/{device}/keys", params(("product" = String, Path), ("device" = String, Path)), request_body = PutKeys, responses((status = 200, body = KeysView, description = "replaced"), (status = 201, body = KeysView, description = "the device was created"), (status = 409)), security(("token" = [])))]
 pub(super) async fn put_keys(
     State(api): State<Api>,
     Path((product, device)): Path<(String, String)>,
-    bytes: Bytes,
+    Bounded(bytes): Bounded,
 ) -> Result<(StatusCode, Json<KeysView>), Problem> {
     let asked: PutKeys = whole_body(&bytes)?;
     let (key, name) = (product_key(&product)?, device_name(&device)?);
@@ -265,8 +296,8 @@ pub(super) async fn put_keys(
     Ok((status, api.view_keys(&product, &device)))
 }
 
-/// Takes all public keys and certificates of a device away.
-#[utoipa::path(delete, path = "/api/v1/products/{product}/devices/{device}/keys", params(("product" = String, Path), ("device" = String, Path)), responses((status = 204), (status = 404), (status = 503)), security(("token" = [])))]
+/// Takes all public keys and certificates of a device away, and closes who has come in by one.
+#[utoipa::path(delete, path = "/api/v1/products/{product}/devices/{device}/keys", params(("product" = String, Path), ("device" = String, Path)), responses((status = 204)), security(("token" = [])))]
 pub(super) async fn delete_keys(
     State(api): State<Api>,
     Path((product, device)): Path<(String, String)>,
@@ -274,5 +305,17 @@ pub(super) async fn delete_keys(
     let (key, name) = (product_key(&product)?, device_name(&device)?);
     let _changing = api.changing.lock().await;
     api.commit(vec![api.gate.registry().plan_set_device_keys(&key, &name, None)?]).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Takes a device's secret away, and closes who has come in by it: it logs in by key or certificate from then on.
+#[utoipa::path(delete, path = "/api/v1/products/{product}/devices/{device}/secret", params(("product" = String, Path), ("device" = String, Path)), responses((status = 204, description = "it has none")), security(("token" = [])))]
+pub(super) async fn drop_secret(
+    State(api): State<Api>,
+    Path((product, device)): Path<(String, String)>,
+) -> Result<StatusCode, Problem> {
+    let (key, name) = (product_key(&product)?, device_name(&device)?);
+    let _changing = api.changing.lock().await;
+    api.commit(vec![api.gate.registry().plan_drop_secret(&key, &name)?]).await?;
     Ok(StatusCode::NO_CONTENT)
 }

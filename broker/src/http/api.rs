@@ -1,8 +1,7 @@
 //! Products and devices.
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use turnpike_authz::names::{DeviceName, ProductKey};
@@ -11,28 +10,27 @@ use turnpike_authz::registry::{Device, Product};
 use turnpike_authz::secret::Secret;
 use utoipa::ToSchema;
 
+use super::batch::Batch;
+use super::extract::{Asked, Bounded, Page, Path, Query, body, whole_body};
 use super::{Api, Problem};
 use crate::provision::random;
 
 /// Items of a page, unless the caller says otherwise.
 const PAGE: usize = 100;
 /// Items of a page at the most; also devices deleted in one commit.
-const PAGE_MAX: usize = 1000;
-
-/// Which page.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Page {
-    limit: Option<usize>,
-    after: Option<String>,
-}
+pub(super) const PAGE_MAX: usize = 1000;
 
 impl Page {
-    fn limit(&self) -> Result<usize, Problem> {
-        match self.limit.unwrap_or(PAGE) {
-            limit @ 1..=PAGE_MAX => Ok(limit),
-            _ => Err(Problem::invalid(format!("limit must be from 1 to {PAGE_MAX}"))),
-        }
+    pub(super) fn limit(&self) -> Result<usize, Problem> {
+        page_limit(self.limit)
+    }
+}
+
+/// How many items a page has, where so many were asked for.
+pub(super) fn page_limit(asked: Option<usize>) -> Result<usize, Problem> {
+    match asked.unwrap_or(PAGE) {
+        limit @ 1..=PAGE_MAX => Ok(limit),
+        _ => Err(Problem::invalid(format!("limit must be from 1 to {PAGE_MAX}"))),
     }
 }
 
@@ -95,7 +93,7 @@ pub(super) struct PutProduct {
 #[derive(Deserialize, Default, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PutDevice {
-    /// 8 to 256 bytes; one is made where there is none.
+    /// 8 to 256 bytes. Without it a device keeps the secret that it has, and a new one gets one made.
     secret: Option<String>,
     /// As it is, or true where it is new.
     enabled: Option<bool>,
@@ -109,17 +107,16 @@ pub(super) struct Patch {
     enabled: bool,
 }
 
-/// Reads a body that may be empty. The parser's own words would repeat what was sent, so they aren't passed on.
-fn body<T: serde::de::DeserializeOwned + Default>(bytes: &Bytes) -> Result<T, Problem> {
-    if bytes.is_empty() { Ok(T::default()) } else { whole_body(bytes) }
+impl Asked for PutProduct {
+    const FIELDS: &'static [&'static str] = &["enabled"];
 }
 
-pub(super) fn whole_body<T: serde::de::DeserializeOwned>(bytes: &Bytes) -> Result<T, Problem> {
-    serde_json::from_slice(bytes).map_err(|error| {
-        let what =
-            if error.is_data() { "a field that isn't known, is missing or has the wrong type" } else { "no JSON" };
-        Problem::invalid(format!("the body has {what}, at line {} column {}", error.line(), error.column()))
-    })
+impl Asked for PutDevice {
+    const FIELDS: &'static [&'static str] = &["secret", "enabled"];
+}
+
+impl Asked for Patch {
+    const FIELDS: &'static [&'static str] = &["enabled"];
 }
 
 pub(super) fn product_key(text: &str) -> Result<ProductKey, Problem> {
@@ -166,6 +163,13 @@ impl Api {
         Ok((device_name(name)?, device))
     }
 
+    /// A device, with the secret that was made for it.
+    fn view_made(&self, product: &str, device: &str, made: Option<&Secret>) -> Result<DeviceView, Problem> {
+        let (name, after) = self.existing_device(product, device)?;
+        let secret = made.map(|secret| String::from_utf8_lossy(secret.expose()).into_owned());
+        Ok(DeviceView { secret, ..view_device(product, &name, &after) })
+    }
+
     async fn set_product_enabled(&self, product: &str, enabled: bool) -> Result<Json<ProductView>, Problem> {
         let _changing = self.changing.lock().await;
         let key = product_key(product)?;
@@ -194,7 +198,7 @@ fn view_device(product: &str, name: &DeviceName, device: &Device) -> DeviceView 
 }
 
 /// Products, by page.
-#[utoipa::path(get, path = "/api/v1/products", params(("limit" = Option<usize>, Query, description = "1 to 1000; default 100"), ("after" = Option<String>, Query, description = "`next` of the page before")), responses((status = 200, body = ProductPage), (status = 401)), security(("token" = [])))]
+#[utoipa::path(get, path = "/api/v1/products", params(("limit" = Option<usize>, Query, description = "1 to 1000; default 100"), ("after" = Option<String>, Query, description = "`next` of the page before")), responses((status = 200, body = ProductPage)), security(("token" = [])))]
 pub(super) async fn list_products(
     State(api): State<Api>,
     Query(page): Query<Page>,
@@ -207,7 +211,7 @@ pub(super) async fn list_products(
 }
 
 /// One product.
-#[utoipa::path(get, path = "/api/v1/products/{product}", params(("product" = String, Path)), responses((status = 200, body = ProductView), (status = 404)), security(("token" = [])))]
+#[utoipa::path(get, path = "/api/v1/products/{product}", params(("product" = String, Path)), responses((status = 200, body = ProductView)), security(("token" = [])))]
 pub(super) async fn show_product(
     State(api): State<Api>,
     Path(product): Path<String>,
@@ -217,11 +221,11 @@ pub(super) async fn show_product(
 }
 
 /// Creates or replaces a product. Its devices stay.
-#[utoipa::path(put, path = "/api/v1/products/{product}", params(("product" = String, Path)), request_body = PutProduct, responses((status = 200, body = ProductView, description = "replaced"), (status = 201, body = ProductView, description = "created"), (status = 400), (status = 503)), security(("token" = [])))]
+#[utoipa::path(put, path = "/api/v1/products/{product}", params(("product" = String, Path)), request_body = Option<PutProduct>, responses((status = 200, body = ProductView, description = "replaced"), (status = 201, body = ProductView, description = "created")), security(("token" = [])))]
 pub(super) async fn put_product(
     State(api): State<Api>,
     Path(product): Path<String>,
-    bytes: Bytes,
+    Bounded(bytes): Bounded,
 ) -> Result<(StatusCode, Json<ProductView>), Problem> {
     let asked: PutProduct = body(&bytes)?;
     let key = product_key(&product)?;
@@ -233,18 +237,18 @@ pub(super) async fn put_product(
 }
 
 /// Enables or disables a product. Disabling closes the connections of its devices.
-#[utoipa::path(patch, path = "/api/v1/products/{product}", params(("product" = String, Path)), request_body = Patch, responses((status = 200, body = ProductView), (status = 404), (status = 503)), security(("token" = [])))]
+#[utoipa::path(patch, path = "/api/v1/products/{product}", params(("product" = String, Path)), request_body = Patch, responses((status = 200, body = ProductView)), security(("token" = [])))]
 pub(super) async fn patch_product(
     State(api): State<Api>,
     Path(product): Path<String>,
-    bytes: Bytes,
+    Bounded(bytes): Bounded,
 ) -> Result<Json<ProductView>, Problem> {
     let asked: Patch = whole_body(&bytes)?;
     api.set_product_enabled(&product, asked.enabled).await
 }
 
 /// Enables a product.
-#[utoipa::path(post, path = "/api/v1/products/{product}/enable", params(("product" = String, Path)), responses((status = 200, body = ProductView), (status = 404), (status = 503)), security(("token" = [])))]
+#[utoipa::path(post, path = "/api/v1/products/{product}/enable", params(("product" = String, Path)), responses((status = 200, body = ProductView)), security(("token" = [])))]
 pub(super) async fn enable_product(
     State(api): State<Api>,
     Path(product): Path<String>,
@@ -253,7 +257,7 @@ pub(super) async fn enable_product(
 }
 
 /// Disables a product and closes the connections of its devices.
-#[utoipa::path(post, path = "/api/v1/products/{product}/disable", params(("product" = String, Path)), responses((status = 200, body = ProductView), (status = 404), (status = 503)), security(("token" = [])))]
+#[utoipa::path(post, path = "/api/v1/products/{product}/disable", params(("product" = String, Path)), responses((status = 200, body = ProductView)), security(("token" = [])))]
 pub(super) async fn disable_product(
     State(api): State<Api>,
     Path(product): Path<String>,
@@ -262,12 +266,15 @@ pub(super) async fn disable_product(
 }
 
 /// Deletes a product and all its devices, and closes their connections.
-#[utoipa::path(delete, path = "/api/v1/products/{product}", params(("product" = String, Path)), responses((status = 204), (status = 404), (status = 503)), security(("token" = [])))]
+#[utoipa::path(delete, path = "/api/v1/products/{product}", params(("product" = String, Path)), responses((status = 204, description = "deleted")), security(("token" = [])))]
 pub(super) async fn delete_product(State(api): State<Api>, Path(product): Path<String>) -> Result<StatusCode, Problem> {
     let _changing = api.changing.lock().await;
     let key = product_key(&product)?;
-    api.commit(vec![api.gate.registry().plan_delete_product(&key)?]).await?;
+    let deleted = api.gate.registry().plan_delete_product(&key)?;
+    let book = api.plan_at_desk(|desk| Ok::<_, Problem>(desk.plan_delete_product(&key)))?;
+    api.commit_batch(Batch { registry: vec![deleted], book }).await?;
     api.sweep(&key).await?;
+    api.sweep_packages().await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -285,7 +292,7 @@ impl Api {
 }
 
 /// Devices of a product, by page. Secrets are never shown.
-#[utoipa::path(get, path = "/api/v1/products/{product}/devices", params(("product" = String, Path), ("limit" = Option<usize>, Query, description = "1 to 1000; default 100"), ("after" = Option<String>, Query, description = "`next` of the page before")), responses((status = 200, body = DevicePage), (status = 404)), security(("token" = [])))]
+#[utoipa::path(get, path = "/api/v1/products/{product}/devices", params(("product" = String, Path), ("limit" = Option<usize>, Query, description = "1 to 1000; default 100"), ("after" = Option<String>, Query, description = "`next` of the page before")), responses((status = 200, body = DevicePage)), security(("token" = [])))]
 pub(super) async fn list_devices(
     State(api): State<Api>,
     Path(product): Path<String>,
@@ -300,7 +307,7 @@ pub(super) async fn list_devices(
 }
 
 /// One device.
-#[utoipa::path(get, path = "/api/v1/products/{product}/devices/{device}", params(("product" = String, Path), ("device" = String, Path)), responses((status = 200, body = DeviceView), (status = 404)), security(("token" = [])))]
+#[utoipa::path(get, path = "/api/v1/products/{product}/devices/{device}", params(("product" = String, Path), ("device" = String, Path)), responses((status = 200, body = DeviceView)), security(("token" = [])))]
 pub(super) async fn show_device(
     State(api): State<Api>,
     Path((product, device)): Path<(String, String)>,
@@ -309,43 +316,55 @@ pub(super) async fn show_device(
     Ok(Json(view_device(&product, &name, &found)))
 }
 
-/// Creates or replaces a device. A device that is replaced is closed only if it is disabled: a new secret counts from the next log-in.
-#[utoipa::path(put, path = "/api/v1/products/{product}/devices/{device}", params(("product" = String, Path), ("device" = String, Path)), request_body = PutDevice, responses((status = 200, body = DeviceView, description = "replaced"), (status = 201, body = DeviceView, description = "created"), (status = 400), (status = 404), (status = 503)), security(("token" = [])))]
+/// Creates or replaces a device; what isn't said stays as it is. A new device gets a secret made if none is given, and the answer
+/// tells it; one that exists keeps its own. Its connection is closed only if it is disabled: another secret counts from the next log-in.
+#[utoipa::path(put, path = "/api/v1/products/{product}/devices/{device}", params(("product" = String, Path), ("device" = String, Path)), request_body = Option<PutDevice>, responses((status = 200, body = DeviceView, description = "replaced"), (status = 201, body = DeviceView, description = "created")), security(("token" = [])))]
 pub(super) async fn put_device(
     State(api): State<Api>,
     Path((product, device)): Path<(String, String)>,
-    bytes: Bytes,
+    Bounded(bytes): Bounded,
 ) -> Result<(StatusCode, Json<DeviceView>), Problem> {
     let asked: PutDevice = body(&bytes)?;
     let name = device_name(&device)?;
     let key = product_key(&product)?;
     let given = asked.secret.as_deref().map(|text| Secret::new(text.as_bytes())).transpose();
     let secret = given.map_err(|error| Problem::invalid(error.to_string()))?;
-    let is_made = secret.is_none();
     let _changing = api.changing.lock().await;
     let making = Making { key: api.gate.master_key(), random: random(), now_s: now_s() };
     let request = DeviceRequest { secret, enabled: asked.enabled };
     let made = api.gate.registry().plan_put_device(&key, &name, request, &making)?;
     api.commit(vec![made.change]).await?;
-    let (name, after) = api.existing_device(&product, &device)?;
-    let mut view = view_device(&product, &name, &after);
-    view.secret = is_made.then(|| String::from_utf8_lossy(made.secret.expose()).into_owned());
-    Ok((if made.is_new { StatusCode::CREATED } else { StatusCode::OK }, Json(view)))
+    let status = if made.is_new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(api.view_made(&product, &device, made.secret.as_ref())?)))
+}
+
+/// Makes a new secret for a device; the answer tells it, and nothing does later. It counts from the next log-in.
+#[utoipa::path(post, path = "/api/v1/products/{product}/devices/{device}/secret", params(("product" = String, Path), ("device" = String, Path)), responses((status = 200, body = DeviceView)), security(("token" = [])))]
+pub(super) async fn renew_secret(
+    State(api): State<Api>,
+    Path((product, device)): Path<(String, String)>,
+) -> Result<Json<DeviceView>, Problem> {
+    let (key, name) = (product_key(&product)?, device_name(&device)?);
+    let _changing = api.changing.lock().await;
+    let making = Making { key: api.gate.master_key(), random: random(), now_s: now_s() };
+    let made = api.gate.registry().plan_renew_secret(&key, &name, &making)?;
+    api.commit(vec![made.change]).await?;
+    Ok(Json(api.view_made(&product, &device, made.secret.as_ref())?))
 }
 
 /// Enables or disables a device. Disabling closes its connection.
-#[utoipa::path(patch, path = "/api/v1/products/{product}/devices/{device}", params(("product" = String, Path), ("device" = String, Path)), request_body = Patch, responses((status = 200, body = DeviceView), (status = 404), (status = 503)), security(("token" = [])))]
+#[utoipa::path(patch, path = "/api/v1/products/{product}/devices/{device}", params(("product" = String, Path), ("device" = String, Path)), request_body = Patch, responses((status = 200, body = DeviceView)), security(("token" = [])))]
 pub(super) async fn patch_device(
     State(api): State<Api>,
     Path((product, device)): Path<(String, String)>,
-    bytes: Bytes,
+    Bounded(bytes): Bounded,
 ) -> Result<Json<DeviceView>, Problem> {
     let asked: Patch = whole_body(&bytes)?;
     api.set_device_enabled(&product, &device, asked.enabled).await
 }
 
 /// Enables a device.
-#[utoipa::path(post, path = "/api/v1/products/{product}/devices/{device}/enable", params(("product" = String, Path), ("device" = String, Path)), responses((status = 200, body = DeviceView), (status = 404), (status = 503)), security(("token" = [])))]
+#[utoipa::path(post, path = "/api/v1/products/{product}/devices/{device}/enable", params(("product" = String, Path), ("device" = String, Path)), responses((status = 200, body = DeviceView)), security(("token" = [])))]
 pub(super) async fn enable_device(
     State(api): State<Api>,
     Path((product, device)): Path<(String, String)>,
@@ -354,7 +373,7 @@ pub(super) async fn enable_device(
 }
 
 /// Disables a device and closes its connection.
-#[utoipa::path(post, path = "/api/v1/products/{product}/devices/{device}/disable", params(("product" = String, Path), ("device" = String, Path)), responses((status = 200, body = DeviceView), (status = 404), (status = 503)), security(("token" = [])))]
+#[utoipa::path(post, path = "/api/v1/products/{product}/devices/{device}/disable", params(("product" = String, Path), ("device" = String, Path)), responses((status = 200, body = DeviceView)), security(("token" = [])))]
 pub(super) async fn disable_device(
     State(api): State<Api>,
     Path((product, device)): Path<(String, String)>,
@@ -363,7 +382,7 @@ pub(super) async fn disable_device(
 }
 
 /// Deletes a device and closes its connection.
-#[utoipa::path(delete, path = "/api/v1/products/{product}/devices/{device}", params(("product" = String, Path), ("device" = String, Path)), responses((status = 204), (status = 404), (status = 503)), security(("token" = [])))]
+#[utoipa::path(delete, path = "/api/v1/products/{product}/devices/{device}", params(("product" = String, Path), ("device" = String, Path)), responses((status = 204, description = "deleted")), security(("token" = [])))]
 pub(super) async fn delete_device(
     State(api): State<Api>,
     Path((product, device)): Path<(String, String)>,

@@ -1,15 +1,15 @@
 //! What a device is expected to state of itself: its module, its firmware, under its factor (`turnpike_authz::attest`).
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use turnpike_authz::attest::{Expectation, Firmware, MacAddress};
 use turnpike_authz::secret::Secret;
 use utoipa::ToSchema;
 
-use super::api::{device_name, product_key, whole_body};
+use super::api::{device_name, product_key};
+use super::extract::{Asked, Bounded, Path, whole_body};
 use super::{Api, Problem};
 use crate::provision::random;
 
@@ -36,6 +36,10 @@ pub(super) struct AttestationView {
     factor: Option<String>,
 }
 
+impl Asked for PutAttestation {
+    const FIELDS: &'static [&'static str] = &["mac", "firmware", "factor"];
+}
+
 impl From<&Expectation> for AttestationView {
     fn from(expectation: &Expectation) -> Self {
         let firmware = expectation.firmware.as_ref().map(|firmware| firmware.as_str().to_owned());
@@ -44,7 +48,7 @@ impl From<&Expectation> for AttestationView {
 }
 
 /// What a device is expected to state of itself.
-#[utoipa::path(get, path = "/api/v1/products/{product}/devices/{device}/attestation", params(("product" = String, Path), ("device" = String, Path)), responses((status = 200, body = AttestationView), (status = 404)), security(("token" = [])))]
+#[utoipa::path(get, path = "/api/v1/products/{product}/devices/{device}/attestation", params(("product" = String, Path), ("device" = String, Path)), responses((status = 200, body = AttestationView)), security(("token" = [])))]
 pub(super) async fn show_attestation(
     State(api): State<Api>,
     Path((product, device)): Path<(String, String)>,
@@ -56,11 +60,11 @@ pub(super) async fn show_attestation(
 }
 
 /// Says what a device is expected to state of itself, from the next log-in on.
-#[utoipa::path(put, path = "/api/v1/products/{product}/devices/{device}/attestation", params(("product" = String, Path), ("device" = String, Path)), request_body = PutAttestation, responses((status = 200, body = AttestationView), (status = 400), (status = 404), (status = 503)), security(("token" = [])))]
+#[utoipa::path(put, path = "/api/v1/products/{product}/devices/{device}/attestation", params(("product" = String, Path), ("device" = String, Path)), request_body = PutAttestation, responses((status = 200, body = AttestationView)), security(("token" = [])))]
 pub(super) async fn put_attestation(
     State(api): State<Api>,
     Path((product, device)): Path<(String, String)>,
-    bytes: Bytes,
+    Bounded(bytes): Bounded,
 ) -> Result<Json<AttestationView>, Problem> {
     let asked: PutAttestation = whole_body(&bytes)?;
     let (key, name) = (product_key(&product)?, device_name(&device)?);
@@ -81,7 +85,7 @@ pub(super) async fn put_attestation(
 }
 
 /// Says that nothing is expected of a device.
-#[utoipa::path(delete, path = "/api/v1/products/{product}/devices/{device}/attestation", params(("product" = String, Path), ("device" = String, Path)), responses((status = 204), (status = 404), (status = 503)), security(("token" = [])))]
+#[utoipa::path(delete, path = "/api/v1/products/{product}/devices/{device}/attestation", params(("product" = String, Path), ("device" = String, Path)), responses((status = 204)), security(("token" = [])))]
 pub(super) async fn delete_attestation(
     State(api): State<Api>,
     Path((product, device)): Path<(String, String)>,

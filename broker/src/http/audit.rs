@@ -6,14 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use turnpike_authz::audit::chain::ChainKey;
 use turnpike_authz::audit::{Action, Described, Event, Key, Outcome, Subject, TokenId, Value};
+use turnpike_authz::names::{DeviceName, ProductKey};
 use utoipa::ToSchema;
 
+use super::extract::{Queried, Query};
 use super::{Api, Problem};
 use crate::audit::{self, AuditError, AuditSink, Cursor, Entry, Moment, Pattern, now_ms};
 
@@ -33,7 +35,8 @@ tokio::task_local! {
 
 #[derive(Clone, Copy)]
 struct Caller {
-    token: TokenId,
+    /// None: a stranger.
+    token: Option<TokenId>,
     source: Option<SocketAddr>,
 }
 
@@ -73,7 +76,18 @@ impl Desk {
 
     /// Serves a request of somebody who has shown the token.
     pub(super) async fn called_from<F: Future>(&self, source: Option<SocketAddr>, serve: F) -> F::Output {
-        CALLER.scope(Caller { token: self.token, source }, serve).await
+        CALLER.scope(Caller { token: Some(self.token), source }, serve).await
+    }
+
+    /// Serves a request of somebody who has shown nothing.
+    pub(super) async fn called_by_stranger<F: Future>(source: SocketAddr, serve: F) -> F::Output {
+        CALLER.scope(Caller { token: None, source: Some(source) }, serve).await
+    }
+
+    /// Puts on record what a request has come to that changed nothing.
+    pub(super) fn note(&self, action: Action, target: Option<Subject<'_>>, outcome: Outcome) {
+        let (actor, source) = Self::caller();
+        self.sink.record(&Event { at_ms: now_ms(), actor, source, action, target, outcome, details: &[] });
     }
 
     /// Somebody has not shown the token.
@@ -90,7 +104,8 @@ impl Desk {
     }
 
     fn caller() -> (Subject<'static>, Option<SocketAddr>) {
-        let caller = CALLER.try_with(|caller| (Subject::Operator(caller.token), caller.source));
+        let caller =
+            CALLER.try_with(|caller| (caller.token.map_or(Subject::Unknown, Subject::Operator), caller.source));
         caller.unwrap_or((Subject::Broker, None))
     }
 
@@ -121,11 +136,23 @@ impl Desk {
 
     /// Has a ban or its lifting on record before it is done.
     pub(super) async fn accept_ban(&self, action: Action, address: IpAddr, prefix: u8) -> Result<(), Problem> {
-        let (actor, source) = Self::caller();
         let details = [(Key::Address, Value::Address(address)), (Key::Prefix, Value::Number(u64::from(prefix)))];
-        let target = Some(Subject::Address(address));
-        let event =
-            Event { at_ms: now_ms(), actor, source, action, target, outcome: Outcome::Accepted, details: &details };
+        self.accept_order(action, Subject::Address(address), &details).await
+    }
+
+    /// Has it on record that a device is pardoned before it is.
+    pub(super) async fn accept_pardon(&self, product: &ProductKey, device: &DeviceName) -> Result<(), Problem> {
+        self.accept_order(Action::Pardon, Subject::device(product, device), &[]).await
+    }
+
+    async fn accept_order(
+        &self,
+        action: Action,
+        target: Subject<'_>,
+        details: &[(Key, Value<'_>)],
+    ) -> Result<(), Problem> {
+        let ((actor, source), target) = (Self::caller(), Some(target));
+        let event = Event { at_ms: now_ms(), actor, source, action, target, outcome: Outcome::Accepted, details };
         let written = self.sink.record_durable(&event);
         match tokio::time::timeout(WRITE_TIME_MAX, written).await {
             Ok(Ok(())) => Ok(()),
@@ -162,6 +189,11 @@ pub(super) struct Asked {
     order: Option<String>,
     limit: Option<usize>,
     after: Option<String>,
+}
+
+impl Queried for Asked {
+    const MESSAGE: &'static str =
+        "the query takes from, to, actor, action, target, order, limit and after, each once, and nothing else";
 }
 
 /// A page of records.
@@ -206,7 +238,7 @@ impl Asked {
 }
 
 /// Records of the audit, newest first. Reading it is on record, too.
-#[utoipa::path(get, path = "/api/v1/audit", params(("from" = Option<String>, Query, description = "from this time on: a day, RFC 3339, or milliseconds since 1970 UTC"), ("to" = Option<String>, Query, description = "before this time"), ("actor" = Option<String>, Query, description = "who, such as `operator:1b0c2d3e` or `device:lamp/one`; `*` at the end takes any ending"), ("action" = Option<String>, Query, description = "what, such as `log_in`; `*` at the end takes any ending"), ("target" = Option<String>, Query, description = "to whom; `*` at the end takes any ending"), ("order" = Option<String>, Query, description = "`desc` (default) or `asc`"), ("limit" = Option<usize>, Query, description = "1 to 1000; default 100"), ("after" = Option<String>, Query, description = "`next` of the page before")), responses((status = 200, body = AuditPage), (status = 400), (status = 401), (status = 404, description = "no audit is kept")), security(("token" = [])))]
+#[utoipa::path(get, path = "/api/v1/audit", params(("from" = Option<String>, Query, description = "from this time on: a day, RFC 3339, or milliseconds since 1970 UTC"), ("to" = Option<String>, Query, description = "before this time"), ("actor" = Option<String>, Query, description = "who, such as `operator:1b0c2d3e` or `device:lamp/one`; `*` at the end takes any ending"), ("action" = Option<String>, Query, description = "what, such as `log_in`; `*` at the end takes any ending"), ("target" = Option<String>, Query, description = "to whom; `*` at the end takes any ending"), ("order" = Option<String>, Query, description = "`desc` (default) or `asc`"), ("limit" = Option<usize>, Query, description = "1 to 1000; default 100"), ("after" = Option<String>, Query, description = "`next` of the page before")), responses((status = 200, body = AuditPage), (status = 404, description = "no audit is kept")), security(("token" = [])))]
 pub(super) async fn search_audit(
     State(api): State<Api>,
     Query(asked): Query<Asked>,

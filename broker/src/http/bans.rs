@@ -1,16 +1,16 @@
 //! Bans, as an operator sees and makes them. They end with the process.
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use turnpike_authz::audit::Action;
-use turnpike_authz::guard::BanCause;
+use turnpike_authz::guard::{BanCause, Who};
 use utoipa::ToSchema;
 
-use super::api::whole_body;
+use super::api::{device_name, product_key};
+use super::extract::{Asked, Bounded, Path, Queried, Query, whole_body};
 use super::{Api, Problem};
 
 /// Bans of each cause that are listed.
@@ -56,6 +56,14 @@ pub(super) struct Lifted {
     network: String,
 }
 
+impl Asked for PutBan {
+    const FIELDS: &'static [&'static str] = &["network", "for_s", "note"];
+}
+
+impl Queried for Lifted {
+    const MESSAGE: &'static str = "the query takes network, once, and nothing else";
+}
+
 fn network(text: &str) -> Result<IpNet, Problem> {
     let address = || text.parse::<std::net::IpAddr>().map(IpNet::from);
     let invalid = || Problem::invalid("network: an address or a network, such as 192.0.2.0/24");
@@ -65,7 +73,7 @@ fn network(text: &str) -> Result<IpNet, Problem> {
 /// Bans in force.
 #[utoipa::path(get, path = "/api/v1/bans", responses((status = 200, body = BanList)), security(("token" = [])))]
 pub(super) async fn list_bans(State(api): State<Api>) -> Json<BanList> {
-    let mut bans = api.guard.bans(LISTED_MAX, api.control.now());
+    let mut bans = api.guarded.guard().bans(LISTED_MAX, api.control.now());
     bans.sort_by_key(|ban| ban.network);
     let view = |ban: turnpike_authz::guard::Ban| BanView {
         network: ban.network.to_string(),
@@ -80,8 +88,8 @@ pub(super) async fn list_bans(State(api): State<Api>) -> Json<BanList> {
 }
 
 /// Bans a network. Its connections stay; none is accepted any more.
-#[utoipa::path(post, path = "/api/v1/bans", request_body = PutBan, responses((status = 204), (status = 400), (status = 409, description = "there are too many"), (status = 503)), security(("token" = [])))]
-pub(super) async fn put_ban(State(api): State<Api>, bytes: Bytes) -> Result<StatusCode, Problem> {
+#[utoipa::path(post, path = "/api/v1/bans", request_body = PutBan, responses((status = 204), (status = 409, description = "there are too many")), security(("token" = [])))]
+pub(super) async fn put_ban(State(api): State<Api>, Bounded(bytes): Bounded) -> Result<StatusCode, Problem> {
     let asked: PutBan = whole_body(&bytes)?;
     let network = network(&asked.network)?;
     let for_ms = asked.for_s.map(|for_s| for_s.saturating_mul(1000));
@@ -89,17 +97,30 @@ pub(super) async fn put_ban(State(api): State<Api>, bytes: Bytes) -> Result<Stat
     let full = |error: turnpike_authz::guard::BlocklistFull| {
         Problem::new(StatusCode::CONFLICT, "too_many_bans", error.to_string())
     };
-    api.guard.ban(network, &asked.note, for_ms, api.control.now()).map_err(full)?;
+    api.guarded.guard().ban(network, &asked.note, for_ms, api.control.now()).map_err(full)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// Lifts the bans of a network and of its addresses.
-#[utoipa::path(delete, path = "/api/v1/bans", params(("network" = String, Query, description = "an address or a network")), responses((status = 204), (status = 400), (status = 404), (status = 503)), security(("token" = [])))]
+#[utoipa::path(delete, path = "/api/v1/bans", params(("network" = String, Query, description = "an address or a network")), responses((status = 204)), security(("token" = [])))]
 pub(super) async fn delete_ban(State(api): State<Api>, Query(lifted): Query<Lifted>) -> Result<StatusCode, Problem> {
     let network = network(&lifted.network)?;
     api.audit.accept_ban(Action::Unban, network.addr(), network.prefix_len()).await?;
-    match api.guard.unban(network, api.control.now()) {
+    match api.guarded.guard().unban(network, api.control.now()) {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(Problem::not_found("there is no such ban")),
     }
+}
+
+/// Forgets what is held against a device: that it is suspected to have a clone, and that it has to wait after failures.
+#[utoipa::path(post, path = "/api/v1/products/{product}/devices/{device}/pardon", params(("product" = String, Path), ("device" = String, Path)), responses((status = 204)), security(("token" = [])))]
+pub(super) async fn pardon_device(
+    State(api): State<Api>,
+    Path((product, device)): Path<(String, String)>,
+) -> Result<StatusCode, Problem> {
+    api.existing_device(&product, &device)?;
+    let (key, name) = (product_key(&product)?, device_name(&device)?);
+    api.audit.accept_pardon(&key, &name).await?;
+    api.guarded.guard().pardon(Who { product: &product, name: &device }, api.control.now());
+    Ok(StatusCode::NO_CONTENT)
 }

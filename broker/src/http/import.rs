@@ -2,19 +2,22 @@
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use serde::Serialize;
-use turnpike_authz::import::{FAULTS_MAX, Import, Report};
+use turnpike_authz::import::{FAULTS_MAX, FirstRow, Import, Report, first_row};
 use turnpike_authz::plan::Making;
 use utoipa::ToSchema;
 
 use super::api::{now_s, product_key};
+use super::extract::Path;
 use super::{Api, Problem};
 use crate::provision::random;
 
 /// Bytes of one line.
-const LINE_BYTES_MAX: usize = 1024;
+pub(super) const LINE_BYTES_MAX: usize = 1024;
 
 /// What became of an import.
 #[derive(Serialize, ToSchema)]
@@ -33,21 +36,37 @@ pub(super) struct Imported {
 #[derive(Serialize, ToSchema)]
 pub(super) struct LineFault {
     /// From 1, the header included.
-    line: u64,
+    pub(super) line: u64,
     /// What is wrong with it.
-    message: String,
+    pub(super) message: String,
 }
 
-/// Creates or replaces devices from lines `device,secret`; the header is optional. Lines before a failure of the store stay imported.
-#[utoipa::path(post, path = "/api/v1/products/{product}/devices/import", params(("product" = String, Path)), request_body(content = String, content_type = "text/csv", description = "lines `device,secret`"), responses((status = 200, body = Imported), (status = 404), (status = 503)), security(("token" = [])))]
+// A POST to any device comes here, so that `import` is a device's name like any other: its GET, PUT, PATCH and DELETE are its own.
+/// Creates or replaces devices from lines `device,secret`; the header is optional. A first line that looks like another header is refused. Lines before a failure of the store stay imported.
+#[utoipa::path(post, path = "/api/v1/products/{product}/devices/import", params(("product" = String, Path)), request_body(content = String, content_type = "text/csv", description = "lines `device,secret`"), responses((status = 200, body = Imported)), security(("token" = [])))]
 pub(super) async fn import_devices(
     State(api): State<Api>,
-    Path(product): Path<String>,
+    Path((product, device)): Path<(String, String)>,
     body: Body,
-) -> Result<Json<Imported>, Problem> {
-    let import = Import::new(api.gate.registry(), product_key(&product)?)?;
-    let mut importing =
-        Importing { api: &api, import, line: 0, changing: None, unreadable: Vec::new(), unreadable_count: 0 };
+) -> Response {
+    if device != "import" {
+        let allowed = [(header::ALLOW, "GET,HEAD,PUT,PATCH,DELETE")];
+        return (allowed, Problem::method_not_allowed()).into_response();
+    }
+    import_into(&api, &product, body).await.into_response()
+}
+
+async fn import_into(api: &Api, product: &str, body: Body) -> Result<Json<Imported>, Problem> {
+    let import = Import::new(api.gate.registry(), product_key(product)?)?;
+    let mut importing = Importing {
+        api,
+        import,
+        line: 0,
+        is_begun: false,
+        changing: None,
+        unreadable: Vec::new(),
+        unreadable_count: 0,
+    };
     let mut lines = Lines::default();
     let mut chunks = body.into_data_stream();
     while let Some(chunk) = chunks.next().await {
@@ -69,12 +88,12 @@ pub(super) async fn import_devices(
 
 /// Cuts bytes into lines, of which it keeps so much as a valid one can have.
 #[derive(Default)]
-struct Lines {
+pub(super) struct Lines {
     line: Vec<u8>,
 }
 
 impl Lines {
-    fn push(&mut self, byte: u8) -> Option<Vec<u8>> {
+    pub(super) fn push(&mut self, byte: u8) -> Option<Vec<u8>> {
         if byte == b'\n' {
             return Some(std::mem::take(&mut self.line));
         }
@@ -84,7 +103,7 @@ impl Lines {
         None
     }
 
-    fn finish(self) -> Option<Vec<u8>> {
+    pub(super) fn finish(self) -> Option<Vec<u8>> {
         (!self.line.is_empty()).then_some(self.line)
     }
 }
@@ -114,6 +133,8 @@ struct Importing<'a> {
     api: &'a Api,
     import: Import<'a>,
     line: u64,
+    /// A row has come, be it the header.
+    is_begun: bool,
     /// Other changes wait meanwhile.
     changing: Option<tokio::sync::OwnedMutexGuard<()>>,
     /// Lines that are no rows.
@@ -128,14 +149,18 @@ impl Importing<'_> {
         if self.changing.is_none() {
             self.changing = Some(self.api.changing.clone().lock_owned().await);
         }
+        // Spreadsheets put a byte order mark before the first field.
+        let line = if self.line == 1 { line.strip_prefix("\u{feff}".as_bytes()).unwrap_or(line) } else { line };
         match fields(line) {
             Ok(None) => {}
-            Ok(Some((device, _))) if self.line == 1 && device == "device" => {}
-            Ok(Some((device, secret))) => {
-                let making = Making { key: self.api.gate.master_key(), random: random(), now_s: now_s() };
-                // What is wrong with a row is in the report.
-                let _ = self.import.row(self.line, &device, Some(&secret), &making);
+            Ok(Some((device, secret))) if !std::mem::replace(&mut self.is_begun, true) => {
+                match first_row(&device, &secret) {
+                    FirstRow::Header => {}
+                    FirstRow::Device => self.device(&device, &secret),
+                    FirstRow::UnknownHeader => return Err(self.unknown_header()),
+                }
             }
+            Ok(Some((device, secret))) => self.device(&device, &secret),
             Err(message) => {
                 self.unreadable_count += 1;
                 if self.unreadable.len() < FAULTS_MAX {
@@ -144,6 +169,19 @@ impl Importing<'_> {
             }
         }
         if self.import.is_full() { self.flush().await } else { Ok(()) }
+    }
+
+    fn device(&mut self, device: &str, secret: &str) {
+        let making = Making { key: self.api.gate.master_key(), random: random(), now_s: now_s() };
+        // What is wrong with a row is in the report.
+        let _ = self.import.row(self.line, device, Some(secret), &making);
+    }
+
+    /// Not a fault of one line: in a file whose columns aren't known, no line means what it seems to.
+    fn unknown_header(&self) -> Problem {
+        let message =
+            format!("line {} looks like a header, and not like device,secret; nothing is imported", self.line);
+        Problem::new(StatusCode::BAD_REQUEST, "unknown_header", message)
     }
 
     async fn flush(&mut self) -> Result<(), Problem> {

@@ -1,14 +1,16 @@
 //! The API's description of itself.
 
 use axum::Json;
-use utoipa::OpenApi;
+use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
+use utoipa::{OpenApi, ToSchema};
 
-use super::{access, api, attest, audit, bans, import};
+use super::{access, api, attest, audit, bans, import, limits, lists, packages, register, vendors};
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Turnpike", description = "Products and devices of the broker, and its audit. Errors are {\"error\": {\"code\", \"message\"}}."),
+    info(title = "Turnpike", description = "Products and devices of the broker, who may come in, and its audit. Errors are {\"error\": {\"code\", \"message\"}}, also 404 for a path and 405 for a method that isn't here."),
     paths(
         api::list_products,
         api::show_product,
@@ -28,7 +30,15 @@ use super::{access, api, attest, audit, bans, import};
         access::put_policy,
         access::show_verifier,
         access::put_verifier,
+        access::show_authorities,
         access::put_authorities,
+        access::drop_secret,
+        limits::show_limits,
+        limits::put_limits,
+        limits::delete_limits,
+        limits::show_device_limits,
+        limits::put_device_limits,
+        limits::delete_device_limits,
         access::show_keys,
         access::put_keys,
         access::delete_keys,
@@ -38,12 +48,40 @@ use super::{access, api, attest, audit, bans, import};
         bans::list_bans,
         bans::put_ban,
         bans::delete_ban,
+        bans::pardon_device,
         api::enable_device,
         api::disable_device,
+        api::renew_secret,
         import::import_devices,
         audit::search_audit,
+        packages::show_registration,
+        packages::put_registration,
+        packages::list_packages,
+        packages::create_package,
+        packages::show_package,
+        packages::put_package,
+        packages::delete_package,
+        packages::issue_keys,
+        packages::show_keys,
+        packages::list_used_keys,
+        packages::release_key,
+        lists::import_list,
+        lists::put_identifier,
+        lists::show_list,
+        lists::show_identifier,
+        lists::unlist,
+        lists::release_identifier,
+        register::register,
+        vendors::aliyun,
+        vendors::tencent,
+        vendors::tencent_signed_by_headers,
+        vendors::gizwits,
+        vendors::gizwits_sealed,
+        vendors::gizwits_provision,
+        vendors::gizwits_provision_sealed,
     ),
-    modifiers(&Token)
+    components(schemas(Failure)),
+    modifiers(&Token, &Failures)
 )]
 struct Document;
 
@@ -53,6 +91,70 @@ impl utoipa::Modify for Token {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
         document.components.get_or_insert_default().add_security_scheme("token", SecurityScheme::Http(scheme));
+    }
+}
+
+/// Any error.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "it describes what `Problem` answers with")]
+struct Failure {
+    error: FailureText,
+}
+
+/// What an error says. Nothing of what was sent is in it.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "it describes what `Problem` answers with")]
+struct FailureText {
+    /// For programs.
+    code: String,
+    /// For people.
+    message: String,
+}
+
+/// Adds the errors that each operation may answer with.
+struct Failures;
+
+impl utoipa::Modify for Failures {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        for (path, item) in &mut document.paths.paths {
+            for (method, operation) in [
+                ("GET", &mut item.get),
+                ("PUT", &mut item.put),
+                ("POST", &mut item.post),
+                ("PATCH", &mut item.patch),
+                ("DELETE", &mut item.delete),
+            ] {
+                if let Some(operation) = operation {
+                    add_failures(path, method, operation);
+                }
+            }
+        }
+    }
+}
+
+fn add_failures(path: &str, method: &str, operation: &mut Operation) {
+    let is_import = path.ends_with("/import");
+    let makes_product = method == "PUT" && path.ends_with("/{product}");
+    let failures = [
+        ("400", "the path, the query or the body can't be used", true),
+        ("401", "a bearer token is needed", true),
+        ("404", "there is no such product or device", path.contains("{product}") && !makes_product),
+        ("405", "the path doesn't take this method: what a POST to a device gets whose name isn't `import`", is_import),
+        ("409", "a product of that key is still being deleted", makes_product),
+        ("413", "the body is too large", operation.request_body.is_some() && !is_import),
+        ("429", "this address asks too often; the header Retry-After says when to try again", true),
+        ("503", "the store doesn't take changes at the moment", method != "GET"),
+    ];
+    let content = || ContentBuilder::new().schema(Some(Ref::from_schema_name("Failure"))).build();
+    for (status, response) in &mut operation.responses.responses {
+        // Those that an operation tells itself say the same in the same form.
+        if let (true, RefOr::T(response)) = (status.starts_with(['4', '5']), response) {
+            response.content.insert("application/json".to_owned(), content());
+        }
+    }
+    for (status, description, _) in failures.into_iter().filter(|(_, _, can_happen)| *can_happen) {
+        let response = ResponseBuilder::new().description(description).content("application/json", content()).build();
+        operation.responses.responses.entry(status.to_owned()).or_insert(RefOr::T(response));
     }
 }
 

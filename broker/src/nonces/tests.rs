@@ -130,7 +130,7 @@ fn a_captured_password_opens_nothing_after_a_restart() {
     let key = MasterKey::new([7; 32]);
     let making = Making { key: &key, random: crate::provision::random(), now_s: 1 };
     let made = registry.plan_put_device(&product, &name, DeviceRequest::default(), &making).expect("a product");
-    let secret: Secret = made.secret;
+    let secret: Secret = made.secret.expect("it was made");
     registry.apply(made.change);
     let credentials = |n: u64| credential::native("p", "d", &secret, "c", NOW_MS, &n.to_string());
 

@@ -120,6 +120,13 @@ impl Control {
         self.tell_all(|| Command::Remeter);
     }
 
+    /// Has the retained messages of these filters removed, durably, soon.
+    pub fn forget_retained(&self, filters: Vec<Box<str>>) {
+        if let Some(inbox) = self.plane.inboxes.first() {
+            inbox.push(Envelope::Control(Command::ForgetRetained(filters)));
+        }
+    }
+
     /// Publishes messages of the broker's own.
     pub fn publish_system(&self, messages: Vec<SystemMessage>) {
         if let Some(inbox) = self.plane.inboxes.first() {
@@ -329,6 +336,8 @@ impl Plane {
                 *self.store_fault.lock() = None;
                 shared.set_store_serving(true);
             }
+            CommitEvent::Low => shared.set_store_low(true),
+            CommitEvent::Ample => shared.set_store_low(false),
         }
     }
 

@@ -63,6 +63,7 @@ fn parts(listeners: Vec<ListenerSettings>) -> ServerParts<Open> {
         transport: TransportLimits::default(),
         commit: turnpike_store::Limits::default(),
         shards: SHARDS,
+        first_descriptor_kept: u32::MAX,
         gate: Arc::new(Open),
         store: Box::new(MemoryStore::new()),
         asker: None,

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use mio::net::{TcpListener, TcpStream};
@@ -102,6 +103,11 @@ impl<G: Gate> ShardThread<G> {
             match entrance.listener.accept() {
                 Ok((stream, addr)) => {
                     self.net.accepted += 1;
+                    if stream.as_raw_fd().cast_unsigned() >= self.first_descriptor_kept {
+                        // All below are taken, and the rest is for others. To be closed is an answer; the kernel's queue is none.
+                        self.net.shed += 1;
+                        continue;
+                    }
                     // Behind a proxy everybody has its address; the header tells the client's, and the core asks then.
                     if !entrance.door.proxy && !self.core.accepts(addr.ip(), self.now) {
                         continue;

@@ -41,6 +41,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         CommitEvent::Failed { error } => println!("failed: {error}"),
         CommitEvent::Recovered => println!("recovered"),
+        CommitEvent::Low => println!("low on space"),
+        CommitEvent::Ample => println!("space again"),
     };
     let committer = Committer::start(Box::new(store), Limits::default(), Box::new(on_event))?;
 

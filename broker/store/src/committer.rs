@@ -26,6 +26,9 @@ use crate::group::{Assembler, Complete, part_bytes};
 use crate::stats::CommitStats;
 use crate::{Store, StoreError};
 
+/// How often a store that runs out of space is asked whether it still does, while there is nothing to commit.
+const LOW_LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// Bounds of the committer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
@@ -62,6 +65,10 @@ pub enum CommitEvent<'a> {
     },
     /// Commits succeed again.
     Recovered,
+    /// Commits succeed, but space runs out: nothing more should be taken in. Said once, until `Ample`.
+    Low,
+    /// There is space again.
+    Ample,
 }
 
 /// Receives [`CommitEvent`]s.
@@ -100,7 +107,8 @@ impl Committer {
             settled: Condvar::new(),
             stats: CommitStats::new(),
         });
-        let worker = Worker { shared: Arc::clone(&shared), store, limits, on_event, ready: VecDeque::new() };
+        let ready = VecDeque::new();
+        let worker = Worker { shared: Arc::clone(&shared), store, limits, on_event, ready, low: false };
         let thread = std::thread::Builder::new().name("turnpike-store".into()).spawn(move || worker.run())?;
         Ok(CommitterHandle { shared, thread: Arc::new(Mutex::new(Some(thread))) })
     }
@@ -228,6 +236,8 @@ struct Worker {
     limits: Limits,
     on_event: OnEvent,
     ready: VecDeque<Complete>,
+    /// `Low` was said last.
+    low: bool,
 }
 
 /// What comes next for the worker.
@@ -246,6 +256,7 @@ impl Worker {
         let (mut parts_taken, mut completed, mut committed) = (0u64, 0u64, 0u64);
         let mut group = Group::default();
         loop {
+            self.look_at_space();
             if let Next::Stop = self.take(&mut taken) {
                 break;
             }
@@ -276,6 +287,19 @@ impl Worker {
         drop(guard);
     }
 
+    fn look_at_space(&mut self) {
+        let low = self.store.is_low();
+        if low != self.low {
+            self.low = low;
+            if low {
+                tracing::error!("the disk is nearly full: nothing more is taken in until there is room");
+            } else {
+                tracing::info!("the disk has room again");
+            }
+            (self.on_event)(if low { CommitEvent::Low } else { CommitEvent::Ample });
+        }
+    }
+
     /// Fetches what was submitted; sleeps when there is nothing to do at all.
     fn take(&mut self, taken: &mut Vec<Part>) -> Next {
         let mut inbox = self.shared.inbox.lock();
@@ -291,8 +315,17 @@ impl Worker {
                 return Next::Stop;
             }
             inbox.sleeping = true;
-            self.shared.wake.wait(&mut inbox);
-            inbox.sleeping = false;
+            if self.low {
+                // Nobody may have anything to commit until room is there again: that has to be looked for.
+                let timed_out = self.shared.wake.wait_for(&mut inbox, LOW_LOOK_EVERY).timed_out();
+                inbox.sleeping = false;
+                if timed_out {
+                    return Next::Work;
+                }
+            } else {
+                self.shared.wake.wait(&mut inbox);
+                inbox.sleeping = false;
+            }
         }
     }
 
@@ -329,6 +362,8 @@ impl Worker {
             tracing::info!("the store commits again");
             self.shared.stats.set_failed(false);
             (self.on_event)(CommitEvent::Committed(&group.tickets));
+            // Before everything is let in again.
+            self.look_at_space();
             (self.on_event)(CommitEvent::Recovered);
         } else {
             (self.on_event)(CommitEvent::Committed(&group.tickets));

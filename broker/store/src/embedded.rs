@@ -44,7 +44,8 @@ pub struct Options {
     pub cache_bytes: u64,
     /// Disk that journals may take, at least 64 MiB.
     pub journal_bytes_max: u64,
-    /// Bytes of the disk that stay free; below this nothing is written. The engine needs some to clean up.
+    /// Bytes of the disk that stay free: below this nothing more is taken in, below half of it nothing is written. The upper half is
+    /// for what makes room, acknowledgements and deletions; the lower for the engine, which needs some to clean up.
     pub free_bytes_min: u64,
     /// Threads that write and merge tables.
     pub threads: usize,
@@ -195,6 +196,10 @@ impl Store for EmbeddedStore {
         self.engine = Some(Engine::open(&self.folder, &self.options, true)?);
         tracing::info!(folder = %self.folder.display(), "the storage engine was opened again");
         Ok(())
+    }
+
+    fn is_low(&mut self) -> bool {
+        self.free_space.is_low()
     }
 
     fn close(&mut self) -> Result<(), StoreError> {

@@ -19,6 +19,14 @@ pub enum StoreError {
         /// What has to be left.
         reserve_bytes: u64,
     },
+    /// The operating system had no room for a write, whatever it says is free: a quota, a limit, or the disk is full to the last byte.
+    #[error("the disk of {path} is full: a write failed ({source}); free some space, the broker goes on by itself")]
+    NoSpace {
+        /// Folder or file.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: io::Error,
+    },
     /// The operating system refused.
     #[error("can't {action} in {path}: {source}; check the disk and the permissions")]
     Io {
@@ -71,12 +79,12 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Wraps an error of the operating system; a full disk becomes [`StoreError::Full`].
+    /// Wraps an error of the operating system; a full disk becomes [`StoreError::NoSpace`].
     pub(crate) fn io(path: impl Into<PathBuf>, action: &'static str, source: io::Error) -> Self {
         let path = path.into();
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-                Self::Full { path, free_bytes: 0, reserve_bytes: 0 }
+                Self::NoSpace { path, source }
             }
             _ => Self::Io { path, action, source },
         }

@@ -29,6 +29,7 @@ struct Plan {
     broken: Option<Fault>,
     heals_to_fail: u64,
     must_heal: bool,
+    low: bool,
 }
 
 impl FaultPlan {
@@ -50,6 +51,11 @@ impl FaultPlan {
     /// The next `n` heals fail.
     pub fn fail_heals(&self, n: u64) {
         self.0.lock().heals_to_fail = n;
+    }
+
+    /// Space runs out, or doesn't any more.
+    pub fn set_low(&self, low: bool) {
+        self.0.lock().low = low;
     }
 
     /// Commits that were attempted.
@@ -110,6 +116,10 @@ impl<S: Store> Store for FaultyStore<S> {
         plan.must_heal = false;
         drop(plan);
         self.inner.heal()
+    }
+
+    fn is_low(&mut self) -> bool {
+        self.plan.0.lock().low || self.inner.is_low()
     }
 
     fn close(&mut self) -> Result<(), StoreError> {

@@ -52,6 +52,12 @@ pub trait Store: Send {
     /// The reason that still stands.
     fn heal(&mut self) -> Result<(), StoreError>;
 
+    /// Whether space runs out, so that no more should be asked to be kept. What makes room, and what is under way, is still
+    /// committed. May ask the operating system; called after each commit, and about once a second while it says yes.
+    fn is_low(&mut self) -> bool {
+        false
+    }
+
     /// Releases files and locks in good order. The store takes nothing afterwards.
     ///
     /// # Errors

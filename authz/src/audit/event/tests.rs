@@ -15,7 +15,7 @@ fn json(event: &Event<'_>) -> serde_json::Value {
 
 #[test]
 fn an_event_is_written_with_all_that_is_known() {
-    let identity = DeviceIdentity { product: "lamp".into(), device: "one".into() };
+    let identity = DeviceIdentity::new("lamp", "one");
     let client = ClientId::new("lamp.one|securemode=3|");
     let event = Event {
         at_ms: 1_700_000_000_000,

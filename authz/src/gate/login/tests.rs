@@ -20,54 +20,54 @@ use crate::secret::{MasterKey, Secret};
 use crate::x509::Fingerprint;
 use crate::x509::testing::{Authority, client, named};
 
-const NOW: Now = Now { mono_ms: 5, unix_ms: 1_700_000_000_000 };
+pub(in crate::gate) const NOW: Now = Now { mono_ms: 5, unix_ms: 1_700_000_000_000 };
 const PEER: std::net::SocketAddr =
     std::net::SocketAddr::V4(std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 1));
 
 /// A gate, and devices of a product `p`.
-struct World {
-    gate: Gatekeeper,
-    product: ProductKey,
+pub(in crate::gate) struct World {
+    pub(in crate::gate) gate: Gatekeeper,
+    pub(in crate::gate) product: ProductKey,
 }
 
-fn name(name: &str) -> DeviceName {
+pub(in crate::gate) fn name(name: &str) -> DeviceName {
     DeviceName::parse(name).expect("a name")
 }
 
-fn secret() -> Secret {
+pub(in crate::gate) fn secret() -> Secret {
     Secret::new(b"a secret of the test").expect("long enough")
 }
 
 impl World {
-    fn new() -> Self {
+    pub(in crate::gate) fn new() -> Self {
         let (registry, product) = (Arc::new(Registry::new()), ProductKey::parse("p").expect("a name"));
         registry.apply(registry.plan_put_product(&product, None, 1).expect("new").0);
         Self { gate: Gatekeeper::new(registry, MasterKey::new([7; 32]), 1000), product }
     }
 
-    fn apply(&self, changes: impl IntoIterator<Item = Change>) {
+    pub(in crate::gate) fn apply(&self, changes: impl IntoIterator<Item = Change>) {
         changes.into_iter().for_each(|change| self.gate.registry().apply(change));
     }
 
-    fn policy(&self, policy: ProductPolicy) {
+    pub(in crate::gate) fn policy(&self, policy: ProductPolicy) {
         self.apply(self.gate.registry().plan_set_policy(&self.product, policy));
     }
 
     /// A device with these proofs and no secret.
-    fn put(&self, device: &str, proofs: Vec<Proof>) -> Result<(), PlanError> {
+    pub(in crate::gate) fn put(&self, device: &str, proofs: Vec<Proof>) -> Result<(), PlanError> {
         let proofs = Proofs::new(proofs).expect("a list");
         let plan = self.gate.registry().plan_put_keyed_device(&self.product, &name(device), proofs, None, 1);
         plan.map(|(changes, _)| self.apply(changes))
     }
 
-    fn put_secret(&self, device: &str) {
+    pub(in crate::gate) fn put_secret(&self, device: &str) {
         let making = Making { key: self.gate.master_key(), random: [1; 28], now_s: 1 };
         let request = DeviceRequest { secret: Some(secret()), enabled: None };
         let made = self.gate.registry().plan_put_device(&self.product, &name(device), request, &making);
         self.apply(made.map(|made| made.change));
     }
 
-    fn enter(&self, attempt: &Attempt<'_>, now: Now) -> Result<Admission, Refusal> {
+    pub(in crate::gate) fn enter(&self, attempt: &Attempt<'_>, now: Now) -> Result<Admission, Refusal> {
         let before: Vec<_> = self.gate.refusals().collect();
         match self.gate.authenticate(attempt, now, [9; 32]) {
             Verdict::Granted(admission) => Ok(admission),
@@ -118,7 +118,7 @@ impl World {
     }
 }
 
-fn bare() -> Attempt<'static> {
+pub(in crate::gate) fn bare() -> Attempt<'static> {
     Attempt {
         client_id: "c",
         user_name: None,
@@ -130,11 +130,11 @@ fn bare() -> Attempt<'static> {
     }
 }
 
-fn with_certificate<'a>(der: &'a [u8], user_name: Option<&'a str>) -> Attempt<'a> {
+pub(in crate::gate) fn with_certificate<'a>(der: &'a [u8], user_name: Option<&'a str>) -> Attempt<'a> {
     Attempt { user_name, tls: true, certificate: Some(der), ..bare() }
 }
 
-fn signed(key: &PrivateKey, device: &str, nonce: &str) -> Credentials {
+pub(in crate::gate) fn signed(key: &PrivateKey, device: &str, nonce: &str) -> Credentials {
     signed_at(key, device, nonce, NOW.unix_ms)
 }
 
@@ -143,11 +143,11 @@ fn signed_at(key: &PrivateKey, device: &str, nonce: &str, timestamp_ms: u64) -> 
     credential::native_signed(&request, &SystemRandom::new()).expect("signs")
 }
 
-fn key_of(key: &PrivateKey) -> Proof {
+pub(in crate::gate) fn key_of(key: &PrivateKey) -> Proof {
     Proof::Key(key.public().clone())
 }
 
-fn print_of(der: &[u8]) -> Proof {
+pub(in crate::gate) fn print_of(der: &[u8]) -> Proof {
     Proof::Certificate(Fingerprint::of(der))
 }
 

@@ -18,6 +18,7 @@ fn session(client: &str) -> Session {
         expiry_s: 0,
         conn: None,
         mqtt3: true,
+        fed: false,
         next_seq: Seq(0),
         outgoing: None,
         incoming: None,

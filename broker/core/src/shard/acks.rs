@@ -102,8 +102,10 @@ impl<G: Gate> Shard<G> {
         if let Some(key) = key {
             self.ticket.ops.push(Op::IncomingDelete { session: key, id: ack.id });
         }
-        // One that isn't known has been released before: that its PUBCOMP got lost is no fault of the client's.
-        self.answer(conn, AckKind::PubComp, ack.id, ReasonCode::Success, key.is_some());
+        // One that isn't known has most likely been released before, and its PUBCOMP got lost: the exchange is over either way, and MQTT 5
+        // says which (3.7.2.1). MQTT 3 hears no reason.
+        let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
+        self.answer(conn, AckKind::PubComp, ack.id, reason, key.is_some());
         Ok(())
     }
 }

@@ -246,6 +246,8 @@ impl<G: Gate> Shard<G> {
         let Some(session) = connection.session.and_then(|slot| self.sessions.get(slot)) else { return Ok(()) };
         let user_name = match &session.principal {
             Principal::Device(identity) => Some(format!("{}/{}", identity.product, identity.device)),
+            Principal::User(identity) => Some(format!("{}/{}", identity.app, identity.user)),
+            Principal::Service(identity) => Some(format!("$svc/{}", identity.key)),
             Principal::Anonymous | Principal::Broker => None,
         };
         let data = auth.properties.data.unwrap_or_default();
@@ -271,6 +273,9 @@ impl<G: Gate> Shard<G> {
         };
         match verdict {
             Verdict::Granted(admission) if admission.principal == session.principal && admission.is_good_at(now) => {
+                if let Some(session) = connection.session.and_then(|slot| self.sessions.get_mut(slot)) {
+                    session.principal = admission.principal;
+                }
                 self.end_authentication_at(conn, admission.until_ms, now);
                 self.send_auth(conn, ReasonCode::Success, &method, admission.data.as_deref());
                 Ok(())
@@ -318,7 +323,9 @@ impl<G: Gate> Shard<G> {
             self.judge_take_over(conn, slot, now)?;
         }
         let expiry_s = self.granted_expiry(connect);
-        if expiry_s > 0 && !self.shared.store_serving() {
+        // On a full disk a session that exists goes on: what it acknowledges makes room.
+        let served = if existing.is_some() { self.shared.store_serving() } else { self.shared.store_accepts() };
+        if expiry_s > 0 && !served {
             return Err(ConnectReason::ServerUnavailable);
         }
         let mut bytes = Vec::new();
@@ -332,11 +339,12 @@ impl<G: Gate> Shard<G> {
         let ops = self.ticket.ops.len();
         let existing = existing.and_then(|slot| self.take_over(slot, connect.clean_start, now));
         let committed_before = existing.is_some();
-        let slot = match existing {
-            Some(slot) => slot,
-            None => self.new_session(client, principal, connect.version, expiry_s)?,
+        let (slot, resumed_by) = match existing {
+            Some(slot) => (slot, Some(principal)),
+            None => (self.new_session(client, principal, connect.version, expiry_s)?, None),
         };
         self.attach(conn, slot, connect, expiry_s, will, now);
+        self.judge_attached(slot, resumed_by, now);
         self.end_authentication_at(conn, until_ms, now);
         self.tell_passage(conn, slot, Passage::In, now);
         bytes.clear();
@@ -455,7 +463,7 @@ impl<G: Gate> Shard<G> {
             return Err(ConnectReason::QuotaExceeded);
         }
         self.next_generation = self.next_generation.wrapping_add(1);
-        Ok(self.sessions.insert(Session {
+        let slot = self.sessions.insert(Session {
             client,
             principal,
             meter: None,
@@ -464,6 +472,7 @@ impl<G: Gate> Shard<G> {
             expiry_s,
             conn: None,
             mqtt3: version != Version::V5,
+            fed: false,
             next_seq: Seq(0),
             outgoing: None,
             incoming: None,
@@ -472,7 +481,9 @@ impl<G: Gate> Shard<G> {
             walks: None,
             disconnected_at_ms: 0,
             will_due_ms: None,
-        }))
+        });
+        self.principals.insert(slot, &self.sessions);
+        Ok(slot)
     }
 
     /// Joins a connection and its session.
@@ -587,6 +598,8 @@ impl<G: Gate> Shard<G> {
     pub(super) fn go_live(&mut self, conn: ConnId, now: Now) {
         let Some(connection) = self.conns.get_mut(conn.0 as usize) else { return };
         connection.state = State::Live;
+        // While its creation was being committed, it wasn't read.
+        connection.last_heard_ms = now.mono_ms;
         let slot = connection.session;
         // Whatever came behind the CONNECT was kept.
         if connection.paused {

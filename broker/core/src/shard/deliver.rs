@@ -11,9 +11,10 @@ use crate::clock::Now;
 use crate::connection::Connection;
 use crate::counters::Counters;
 use crate::gate::Gate;
-use crate::ids::MessageId;
+use crate::ids::{MessageId, SessionRef};
+use crate::limits::Limits;
 use crate::message::{Message, MessageParts};
-use crate::outgoing::{Entry, Identifiers, Next, Phase, packet_id};
+use crate::outgoing::{Entry, Identifiers, Next, Outgoing, Phase, packet_id};
 use crate::session::queue_of;
 use crate::shared::Shared;
 
@@ -45,6 +46,27 @@ impl Kept {
     }
 }
 
+/// How far a queue may be filled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Room {
+    /// To its bounds: the publisher hears at once if it is full.
+    Bounds,
+    /// A quarter beyond: what was under way between shards when it became full has been, or will be, acknowledged.
+    Overrun,
+}
+
+/// What became of a delivery.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Fate {
+    /// Sent, queued, or nobody's any more.
+    Taken,
+    /// Thrown away: the session's queue is full.
+    Full,
+}
+
+/// Full sessions looked at again at the end of a turn.
+pub(super) const FULL_LOOKS: usize = 64;
+
 /// One PUBLISH to encode.
 struct Sending<'a> {
     parts: &'a MessageParts<'a>,
@@ -72,45 +94,74 @@ impl<G: Gate> Shard<G> {
         batch.for_each(|parts, recipients| {
             let mut kept = Kept::new(durable && recipients.size_hint().0 > 1);
             for recipient in recipients {
-                self.deliver_one(parts, &mut kept, &recipient, now);
+                self.deliver_one(parts, &mut kept, &recipient, Room::Overrun, now);
             }
         });
     }
 
     /// One message to one session of this shard.
-    pub(super) fn deliver_one(&mut self, parts: &MessageParts<'_>, kept: &mut Kept, to: &Recipient<'_>, now: Now) {
-        let Some(session) = self.sessions.get_mut(to.slot).filter(|s| s.generation == to.generation) else {
-            return;
+    #[inline]
+    pub(super) fn deliver_one(
+        &mut self,
+        parts: &MessageParts<'_>,
+        kept: &mut Kept,
+        to: &Recipient<'_>,
+        room: Room,
+        now: Now,
+    ) -> Fate {
+        if to.qos == QoS::AtMostOnce && self.deliver_at_once(parts, to, now) {
+            return Fate::Taken;
+        }
+        self.owe(parts, kept, to, room, now)
+    }
+
+    /// One message of QoS 0; false if it must wait for room.
+    fn deliver_at_once(&mut self, parts: &MessageParts<'_>, to: &Recipient<'_>, now: Now) -> bool {
+        let Some(session) = self.sessions.get(to.slot).filter(|s| s.generation == to.generation) else { return true };
+        // [MQTT-4.3.1-1] without a connection a QoS 0 message has nowhere to go.
+        let Some(conn) = session.conn else { return true };
+        let Some(connection) = self.conns.get_mut(conn.0 as usize).filter(|connection| connection.is_live()) else {
+            return true;
         };
-        let mut connection = match session.conn {
+        let waiting = session.outgoing.as_ref().is_some_and(|outgoing| !outgoing.transient.is_empty());
+        if waiting || connection.pending() >= self.limits.out_bytes_high as usize {
+            return false;
+        }
+        let sending = Sending {
+            parts,
+            qos: QoS::AtMostOnce,
+            retain: to.retain,
+            dup: false,
+            id: None,
+            identifiers: to.identifiers,
+        };
+        note(send_publish(connection, &mut self.pool, &mut self.counters, &sending, now), &mut self.counters);
+        touch(connection, conn, &mut self.touched);
+        true
+    }
+
+    /// One message into a session's queue, and onto its connection if it is its turn.
+    fn owe(&mut self, parts: &MessageParts<'_>, kept: &mut Kept, to: &Recipient<'_>, room: Room, now: Now) -> Fate {
+        let Some(session) = self.sessions.get_mut(to.slot).filter(|s| s.generation == to.generation) else {
+            return Fate::Taken;
+        };
+        let connection = match session.conn {
             Some(conn) => self.conns.get_mut(conn.0 as usize).filter(|connection| connection.is_live()),
             None => None,
         };
         let high = self.limits.out_bytes_high as usize;
-        if to.qos == QoS::AtMostOnce {
-            // [MQTT-4.3.1-1] without a connection a QoS 0 message has nowhere to go.
-            let (Some(connection), Some(conn)) = (connection.as_deref_mut(), session.conn) else { return };
-            let waiting = session.outgoing.as_ref().is_some_and(|outgoing| !outgoing.transient.is_empty());
-            if connection.pending() < high && !waiting {
-                let sending = Sending {
-                    parts,
-                    qos: to.qos,
-                    retain: to.retain,
-                    dup: false,
-                    id: None,
-                    identifiers: to.identifiers,
-                };
-                note(send_publish(connection, &mut self.pool, &mut self.counters, &sending, now), &mut self.counters);
-                touch(connection, conn, &mut self.touched);
-                return;
-            }
-        }
         let outgoing = queue_of(&mut session.outgoing, session.next_seq);
-        if outgoing.messages() >= self.limits.queued_messages_max as usize
-            || outgoing.bytes() + parts.payload.len() >= self.limits.queued_bytes_max as usize
-        {
-            self.counters.dropped.queue_full += 1;
-            return;
+        if !has_room(outgoing, parts.payload.len(), &self.limits, Room::Bounds) {
+            if self.shards > 1 && !is_low(outgoing, &self.limits) {
+                let full = SessionRef { shard: self.id, slot: to.slot, generation: to.generation };
+                if self.shared.full.mark(full) {
+                    self.full.push_back(full);
+                }
+            }
+            if room == Room::Bounds || !has_room(outgoing, parts.payload.len(), &self.limits, room) {
+                self.counters.dropped.queue_full += 1;
+                return Fate::Full;
+            }
         }
         let mut entry = Entry {
             message: None,
@@ -125,7 +176,7 @@ impl<G: Gate> Shard<G> {
         if to.qos == QoS::AtMostOnce {
             entry.message = Some(kept.message(parts, &self.shared));
             outgoing.push_transient(entry);
-            return;
+            return Fate::Taken;
         }
         if let Some(key) = session.key {
             entry.phase = Phase::AwaitingCommit;
@@ -134,7 +185,7 @@ impl<G: Gate> Shard<G> {
             let (slot, generation) = (to.slot, to.generation);
             self.record_owed(key, seq, &entry);
             self.ticket.releases.push(Release::Entry { slot, generation, seq });
-            return;
+            return Fate::Taken;
         }
         // The session ends with its connection, so nothing is sent twice, and the bytes needn't be kept once they are encoded.
         if let (Some(connection), Some(conn)) = (connection, session.conn)
@@ -154,11 +205,26 @@ impl<G: Gate> Shard<G> {
                 self.counters.queued_messages -= 1;
                 note(sent, &mut self.counters);
             }
-            return;
+            return Fate::Taken;
         }
         entry.message = Some(kept.message(parts, &self.shared));
         outgoing.push(entry);
         self.pump(to.slot, now);
+        Fate::Taken
+    }
+
+    /// Takes the marks from full sessions that have room again or are gone. Looks at `most` and goes on from there the next time.
+    pub(super) fn look_at_full(&mut self, most: usize) {
+        for _ in 0..most.min(self.full.len()) {
+            let Some(full) = self.full.pop_front() else { return };
+            let session = self.sessions.get(full.slot).filter(|session| session.generation == full.generation);
+            let outgoing = session.and_then(|session| session.outgoing.as_ref());
+            if outgoing.is_some_and(|outgoing| !is_low(outgoing, &self.limits)) {
+                self.full.push_back(full);
+            } else {
+                self.shared.full.clear(full);
+            }
+        }
     }
 
     /// Whether a session has something that could be sent, given room.
@@ -229,6 +295,21 @@ impl<G: Gate> Shard<G> {
             self.walk_later(slot);
         }
     }
+}
+
+/// Whether a message of so many bytes may be queued.
+fn has_room(outgoing: &Outgoing, bytes: usize, limits: &Limits, room: Room) -> bool {
+    let bound = |most: u32| match room {
+        Room::Bounds => most as usize,
+        Room::Overrun => most as usize + most as usize / 4,
+    };
+    outgoing.messages() < bound(limits.queued_messages_max) && outgoing.bytes() + bytes < bound(limits.queued_bytes_max)
+}
+
+/// Whether a full queue has emptied so far, by a sixteenth, that it counts as full no more.
+fn is_low(outgoing: &Outgoing, limits: &Limits) -> bool {
+    let low = |most: u32| most as usize - most as usize / 16;
+    outgoing.messages() < low(limits.queued_messages_max) && outgoing.bytes() < low(limits.queued_bytes_max)
 }
 
 fn note(sent: Sent, counters: &mut Counters) {

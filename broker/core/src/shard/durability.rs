@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use turnpike_mqtt::{AckKind, PacketId, ReasonCode, encode_ack};
 
-use super::{Shard, writable};
+use super::{Shard, touch, writable};
 use crate::clock::Now;
 use crate::connection::State;
 use crate::durable::{Body, Op, Owed, Part};
@@ -113,6 +113,15 @@ impl<G: Gate> Shard<G> {
 
     fn release_entry(&mut self, slot: u32, generation: u32, seq: Seq, now: Now) {
         let Some(session) = self.sessions.get_mut(slot).filter(|s| s.generation == generation) else { return };
+        if let Some(entry) = session.outgoing.as_mut().and_then(|outgoing| outgoing.finish_withdrawn(seq)) {
+            let key = session.key;
+            self.counters.queued_messages -= 1;
+            self.counters.dropped.not_authorized += u64::from(entry.share.is_none());
+            self.record_done(key, seq, entry.message.as_deref());
+            self.hand_on(&entry, now);
+            self.pump(slot, now);
+            return;
+        }
         match session.outgoing.as_mut().and_then(|outgoing| outgoing.commit(seq)) {
             Some(Next::Publish(_)) => self.pump(slot, now),
             Some(Next::Release(seq)) => {
@@ -208,7 +217,7 @@ impl<G: Gate> Shard<G> {
     pub(super) fn send_ack(&mut self, conn: ConnId, kind: AckKind, id: PacketId, reason: ReasonCode) {
         let Some(connection) = self.conns.get_mut(conn.0 as usize) else { return };
         encode_ack(connection.version, kind, id, reason, writable(connection, &mut self.pool));
-        self.touch(conn);
+        touch(connection, conn, &mut self.touched);
     }
 }
 

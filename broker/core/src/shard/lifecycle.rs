@@ -1,5 +1,6 @@
 //! How connections and sessions end: DISCONNECT, errors, take-over, wills, expiry, drain; and the timers.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use turnpike_mqtt::{
@@ -8,21 +9,27 @@ use turnpike_mqtt::{
 };
 
 use super::Shard;
-use super::deliver::Kept;
+use super::deliver::{Kept, Room};
 use crate::batch::Recipient;
 use crate::clock::Now;
 use crate::connection::State;
 use crate::durable::Op;
-use crate::gate::{Departure, Gate, Passage, Principal, Visit};
+use crate::gate::{Departure, Gate, Passage, Permit, Principal, Visit};
 use crate::ids::{ConnId, SessionRef};
 use crate::message::{Message, MessageParts};
 use crate::outgoing::{Entry, Phase};
-use crate::session::{Session, Will};
+use crate::retain::Walk;
+use crate::session::Will;
 
 /// How often expired retained messages are looked for, in milliseconds.
 pub(super) const SWEEP_MS: u64 = 1_000;
 /// Retained messages looked at in one sweep.
 const SWEEP_MESSAGES: usize = 10_000;
+/// Topics looked at in one turn, and filters, to forget retained messages.
+const FORGET_TOPICS: usize = 512;
+const FORGET_WALKS: usize = 64;
+/// Full sessions looked at in one sweep.
+const SWEEP_FULL: usize = 10_000;
 
 /// A timer. Nothing cancels one: when it fires, it is held against what is true by then.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,6 +40,8 @@ pub(super) enum Timer {
     Answer { conn: ConnId, serial: u32 },
     /// Something must have come within 1.5 × keep alive [MQTT-3.1.2-22].
     KeepAlive { conn: ConnId, serial: u32 },
+    /// An unfinished packet must have ended.
+    Partial { conn: ConnId, serial: u32 },
     /// A session without a connection: its will or its end is due.
     Session { slot: u32, generation: u32 },
     /// What let it in is good until then.
@@ -94,7 +103,11 @@ impl<G: Gate> Shard<G> {
     /// Ends a connection for what its peer did: MQTT 5 is told why, before CONNACK by CONNACK [MQTT-4.13.1-1].
     pub(super) fn fail(&mut self, conn: ConnId, reason: ReasonCode, now: Now) {
         let Some(connection) = self.conns.get(conn.0 as usize) else { return };
-        if reason != ReasonCode::KeepAliveTimeout {
+        let is_limit = matches!(
+            reason,
+            ReasonCode::KeepAliveTimeout | ReasonCode::QuotaExceeded | ReasonCode::ImplementationSpecificError
+        );
+        if !is_limit {
             self.counters.protocol_errors += 1;
         }
         match connection.state {
@@ -158,9 +171,11 @@ impl<G: Gate> Shard<G> {
         let ends = session.expiry_s == 0;
         // [MQTT-3.1.3-9] a delayed will waits for the delay or the end of the session, whichever is first.
         let will_now = session.will.take_if(|will| will.delay_s == 0 || ends);
-        session.will_due_ms = session.will.as_ref().map(|will| now.unix_ms + u64::from(will.delay_s) * 1000);
+        let due_ms = |will: &Will| NonZeroU64::new((now.unix_ms + u64::from(will.delay_s) * 1000).max(1));
+        session.will_due_ms = session.will.as_deref().and_then(due_ms);
         if let Some(will) = will_now {
-            self.publish_will(&will, now);
+            let principal = session.principal.clone();
+            self.publish_will(&will, &principal, now);
         }
         if ends {
             self.end_session(slot, now);
@@ -186,12 +201,21 @@ impl<G: Gate> Shard<G> {
         self.gate.passed(&visit, passage, now);
     }
 
-    /// [MQTT-3.1.2-8] [MQTT-3.1.2-14] [MQTT-3.1.2-15] its publisher was judged at CONNECT.
+    /// [MQTT-3.1.2-8] [MQTT-3.1.2-14] [MQTT-3.1.2-15] its publisher was judged at CONNECT, and is judged again: who is closed because a
+    /// right is gone doesn't use it once more.
     /// Implements [MQTT-3.1.2-10].
-    pub(super) fn publish_will(&mut self, will: &Will, now: Now) {
+    pub(super) fn publish_will(&mut self, will: &Will, principal: &Principal, now: Now) {
         let parts = will.message.parts();
+        if Permit::judge(&*self.gate, principal, parts.topic).is_err() {
+            self.counters.dropped.not_authorized += 1;
+            return;
+        }
         let expires_at_ms = will.expiry_s.map(|s| now.unix_ms + u64::from(s) * 1000).or(parts.expires_at_ms);
-        let _ = self.publish(&MessageParts { expires_at_ms, ..parts }, now);
+        let parts = MessageParts { expires_at_ms, ..parts };
+        let _ = self.publish(&parts, now);
+        if self.gate.has_feed(principal) {
+            let _ = self.feed_of(principal, &parts, now);
+        }
     }
 
     /// Says to the router whether the session's memberships of shared subscriptions can be picked.
@@ -217,7 +241,7 @@ impl<G: Gate> Shard<G> {
     /// Sets the timer of a session without a connection.
     pub(super) fn arm_session(&mut self, slot: u32, now: Now) {
         let Some(session) = self.sessions.get(slot) else { return };
-        let due_ms = match (session.expires_at_ms(), session.will_due_ms) {
+        let due_ms = match (session.expires_at_ms(), session.will_due_ms.map(NonZeroU64::get)) {
             (Some(expiry), Some(will)) => expiry.min(will),
             (Some(due), None) | (None, Some(due)) => due,
             (None, None) => return,
@@ -231,6 +255,7 @@ impl<G: Gate> Shard<G> {
     /// Implements [MQTT-4.1.0-1] [MQTT3-3.1.2-7].
     pub(super) fn end_session(&mut self, slot: u32, now: Now) {
         let Some(mut session) = self.sessions.remove(slot) else { return };
+        self.principals.remove(slot, &session.principal);
         let reference = SessionRef { shard: self.id, slot, generation: session.generation };
         for subscription in &session.subscriptions {
             let filter = TopicFilter::from_validated(&subscription.filter);
@@ -248,16 +273,17 @@ impl<G: Gate> Shard<G> {
             }
         }
         if let Some(will) = session.will.take() {
-            self.publish_will(&will, now);
+            self.publish_will(&will, &session.principal, now);
         }
     }
 
     /// Gives what a dead member of a shared subscription left unacknowledged to another member (MQTT 5, 4.8.2). A QoS 2 message
     /// that has been sent goes to nobody else [MQTT-4.8.2-5].
     /// Implements [MQTT-4.8.2-4] [MQTT-4.8.2-6].
-    fn hand_on(&mut self, entry: &Entry, now: Now) {
+    pub(super) fn hand_on(&mut self, entry: &Entry, now: Now) {
         let (Some(share), Some(message)) = (&entry.share, &entry.message) else { return };
-        if entry.qos == QoS::ExactlyOnce && (entry.dup || !matches!(entry.phase, Phase::Ready | Phase::AwaitingCommit))
+        if entry.qos == QoS::ExactlyOnce
+            && (entry.dup || !matches!(entry.phase, Phase::Ready | Phase::AwaitingCommit | Phase::Withdrawn))
         {
             return;
         }
@@ -275,7 +301,8 @@ impl<G: Gate> Shard<G> {
             share: Some(share),
         };
         if member.session.shard == self.id {
-            self.deliver_one(&body.parts(), &mut Kept::of(&Arc::new(body.clone())), &recipient, now);
+            let mut kept = Kept::of(&Arc::new(body.clone()));
+            let _ = self.deliver_one(&body.parts(), &mut kept, &recipient, Room::Overrun, now);
         } else {
             self.routed += 1;
             let _ = self.forward(&body.parts(), member.session, member.durable, &recipient);
@@ -285,7 +312,7 @@ impl<G: Gate> Shard<G> {
     /// The next moment at which [`Shard::tick`] has something to do, on the monotonic clock in milliseconds.
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
-        if !self.walking.is_empty() {
+        if !self.walking.is_empty() || !self.forgetting.is_empty() {
             return Some(0);
         }
         self.wheel.next_deadline().into_iter().chain(self.pauses.next_deadline()).min()
@@ -299,6 +326,7 @@ impl<G: Gate> Shard<G> {
             }
         }
         self.end_pauses(now);
+        self.forget_some();
         let mut due = std::mem::take(&mut self.due);
         self.wheel.advance(now.mono_ms, &mut due);
         for timer in due.drain(..) {
@@ -306,6 +334,7 @@ impl<G: Gate> Shard<G> {
                 Timer::Connect { conn, serial } => self.connect_overdue(conn, serial, now),
                 Timer::Answer { conn, serial } => self.answer_overdue(conn, serial, now),
                 Timer::KeepAlive { conn, serial } => self.keep_alive_due(conn, serial, now),
+                Timer::Partial { conn, serial } => self.partial_due(conn, serial, now),
                 Timer::Session { slot, generation } => self.session_due(slot, generation, now),
                 Timer::Authentication { conn, serial } => self.authentication_due(conn, serial, now),
                 Timer::Sweep => self.sweep(now),
@@ -323,13 +352,16 @@ impl<G: Gate> Shard<G> {
     }
 
     fn keep_alive_due(&mut self, conn: ConnId, serial: u32, now: Now) {
-        let Some(connection) = self.conns.get(conn.0 as usize).filter(|c| c.serial == serial) else { return };
+        let Some(connection) = self.conns.get_mut(conn.0 as usize).filter(|c| c.serial == serial) else { return };
         if matches!(connection.state, State::Ending) || connection.idle_max_ms == 0 {
             return;
         }
+        if connection.paused {
+            // A connection that we don't read can't be heard.
+            connection.last_heard_ms = now.mono_ms;
+        }
         let due_ms = connection.last_heard_ms + u64::from(connection.idle_max_ms);
-        // A connection that we don't read can't be heard.
-        if due_ms <= now.mono_ms && !connection.paused {
+        if due_ms <= now.mono_ms {
             self.counters.keep_alive_timeouts += 1;
             self.fail(conn, ReasonCode::KeepAliveTimeout, now);
             return;
@@ -353,14 +385,16 @@ impl<G: Gate> Shard<G> {
             return;
         }
         if let Some(will) = session.take_due_will(now) {
+            let principal = session.principal.clone();
             self.record_session(slot);
-            self.publish_will(&will, now);
+            self.publish_will(&will, &principal, now);
         }
         self.arm_session(slot, now);
     }
 
     fn sweep(&mut self, now: Now) {
         self.wheel.insert(now.mono_ms + SWEEP_MS, Timer::Sweep);
+        self.look_at_full(SWEEP_FULL);
         if self.id.0 == 0 {
             for topic in self.shared.retained.sweep(now.unix_ms, SWEEP_MESSAGES) {
                 self.ticket.ops.push(Op::RetainedDelete(topic));
@@ -368,41 +402,28 @@ impl<G: Gate> Shard<G> {
         }
     }
 
-    /// The registry has changed: whoever isn't welcome any more is closed, and subscriptions that aren't allowed are taken away.
-    /// `device` none means the whole product.
-    pub fn rejudge(&mut self, product: &str, device: Option<&str>, now: Now) {
-        let concerned = |session: &Session| match &session.principal {
-            Principal::Device(identity) => {
-                *identity.product == *product && device.is_none_or(|device| *identity.device == *device)
+    /// Has the retained messages of these filters removed, durably, a part in each of the coming turns. What is retained on them
+    /// meanwhile may go, too.
+    pub fn forget_retained(&mut self, filters: &[Box<str>]) {
+        self.forgetting.extend(filters.iter().map(|filter| Walk::new(TopicFilter::from_validated(filter))));
+    }
+
+    fn forget_some(&mut self) {
+        let mut found = Vec::new();
+        for _ in 0..FORGET_WALKS {
+            let Some(mut walk) = self.forgetting.pop_front() else { break };
+            // As of the beginning of time: what has expired goes as well.
+            if self.shared.retained.step(&mut walk, FORGET_TOPICS, 0, &mut |message| found.push(message)) {
+                self.forgetting.push_front(walk);
+                break;
             }
-            Principal::Anonymous | Principal::Broker => false,
-        };
-        let slots: Vec<u32> =
-            self.sessions.iter().filter(|(_, session)| concerned(session)).map(|(slot, _)| slot).collect();
-        for slot in slots {
-            let Some(session) = self.sessions.get(slot) else { continue };
-            if !self.gate.still_welcome(&session.principal) {
-                if let Some(conn) = session.conn {
-                    self.say_disconnect(conn, ReasonCode::NotAuthorized);
-                    self.detach(conn, Leaving::Abruptly, now);
-                    self.end(conn);
-                }
-                continue;
+            if found.len() >= FORGET_TOPICS / 2 {
+                break;
             }
-            self.remeter_one(slot, now);
-            let Some(session) = self.sessions.get(slot) else { continue };
-            let taken: Vec<Box<str>> = session
-                .subscriptions
-                .iter()
-                .filter(|subscription| {
-                    let filter = TopicFilter::from_validated(&subscription.filter);
-                    let inner = filter.share().map_or(filter, |(_, inner)| inner);
-                    !self.gate.may_subscribe(&session.principal, inner)
-                })
-                .map(|subscription| subscription.filter.clone())
-                .collect();
-            for filter in taken {
-                self.unsubscribe_one(slot, TopicFilter::from_validated(&filter));
+        }
+        for message in found {
+            if self.shared.retained.remove(message.topic()) {
+                self.ticket.ops.push(Op::RetainedDelete(message.topic().as_str().into()));
             }
         }
     }

@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use turnpike_mqtt::{AckKind, PacketType, Publish, QoS, ReasonCode, TopicName, Version};
+use turnpike_mqtt::{AckKind, PacketType, Publish, QoS, ReasonCode, TopicName, Version, encode_ack};
 
-use super::Shard;
-use super::deliver::Kept;
+use super::deliver::{Fate, Kept, Room};
 use super::durability::Release;
+use super::{Shard, touch, writable};
 use crate::batch::Recipient;
 use crate::clock::Now;
 use crate::durable::Op;
@@ -34,7 +34,11 @@ impl<G: Gate> Shard<G> {
         };
         let topic = TopicName::from_validated(&topic);
         if topic.depth() > usize::from(self.limits.topic_levels_max) {
-            return Err(ReasonCode::MalformedPacket);
+            // Well-formed, and more than we take: MQTT 5 has a word for that.
+            return match publish.id {
+                Some(_) => self.refuse_publish(conn, publish, ReasonCode::TopicNameInvalid),
+                None => Err(ReasonCode::TopicNameInvalid),
+            };
         }
         let Some(connection) = self.conns.get(conn.0 as usize) else { return Ok(()) };
         let Some(slot) = connection.session else { return Ok(()) };
@@ -100,13 +104,24 @@ impl<G: Gate> Shard<G> {
         durable_publisher: bool,
         now: Now,
     ) -> Result<(), ReasonCode> {
-        if publish.qos != QoS::AtMostOnce && !self.shared.store_serving() && self.needs_store(parts, durable_publisher)
+        if publish.qos != QoS::AtMostOnce
+            && !self.shared.store_accepts()
+            && (self.needs_store(parts, durable_publisher) || self.feeds_need_store(slot, parts))
         {
             self.counters.dropped.store_unavailable += 1;
             return self.refuse_publish(conn, publish, ReasonCode::QuotaExceeded);
         }
-        let matched = self.publish(parts, now);
+        let mut matched = self.publish(parts, now);
+        if self.is_fed(slot) {
+            matched = matched.and(self.publish_to_feeds(slot, parts, now));
+        }
         let Some(id) = publish.id else { return Ok(()) };
+        if matched.is_refused() && self.version(conn) == Version::V5 {
+            // [MQTT-4.3.3-9] QoS 2: the exchange is over, the identifier isn't kept.
+            let kind = if publish.qos == QoS::ExactlyOnce { AckKind::PubRec } else { AckKind::PubAck };
+            self.answer(conn, kind, id, ReasonCode::QuotaExceeded, matched.needs_commit);
+            return Ok(());
+        }
         if publish.qos == QoS::AtLeastOnce {
             let reason = if matched.any { ReasonCode::Success } else { ReasonCode::NoMatchingSubscribers };
             self.answer(conn, AckKind::PubAck, id, reason, matched.needs_commit);
@@ -122,7 +137,7 @@ impl<G: Gate> Shard<G> {
         Ok(())
     }
 
-    /// Whether acknowledging this message would need a commit. Only asked while the store fails, so it may cost a look-up.
+    /// Whether acknowledging this message would need a commit. Only asked while the store fails or is full, so it may cost a look-up.
     fn needs_store(&mut self, parts: &MessageParts<'_>, durable_publisher: bool) -> bool {
         if durable_publisher || parts.retain {
             return true;
@@ -178,7 +193,8 @@ impl<G: Gate> Shard<G> {
         if needs_commit || connection.awaited > 0 {
             self.await_commit(conn, |serial| Release::Ack { conn, serial, kind, id, reason });
         } else {
-            self.send_ack(conn, kind, id, reason);
+            encode_ack(connection.version, kind, id, reason, writable(connection, &mut self.pool));
+            touch(connection, conn, &mut self.touched);
         }
     }
 
@@ -237,12 +253,12 @@ impl<G: Gate> Shard<G> {
 
     /// Routes a message: each match gets it here or goes into the batch of its shard.
     /// Implements [MQTT-3.3.2-3] [MQTT-4.5.0-1] [MQTT-3.3.4-3] [MQTT-4.8.2-3] [MQTT3-3.1.2-5] [MQTT-4.6.0-5].
-    fn dispatch(&mut self, parts: &MessageParts<'_>, now: Now) -> Published {
+    pub(super) fn dispatch(&mut self, parts: &MessageParts<'_>, now: Now) -> Published {
         let mut matches = std::mem::take(&mut self.matches);
         let choice = self.choose();
         self.shared.router.route(parts.topic, choice, &mut matches);
         self.routed += 1;
-        let mut published = Published { any: false, needs_commit: false };
+        let mut published = Published::default();
         let here = |session: SessionRef| session.shard == self.id;
         let durable_here = matches
             .iter()
@@ -266,9 +282,14 @@ impl<G: Gate> Shard<G> {
                 share: matches.share(found),
             };
             if found.session.shard == self.id {
-                self.deliver_one(parts, &mut kept, &recipient, now);
+                let fate = self.deliver_one(parts, &mut kept, &recipient, Room::Bounds, now);
+                published.count(recipient.qos, fate);
+            } else if recipient.qos != QoS::AtMostOnce && self.shared.full.contains(found.session) {
+                self.counters.dropped.queue_full += 1;
+                published.count(recipient.qos, Fate::Full);
             } else {
                 published.needs_commit |= self.forward(parts, found.session, found.durable, &recipient);
+                published.count(recipient.qos, Fate::Taken);
             }
         }
         self.matches = matches;
@@ -323,10 +344,41 @@ impl<G: Gate> Shard<G> {
 }
 
 /// What became of a publish.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Published {
     /// Somebody wanted it.
     pub(super) any: bool,
     /// It may be acknowledged only with the open turn's ticket.
     pub(super) needs_commit: bool,
+    /// A session that was to have it with QoS 1 or 2 took it.
+    taken: bool,
+    /// The queue of such a session was full.
+    full: bool,
+}
+
+impl Published {
+    /// Nobody wanted it.
+    pub(super) const NONE: Self = Self { any: false, needs_commit: false, taken: false, full: false };
+
+    /// What became of the same message on another topic, besides.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self {
+            any: self.any || other.any,
+            needs_commit: self.needs_commit || other.needs_commit,
+            taken: self.taken || other.taken,
+            full: self.full || other.full,
+        }
+    }
+
+    fn count(&mut self, qos: QoS, fate: Fate) {
+        if qos != QoS::AtMostOnce {
+            self.taken |= fate == Fate::Taken;
+            self.full |= fate == Fate::Full;
+        }
+    }
+
+    /// Every session that was to have it with QoS 1 or 2 was full: to call it delivered would be a lie.
+    fn is_refused(self) -> bool {
+        self.full && !self.taken
+    }
 }

@@ -1,5 +1,7 @@
 //! Sessions as the store gives them back.
 
+use std::num::NonZeroU64;
+
 use turnpike_mqtt::{SubscribeOptions, TopicFilter};
 
 use super::Shard;
@@ -17,7 +19,9 @@ impl<G: Gate> Shard<G> {
         let record = recovered.record;
         self.next_generation = self.next_generation.wrapping_add(1);
         let (will, will_due_ms) = match record.will {
-            Some((message, due_ms)) => (Some(Box::new(Will { message, delay_s: 0, expiry_s: None })), Some(due_ms)),
+            Some((message, due_ms)) => {
+                (Some(Box::new(Will { message, delay_s: 0, expiry_s: None })), NonZeroU64::new(due_ms.max(1)))
+            }
             None => (None, None),
         };
         let connected_before = record.disconnected_at_ms.is_none();
@@ -30,6 +34,7 @@ impl<G: Gate> Shard<G> {
             expiry_s: record.expiry_s,
             conn: None,
             mqtt3: record.mqtt3,
+            fed: false,
             next_seq: Seq(0),
             outgoing: None,
             incoming: None,
@@ -39,6 +44,7 @@ impl<G: Gate> Shard<G> {
             disconnected_at_ms: record.disconnected_at_ms.unwrap_or(now.unix_ms),
             will_due_ms,
         });
+        self.principals.insert(slot, &self.sessions);
         for (filter, options, identifier) in recovered.subscriptions {
             self.restore_subscription(slot, filter, options, identifier);
         }

@@ -6,7 +6,7 @@ use turnpike_mqtt::{
 };
 
 use super::Shard;
-use super::deliver::Kept;
+use super::deliver::{Kept, Room};
 use super::durability::{Release, RetainedRequest};
 use crate::batch::Recipient;
 use crate::clock::Now;
@@ -32,10 +32,6 @@ impl<G: Gate> Shard<G> {
         let version = self.version(conn);
         let identifier = subscribe.properties.identifier.unwrap_or(0);
         let ops = self.ticket.ops.len();
-        let levels_max = usize::from(self.limits.topic_levels_max);
-        if subscribe.filters.iter().any(|(filter, _)| filter.depth() > levels_max) {
-            return Err(ReasonCode::MalformedPacket);
-        }
         let (mut codes, mut retained) = (Vec::new(), Vec::new());
         for (filter, options) in subscribe.filters.iter() {
             match self.subscribe_one(slot, filter, options, identifier) {
@@ -80,6 +76,9 @@ impl<G: Gate> Shard<G> {
         options: SubscribeOptions,
         identifier: u32,
     ) -> Result<bool, ReasonCode> {
+        if filter.depth() > usize::from(self.limits.topic_levels_max) {
+            return Err(ReasonCode::TopicFilterInvalid);
+        }
         let (share, inner) = match filter.share() {
             Some((name, inner)) => (Some(name), inner),
             None => (None, filter),
@@ -88,7 +87,7 @@ impl<G: Gate> Shard<G> {
         if !self.gate.may_subscribe(&session.principal, inner) {
             return Err(ReasonCode::NotAuthorized);
         }
-        if session.key.is_some() && !self.shared.store_serving() {
+        if session.key.is_some() && !self.shared.store_accepts() {
             return Err(ReasonCode::QuotaExceeded);
         }
         let subscription = Subscription { filter: filter.as_str().into(), options, identifier };
@@ -172,7 +171,13 @@ impl<G: Gate> Shard<G> {
         if requests.is_empty() || self.shared.retained.is_empty() {
             return;
         }
-        let walks = requests.iter().map(|request| RetainedWalk {
+        // What was allowed when it was asked for may have waited for a commit.
+        let (gate, principal) = (&self.gate, &session.principal);
+        let allowed = requests
+            .iter()
+            .filter(|request| gate.may_subscribe(principal, TopicFilter::from_validated(&request.filter)));
+        let walks = allowed.map(|request| RetainedWalk {
+            filter: request.filter.clone(),
             walk: Walk::new(TopicFilter::from_validated(&request.filter)),
             qos: request.qos,
             identifier: request.identifier,
@@ -212,7 +217,7 @@ impl<G: Gate> Shard<G> {
                     identifiers: if identifiers == [0] { &[] } else { &identifiers },
                     share: None,
                 };
-                self.deliver_one(&message.parts(), &mut Kept::of(&message), &recipient, now);
+                let _ = self.deliver_one(&message.parts(), &mut Kept::of(&message), &recipient, Room::Bounds, now);
             }
         }
         if self.may_walk(slot) {

@@ -51,8 +51,10 @@ fn what_is_not_there_is_not_found() {
 
 #[test]
 fn a_slot_costs_nothing_where_the_entry_has_a_niche() {
-    assert_eq!((Table::<Connection>::SLOT_BYTES, size_of::<Connection>()), (160, 160));
-    assert_eq!((Table::<Session>::SLOT_BYTES, size_of::<Session>()), (152, 152));
+    assert_eq!(Table::<Connection>::SLOT_BYTES, size_of::<Connection>());
+    assert_eq!(Table::<Session>::SLOT_BYTES, size_of::<Session>());
+    // Every idle connection pays for both.
+    assert!(size_of::<Connection>() <= 160 && size_of::<Session>() <= 160);
 }
 
 #[derive(Clone, Debug)]

@@ -61,9 +61,11 @@ impl Gate for Limited {
 
 fn start_limited(listener: ListenerSettings) -> (Server, SocketAddr, Arc<Limited>) {
     let gate = Arc::new(Limited::default());
-    let ServerParts { limits, transport, commit, shards, store, registry, .. } = parts(Vec::new());
+    let ServerParts { limits, transport, commit, shards, first_descriptor_kept, store, registry, .. } =
+        parts(Vec::new());
     let (listeners, gate_of_server) = (vec![listener], Arc::clone(&gate));
     let parts = ServerParts {
+        first_descriptor_kept,
         listeners,
         limits,
         transport,
@@ -131,6 +133,8 @@ fn limits_can_come_and_go_while_clients_are_connected() {
     let slow = Allowance::new(FlowRate { messages, ..FlowRate::UNLIMITED }, Excess::default());
     *gate.allowance.lock() = Some(Arc::new(slow));
     server.control().remeter();
+    // Asked after it, the shards answer after it.
+    until(&server, |_| true);
     for client in &mut clients {
         client.ping();
     }

@@ -189,3 +189,17 @@ fn a_silent_client_is_cut_when_its_time_is_up() {
     let mut silent = tcp(server.addresses()[0].1);
     assert_eq!(silent.read(&mut [0]).expect("the end"), 0);
 }
+
+#[test]
+fn who_would_get_a_descriptor_that_is_kept_back_is_closed() {
+    let mut parts = parts(vec![tcp_listener()]);
+    parts.first_descriptor_kept = 0;
+    let server = Server::start(parts).expect("starts");
+    for _ in 0..5 {
+        let mut client = Client::new(tcp(server.addresses()[0].1));
+        // It may be closed before it says anything.
+        let _ = client.wire.write_all(&connect_packet("anybody", false));
+        client.expect_end();
+    }
+    until(&server, |stats| stats.iter().map(|shard| shard.net.shed).sum::<u64>() == 5);
+}

@@ -14,6 +14,8 @@ enum Said {
     Committed(Vec<(u16, u64)>),
     Failed,
     Recovered,
+    Low,
+    Ample,
 }
 
 fn start(store: impl Store + 'static, limits: Limits) -> (CommitterHandle, mpsc::Receiver<Said>) {
@@ -25,6 +27,8 @@ fn start(store: impl Store + 'static, limits: Limits) -> (CommitterHandle, mpsc:
             }
             CommitEvent::Failed { .. } => Said::Failed,
             CommitEvent::Recovered => Said::Recovered,
+            CommitEvent::Low => Said::Low,
+            CommitEvent::Ample => Said::Ample,
         });
     });
     (Committer::start(Box::new(store), limits, on_event).unwrap(), said)
@@ -134,4 +138,23 @@ fn shutdown_commits_what_is_complete() {
     let (counts, _) = handle.stats().latency();
     assert_eq!(counts.iter().sum::<u64>(), 500);
     assert_eq!(handle.stats().running_for(), None);
+}
+
+#[test]
+fn low_space_is_said_once_and_its_end_without_another_commit() {
+    let plan = FaultPlan::default();
+    let (handle, said) = start(FaultyStore::new(MemoryStore::new(), plan.clone()), quick());
+    plan.set_low(true);
+    for turn in 1..=3 {
+        handle.submit(part(0, turn, Some(1)));
+        handle.flush(LONG).unwrap();
+    }
+    plan.set_low(false);
+    let mut all = Vec::new();
+    while all.last() != Some(&Said::Ample) {
+        all.push(said.recv_timeout(LONG).unwrap());
+    }
+    assert_eq!(committed(&all), [(0, 1), (0, 2), (0, 3)], "what is under way is committed");
+    assert_eq!(all.iter().filter(|said| **said == Said::Low).count(), 1);
+    handle.shutdown(LONG).unwrap();
 }

@@ -24,7 +24,7 @@ impl FreeSpace {
         Self { folder, reserve_bytes, looked: None, low: false }
     }
 
-    /// Looks about once a second, and at once while space is low.
+    /// Looks about once a second, and at once while space is low. An error once half of the reserve is used.
     pub(super) fn check(&mut self) -> Result<(), StoreError> {
         if !self.low && self.looked.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
             return Ok(());
@@ -41,10 +41,17 @@ impl FreeSpace {
         // Once low, a quarter more is asked for, so that the state doesn't flicker.
         let reserve_bytes = if self.low { self.reserve_bytes + self.reserve_bytes / 4 } else { self.reserve_bytes };
         self.low = free_bytes < reserve_bytes;
-        if self.low {
+        if free_bytes < self.reserve_bytes / 2 {
             return Err(StoreError::Full { path: self.folder.clone(), free_bytes, reserve_bytes });
         }
         Ok(())
+    }
+
+    /// Whether less than the reserve is free: nothing more is to be taken in, what makes room may still be written.
+    pub(super) fn is_low(&mut self) -> bool {
+        // Not knowing is for the next commit to say.
+        let _ = self.check();
+        self.low
     }
 
     /// Whether so little is left that writing a table may have failed of it.

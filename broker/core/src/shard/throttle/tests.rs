@@ -43,7 +43,7 @@ struct Limiting {
 
 impl Gate for Limiting {
     fn authenticate(&self, attempt: &Attempt<'_>, _: Now, _: [u8; 32]) -> Verdict {
-        let identity = DeviceIdentity { product: "p".into(), device: attempt.client_id.into() };
+        let identity = DeviceIdentity::new("p", attempt.client_id);
         Verdict::Granted(Admission::new(Principal::Device(Arc::new(identity))))
     }
 

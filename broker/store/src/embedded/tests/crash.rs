@@ -113,6 +113,7 @@ fn fill_and_free(options: Options) {
             CommitEvent::Committed(tickets) => Ok(tickets.iter().map(|ticket| ticket.turn.0).collect::<Vec<_>>()),
             CommitEvent::Failed { error } => Err(error.to_string()),
             CommitEvent::Recovered => Err("recovered".into()),
+            CommitEvent::Low | CommitEvent::Ample => return,
         });
     };
     let committer = Committer::start(Box::new(store), limits, Box::new(on_event)).unwrap();
@@ -182,4 +183,30 @@ fn a_full_disk_stops_merging_too_and_room_lets_it_go_on() {
 #[test]
 fn the_reserve_stops_commits_before_the_disk_is_full() {
     fill_and_free(Options { free_bytes_min: 4 << 20, ..options() });
+}
+
+#[test]
+fn the_upper_half_of_the_reserve_is_for_what_makes_room() {
+    let Some(disk) = SmallDisk::mount("96m") else { return };
+    let folder = disk.0.path().join("store");
+    let mut store = EmbeddedStore::open(&folder, Options { free_bytes_min: 16 << 20, ..options() }).unwrap();
+    store.commit(&[first()]).unwrap();
+    assert!(!store.is_low());
+    let ballast = File::create(disk.0.path().join("ballast")).unwrap();
+    let leave = |free: u64| {
+        let stat = rustix::fs::statvfs(&folder).unwrap();
+        let more = (stat.f_bavail * stat.f_frsize).saturating_sub(free);
+        let block = vec![0; 64 << 10];
+        (0..more / (64 << 10)).for_each(|_| (&ballast).write_all(&block).unwrap());
+    };
+    leave(12 << 20);
+    store.free_space.check_now().unwrap();
+    assert!(store.is_low());
+    store.commit(&[part(1)]).unwrap();
+    leave(6 << 20);
+    assert!(matches!(store.commit(&[part(2)]), Err(StoreError::Full { .. })));
+    ballast.set_len(0).unwrap();
+    store.heal().unwrap();
+    store.commit(&[part(2)]).unwrap();
+    assert!(!store.is_low());
 }
