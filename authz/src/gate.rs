@@ -7,6 +7,7 @@
 //! | right credentials, and what the product demands besides isn't met: TLS, a certificate, a longer key; a certificate out of its time | 0x87 | 5 |
 //! | an authentication method other than those of [`crate::keys::Method`] (MQTT 5, 4.12) | 0x8C | – |
 //! | right credentials, and no room to remember their nonce | 0x97 | 3 |
+//! | a CONNECT that wants a registration ([`crate::presale::connect`]): unknown, wrong; not allowed; expired; exists; capacity; not now | 0x86; 0x87; 0x8A; 0x85; 0x97; 0x88 | 4; 5; 5; 2; 3; 3 |
 //! | the device's secret doesn't open: another master key, a damaged record | 0x88 | 3 |
 //!
 //! The client hears no more than that; [`Refusal`] says the rest to metrics. A stranger can't tell an unknown device from a wrong
@@ -21,14 +22,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use turnpike_core::clock::Now;
 use turnpike_core::gate::{
-    Admission, Attempt, ChallengeState, DeviceIdentity, Gate, Passage, Principal, Verdict, Visit,
+    Admission, Answer, Attempt, ChallengeState, DeviceIdentity, Gate, Passage, Principal, Verdict, Visit,
 };
-use turnpike_mqtt::{TopicFilter, TopicName};
+use turnpike_mqtt::{ConnectReason, TopicFilter, TopicName};
 
 use crate::keys::{Method, Signed};
 use crate::names::ProductKey;
 use crate::nonce::{NonceJournal, Nonces, RECORD_BYTES, Restored, Use};
 use crate::policy;
+use crate::presale;
 use crate::profile::{self, Claim, Freshness, Holder, Profile};
 use crate::refusal::Refusal;
 use crate::registry::{Found, Registry, owner};
@@ -296,6 +298,9 @@ impl Gate for Gatekeeper {
                 None => Verdict::Granted(Admission::new(Principal::Anonymous)),
             };
         }
+        if let Some(question) = presale::connect::question(attempt) {
+            return Verdict::Pending(question);
+        }
         if let Some((method, _)) = attempt.enhanced {
             if Method::parse(method).is_none() {
                 return self.refuse(Refusal::BadMethod);
@@ -325,6 +330,11 @@ impl Gate for Gatekeeper {
 
     fn proceed(&self, attempt: &Attempt<'_>, state: &ChallengeState, data: &[u8], now: Now) -> Verdict {
         self.verdict(self.answer(attempt, state, data, now))
+    }
+
+    fn conclude(&self, _: &Attempt<'_>, answer: Answer, _: Now) -> Verdict {
+        presale::connect::verdict(answer)
+            .unwrap_or_else(|_| Verdict::Refused(ConnectReason::ServerUnavailable, "not_asked"))
     }
 
     fn may_publish(&self, principal: &Principal, topic: TopicName<'_>) -> bool {

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use turnpike_core::clock::Now;
 use turnpike_core::gate::{
-    Admission, Attempt, ChallengeState, Entry, Gate, Passage, Principal, TakeOver, Verdict, Visit,
+    Admission, Answer, Attempt, ChallengeState, Entry, Gate, Passage, Principal, TakeOver, Verdict, Visit,
 };
 use turnpike_core::meter::Meter;
 use turnpike_mqtt::{ConnectReason, TopicFilter, TopicName};
@@ -129,7 +129,8 @@ impl<G> Guarded<G> {
                 self.guard.failed(address, (self.claimed)(attempt), now).into_iter().for_each(&self.tell);
             }
             // Right credentials that may not come in, or no credentials at all.
-            Verdict::Refused(..) | Verdict::Challenge { .. } => {}
+            // Of one about whom somebody is asked, there is nothing to say yet.
+            Verdict::Refused(..) | Verdict::Challenge { .. } | Verdict::Pending(_) | Verdict::Dismissed(_) => {}
         }
         verdict
     }
@@ -169,6 +170,10 @@ impl<G: Gate> Gate for Guarded<G> {
 
     fn proceed(&self, attempt: &Attempt<'_>, state: &ChallengeState, data: &[u8], now: Now) -> Verdict {
         self.after(self.gate.proceed(attempt, state, data, now), attempt, now)
+    }
+
+    fn conclude(&self, attempt: &Attempt<'_>, answer: Answer, now: Now) -> Verdict {
+        self.after(self.gate.conclude(attempt, answer, now), attempt, now)
     }
 
     fn may_publish(&self, principal: &Principal, topic: TopicName<'_>) -> bool {

@@ -399,6 +399,7 @@ fn limits(section: &mut Section<'_>, limits: &mut Limits) {
     section.integer("sessions_max", &mut limits.sessions_max, 1..=100_000_000);
     section.integer("connections_max", &mut limits.connections_max, 1..=100_000_000);
     section.integer("connect_timeout_ms", &mut limits.connect_timeout_ms, 100..=600_000);
+    section.integer("answer_timeout_ms", &mut limits.answer_timeout_ms, 1_000..=600_000);
     section.integer("keep_alive_max_s", &mut limits.keep_alive_max_s, 1..=65_535);
     section.integer("session_expiry_max_s", &mut limits.session_expiry_max_s, 0..=u32::MAX);
     section.integer("session_expiry_mqtt3_s", &mut limits.session_expiry_mqtt3_s, 0..=u32::MAX);

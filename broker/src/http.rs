@@ -8,6 +8,7 @@ mod api;
 mod audit;
 mod bans;
 mod batch;
+mod connects;
 mod import;
 mod lists;
 mod openapi;
@@ -36,6 +37,7 @@ use turnpike_authz::plan::Change;
 use turnpike_authz::quota::{Caller, Quotas};
 
 pub use audit::Auditing;
+pub use connects::{Connects, Questions};
 
 use batch::Batch;
 
@@ -212,12 +214,12 @@ impl Api {
     }
 }
 
-/// Serves the API on a thread of its own until the process ends. Gives the address.
+/// Serves the API on a thread of its own until the process ends, and registers devices that ask by CONNECT. Gives the address.
 ///
 /// # Errors
 /// The address can't be bound, or the thread not be started.
-pub fn serve(address: SocketAddr, api: Api) -> std::io::Result<SocketAddr> {
-    serve_router("http", address, api.router())
+pub fn serve(address: SocketAddr, api: Api, questions: Questions) -> std::io::Result<SocketAddr> {
+    serve_router("http", address, api.clone().router(), api.answer_connects(questions))
 }
 
 /// Serves the registration of devices, and nothing else, in the same way.
@@ -225,10 +227,15 @@ pub fn serve(address: SocketAddr, api: Api) -> std::io::Result<SocketAddr> {
 /// # Errors
 /// As [`serve`].
 pub fn serve_registration(address: SocketAddr, api: Api) -> std::io::Result<SocketAddr> {
-    serve_router("registration", address, api.registration_router())
+    serve_router("registration", address, api.registration_router(), async {})
 }
 
-fn serve_router(name: &'static str, address: SocketAddr, router: Router) -> std::io::Result<SocketAddr> {
+fn serve_router(
+    name: &'static str,
+    address: SocketAddr,
+    router: Router,
+    beside: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<SocketAddr> {
     let listener = std::net::TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
@@ -236,7 +243,10 @@ fn serve_router(name: &'static str, address: SocketAddr, router: Router) -> std:
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let served = runtime.and_then(|runtime| {
             let service = router.into_make_service_with_connect_info::<SocketAddr>();
-            runtime.block_on(async { axum::serve(TcpListener::from_std(listener)?, service).await })
+            runtime.block_on(async {
+                tokio::spawn(beside);
+                axum::serve(TcpListener::from_std(listener)?, service).await
+            })
         });
         if let Err(error) = served {
             tracing::error!(name, %error, "an HTTP server has ended");

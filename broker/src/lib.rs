@@ -1,5 +1,6 @@
 //! MQTT device-access broker: the shards, the listeners, the control plane and the binary.
 
+pub mod asker;
 pub mod audit;
 pub mod cli;
 pub mod config;

@@ -150,7 +150,9 @@ impl Registrar {
             Outcome::Again => Some(&self.again),
             Outcome::Refused(error) => self.refused.get(error as usize),
         };
-        counter.into_iter().for_each(|counter| drop(counter.fetch_add(1, Relaxed)));
+        if let Some(counter) = counter {
+            counter.fetch_add(1, Relaxed);
+        }
     }
 
     /// How often each outcome happened.

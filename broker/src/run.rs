@@ -23,10 +23,11 @@ use turnpike_store::Store;
 use turnpike_store::embedded::{EmbeddedStore, Options};
 use turnpike_store::memory::MemoryStore;
 
+use crate::asker::Asker;
 use crate::audit::{Audit, AuditSink, LogInWitness, now_ms};
 use crate::cli::Serve;
 use crate::config::{Config, Engine, Fault, Faults, Kind};
-use crate::http::{self, Api, Auditing};
+use crate::http::{self, Api, Auditing, Connects, Questions};
 use crate::nonces::NonceFiles;
 use crate::registrar::Registrar;
 use crate::server::{Control, Server, ServerParts};
@@ -66,9 +67,11 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
     let gate = Arc::new(if config.anonymous { gate.open_to_all() } else { keep_nonces(gate, config)? });
     let development = development(config)?;
     let guarded = Arc::new(guarded(config, &gate, &sink));
-    let (server, damaged) = start(config, development.as_ref(), (&guarded, &registrar), store)?;
+    let (connects, questions) = Connects::new(None);
+    let asker = (config.http.is_some() && config.registration.enabled).then(|| Arc::new(connects) as Arc<dyn Asker>);
+    let (server, damaged) = start(config, development.as_ref(), (&guarded, &registrar), (store, asker))?;
     // From here on there is something to put down in good order, whatever goes wrong.
-    if let Err(error) = open(config, &server, (&guarded, &registrar), damaged, &audit) {
+    if let Err(error) = open(config, &server, (&guarded, &registrar), (damaged, questions), &audit) {
         server.drain(config.drain_timeout);
         audit.finish(AUDIT_TIME_MAX);
         return Err(error);
@@ -129,7 +132,7 @@ fn open(
     config: &Config,
     server: &Server,
     (guarded, registrar): (&Arc<Guarded<Gatekeeper>>, &Arc<Registrar>),
-    damaged: Option<RecordError>,
+    (damaged, questions): (Option<RecordError>, Questions),
     audit: &Audit,
 ) -> anyhow::Result<()> {
     let (control, gate) = (server.control(), guarded.gate());
@@ -148,8 +151,8 @@ fn open(
         let token = provision::admin_token(&config.data)?;
         let auditing = auditing(config, gate, audit);
         let api = Api::new(control.clone(), guarded, &token, auditing, Arc::clone(registrar));
-        let bound =
-            http::serve(address, api.clone()).with_context(|| format!("the HTTP API can't listen on {address}"))?;
+        let bound = http::serve(address, api.clone(), questions)
+            .with_context(|| format!("the HTTP API can't listen on {address}"))?;
         tracing::info!(name = %"http", kind = %"http", address = %bound, "listening");
         if let Some(address) = config.registration.address.filter(|_| config.registration.enabled) {
             let bound = http::serve_registration(address, api)
@@ -220,7 +223,7 @@ fn start(
     config: &Config,
     development: Option<&pki::Development>,
     (gate, registrar): (&Arc<Guarded<Gatekeeper>>, &Arc<Registrar>),
-    store: Box<dyn Store>,
+    (store, asker): (Box<dyn Store>, Option<Arc<dyn Asker>>),
 ) -> anyhow::Result<(Server, Option<RecordError>)> {
     let (registry, registrar) = (Arc::clone(gate.gate().registry()), Arc::clone(registrar));
     let damaged = Arc::new(std::sync::OnceLock::new());
@@ -234,6 +237,7 @@ fn start(
         shards: config.shards,
         gate: Arc::clone(gate),
         store,
+        asker,
         registry: Box::new(move |key, value| {
             let loaded = match presale::is_record(key) {
                 true => registrar.load(key, value),

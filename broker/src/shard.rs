@@ -31,10 +31,10 @@ use mio::{Events, Poll, Token};
 use tokio::sync::oneshot;
 use turnpike_core::clock::Now;
 use turnpike_core::durable::Part;
-use turnpike_core::gate::Gate;
+use turnpike_core::gate::{Answer, Gate};
 use turnpike_core::ids::ShardId;
 use turnpike_core::limits::Limits;
-use turnpike_core::shard::Shard;
+use turnpike_core::shard::{Inquiry, Shard};
 use turnpike_core::table::Table;
 use turnpike_mqtt::TopicName;
 use turnpike_store::CommitterHandle;
@@ -44,6 +44,7 @@ pub(crate) use link::MovedLink;
 use link::{Deadlines, Flags, Link};
 pub use stats::{HISTOGRAM_BUCKETS, Histogram, NetCounters, ShardStats};
 
+use crate::asker::{Asker, Reply};
 use crate::inbox::{Envelope, Inbox, Outbox};
 use crate::transport::{Scratch, TransportLimits};
 
@@ -129,6 +130,8 @@ pub(crate) struct Setup<G> {
     pub(crate) clock: Clock,
     /// Counts up while the shard lives.
     pub(crate) heartbeat: Arc<AtomicU64>,
+    /// Has the gate's questions answered, if anybody has.
+    pub(crate) asker: Option<Arc<dyn Asker>>,
 }
 
 /// A shard's thread.
@@ -144,6 +147,7 @@ pub(crate) struct ShardThread<G> {
     clock: Clock,
     now: Now,
     heartbeat: Arc<AtomicU64>,
+    asker: Option<Arc<dyn Asker>>,
 
     links: Table<Link>,
     next_serial: u32,
@@ -196,6 +200,7 @@ impl<G: Gate> ShardThread<G> {
             now: setup.clock.at(Instant::now()),
             clock: setup.clock,
             heartbeat: setup.heartbeat,
+            asker: setup.asker,
             links: Table::new(),
             next_serial: 0,
             by_conn: Vec::new(),
@@ -338,6 +343,7 @@ impl<G: Gate> ShardThread<G> {
             match envelope {
                 Envelope::Batch(batch) => self.parts.extend(self.core.deliver(&batch, self.now)),
                 Envelope::Committed(tickets) => self.core.committed(&tickets, self.now),
+                Envelope::Answered(id, answer) => self.core.answered(id, answer, self.now),
                 Envelope::Adopt(moved) => self.adopt(*moved),
                 Envelope::Control(command) => self.obey(command),
             }
@@ -418,6 +424,7 @@ impl<G: Gate> ShardThread<G> {
     }
 
     fn end_turn(&mut self) {
+        self.ask();
         let output = self.core.end_turn();
         for (to, batch) in output.batches {
             if let Some(outbox) = self.outboxes.get_mut(usize::from(to.0)) {
@@ -439,6 +446,17 @@ impl<G: Gate> ShardThread<G> {
         self.net.stalled_turns += u64::from(self.stalled);
         if handed_over {
             self.answer();
+        }
+    }
+
+    /// Has the gate's questions answered, or says at once that nobody will.
+    fn ask(&mut self) {
+        while let Some(Inquiry { id, question }) = self.core.next_inquiry() {
+            let reply = Reply::new(Arc::clone(&self.inboxes), self.id, id, self.clock);
+            match &self.asker {
+                Some(asker) => asker.ask(question, reply),
+                None => reply.send(Answer::new(())),
+            }
         }
     }
 

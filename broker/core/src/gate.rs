@@ -2,6 +2,7 @@
 //!
 //! A decision is a value: [`Permit`] can be made by [`Permit::judge`] alone, and the router takes nothing without one.
 
+use std::any::Any;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -76,9 +77,93 @@ pub enum Verdict {
         /// Given back to [`Gate::proceed`].
         state: Box<ChallengeState>,
     },
+    /// Only somebody outside of the process can tell. The connection waits with its CONNECT and isn't read; the shell has the question answered,
+    /// and the answer comes back in [`Gate::conclude`]. For a client that is in already and proves itself again, it is a no.
+    Pending(Question),
+    /// Served, and not let in: CONNACK says success, one message follows, the connection ends. There is no session. For a client that is in
+    /// already and proves itself again, it is a no.
+    Dismissed(Box<Parting>),
     /// Stay out. The reason goes on the wire (mapped to a return code for MQTT 3) and into the metrics. The cause, one word of the
     /// gate's own, never goes on the wire: it comes back in [`Passage::Refused`].
     Refused(ConnectReason, &'static str),
+}
+
+/// What a client hears that doesn't come in ([`Verdict::Dismissed`]), at QoS 0. `Debug` shows the topic alone: the rest may be a secret.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Parting {
+    /// A topic name.
+    pub topic: Box<str>,
+    /// The application's bytes.
+    pub payload: Vec<u8>,
+}
+
+impl fmt::Debug for Parting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parting").field("topic", &self.topic).finish_non_exhaustive()
+    }
+}
+
+/// What a gate asks somebody outside. The core carries it to the shell and looks at nothing in it; the gate and whoever answers
+/// have agreed on a type.
+pub struct Question(Box<dyn Any + Send>);
+
+impl Question {
+    /// Wraps what both sides know.
+    #[must_use]
+    pub fn new<T: Send + 'static>(asked: T) -> Self {
+        Self(Box::new(asked))
+    }
+
+    /// What was wrapped; none if it is of another type.
+    #[must_use]
+    pub fn into_inner<T: 'static>(self) -> Option<T> {
+        self.0.downcast().ok().map(|asked| *asked)
+    }
+
+    /// What was wrapped, or this again if it is of another type.
+    ///
+    /// # Errors
+    /// It is.
+    pub fn downcast<T: 'static>(self) -> Result<T, Self> {
+        self.0.downcast().map(|asked| *asked).map_err(Self)
+    }
+}
+
+impl fmt::Debug for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Question(…)")
+    }
+}
+
+/// What somebody outside has answered to a [`Question`], in the same manner.
+pub struct Answer(Box<dyn Any + Send>);
+
+impl Answer {
+    /// Wraps what both sides know.
+    #[must_use]
+    pub fn new<T: Send + 'static>(said: T) -> Self {
+        Self(Box::new(said))
+    }
+
+    /// What was wrapped; none if it is of another type.
+    #[must_use]
+    pub fn into_inner<T: 'static>(self) -> Option<T> {
+        self.0.downcast().ok().map(|said| *said)
+    }
+
+    /// What was wrapped, or this again if it is of another type.
+    ///
+    /// # Errors
+    /// It is.
+    pub fn downcast<T: 'static>(self) -> Result<T, Self> {
+        self.0.downcast().map(|said| *said).map_err(Self)
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Answer(…)")
+    }
 }
 
 /// Who comes in, and on what terms.
@@ -202,6 +287,12 @@ pub trait Gate: Send + Sync {
 
     /// Judges the answer to a challenge.
     fn proceed(&self, attempt: &Attempt<'_>, state: &ChallengeState, data: &[u8], now: Now) -> Verdict;
+
+    /// Judges an attempt for which [`Verdict::Pending`] was said, now that there is an answer. Much may have changed since. A gate that asks
+    /// nobody has nothing to conclude, and lets nobody in.
+    fn conclude(&self, _attempt: &Attempt<'_>, _answer: Answer, _now: Now) -> Verdict {
+        Verdict::Refused(ConnectReason::ServerUnavailable, "not_asked")
+    }
 
     /// May it publish there?
     fn may_publish(&self, principal: &Principal, topic: TopicName<'_>) -> bool;

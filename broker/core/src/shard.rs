@@ -4,16 +4,19 @@
 //! The order of a turn, for whoever drives it:
 //!
 //! 1. inputs, any number in any order: [`Shard::open`], [`Shard::receive`], [`Shard::closed`], [`Shard::deliver`],
-//!    [`Shard::committed`], [`Shard::tick`];
+//!    [`Shard::committed`], [`Shard::answered`], [`Shard::tick`];
 //! 2. [`Shard::next_touched`] until it is empty: write each connection's [`Shard::output`], say how much with [`Shard::wrote`];
 //! 3. [`Shard::next_resumed`] until it is empty: feed these connections what was kept of them;
-//! 4. [`Shard::end_turn`]: hand the batches to their shards and the parts to the committer.
+//! 4. [`Shard::next_inquiry`] until there is none: have these questions answered, whenever that may be;
+//! 5. [`Shard::end_turn`]: hand the batches to their shards and the parts to the committer.
 //!
 //! Every connection that `open` returned gets exactly one `closed`.
 
 mod acks;
+mod asking;
 mod connect;
 mod deliver;
+mod dismiss;
 mod durability;
 mod lifecycle;
 mod publish;
@@ -47,6 +50,7 @@ use crate::shared::Shared;
 use crate::table::Table;
 use crate::wheel::Wheel;
 
+pub use asking::{Inquiry, InquiryId};
 use durability::{Release, TicketBuffer};
 use lifecycle::Timer;
 use throttle::PauseEnd;
@@ -158,6 +162,8 @@ pub struct Shard<G> {
     bodies: HashMap<MessageId, u32, foldhash::fast::RandomState>,
     /// Sessions whose walk through retained messages goes on in the next turn.
     walking: VecDeque<u32>,
+    /// Questions of this turn to somebody outside.
+    inquiries: VecDeque<Inquiry>,
     draining: bool,
     counters: Counters,
 }
@@ -228,6 +234,7 @@ impl<G: Gate> Shard<G> {
             waiting: (0..shards).map(|_| VecDeque::new()).collect(),
             bodies: HashMap::default(),
             walking: VecDeque::new(),
+            inquiries: VecDeque::new(),
             draining: false,
             counters: Counters::default(),
         };
@@ -277,7 +284,7 @@ impl<G: Gate> Shard<G> {
             let Some(connection) = self.conns.get_mut(conn.0 as usize) else { break Next::Ending };
             match connection.state {
                 State::Ending => break Next::Ending,
-                State::Settling => {
+                State::Settling | State::Asking(_) => {
                     connection.paused = true;
                     break Next::Pause;
                 }
@@ -330,7 +337,8 @@ impl<G: Gate> Shard<G> {
         match self.conns.get(conn.0 as usize).map(|connection| &connection.state) {
             Some(State::Opened) => self.first_packet(conn, frame, now),
             Some(State::Challenged(_)) => self.challenged_packet(conn, frame, now),
-            Some(State::Settling | State::Live | State::Reauthenticating(_) | State::Ending) | None => Next::Ending,
+            Some(State::Settling | State::Asking(_) | State::Live | State::Reauthenticating(_) | State::Ending)
+            | None => Next::Ending,
         }
     }
 

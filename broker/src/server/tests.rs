@@ -65,6 +65,7 @@ fn parts(listeners: Vec<ListenerSettings>) -> ServerParts<Open> {
         shards: SHARDS,
         gate: Arc::new(Open),
         store: Box::new(MemoryStore::new()),
+        asker: None,
         registry: Box::new(|_, _| {}),
     }
 }

@@ -113,7 +113,14 @@ impl<G: Gate> Shard<G> {
         self.gate.authenticate(&attempt, now, random)
     }
 
-    fn act_on(&mut self, conn: ConnId, connect: &Connect<'_>, frame: Frame<'_>, verdict: Verdict, now: Now) -> Next {
+    pub(super) fn act_on(
+        &mut self,
+        conn: ConnId,
+        connect: &Connect<'_>,
+        frame: Frame<'_>,
+        verdict: Verdict,
+        now: Now,
+    ) -> Next {
         match verdict {
             Verdict::Refused(reason, cause) => {
                 self.tell_kept_out(conn, connect, Passage::Refused(cause), now);
@@ -130,6 +137,14 @@ impl<G: Gate> Shard<G> {
                 }
                 Next::Continue
             }
+            Verdict::Pending(question) => {
+                self.ask(conn, frame, question, now);
+                Next::Continue
+            }
+            Verdict::Dismissed(parting) => {
+                self.dismiss(conn, connect, &parting);
+                Next::Ending
+            }
             Verdict::Granted(admission) => match self.admit(conn, connect, admission, now) {
                 Ok(next) => next,
                 Err(reason) => {
@@ -142,7 +157,7 @@ impl<G: Gate> Shard<G> {
     }
 
     /// Tells the gate of a client that didn't come in.
-    fn tell_kept_out(&self, conn: ConnId, connect: &Connect<'_>, passage: Passage, now: Now) {
+    pub(super) fn tell_kept_out(&self, conn: ConnId, connect: &Connect<'_>, passage: Passage, now: Now) {
         let Some(connection) = self.conns.get(conn.0 as usize) else { return };
         let visit = Visit {
             client_id: connect.client_id,
@@ -249,7 +264,9 @@ impl<G: Gate> Shard<G> {
                 Ok(())
             }
             // [MQTT-4.12.1-2]
-            Verdict::Granted(_) | Verdict::Refused(..) => Err(ReasonCode::NotAuthorized),
+            Verdict::Granted(_) | Verdict::Pending(_) | Verdict::Dismissed(_) | Verdict::Refused(..) => {
+                Err(ReasonCode::NotAuthorized)
+            }
         }
     }
 
@@ -526,7 +543,7 @@ impl<G: Gate> Shard<G> {
     }
 
     /// Implements [MQTT-3.1.3-7].
-    fn connack<'a>(
+    pub(super) fn connack<'a>(
         &self,
         connect: &Connect<'a>,
         session_present: bool,

@@ -187,8 +187,9 @@ fn the_gate_sees_the_client_behind_the_proxy() {
     let ServerParts { limits, transport, commit, shards, store, registry, .. } = parts(Vec::new());
     let listeners = vec![ListenerSettings { proxy_protocol: true, ..tcp_listener() }];
     let gate = Arc::clone(&seen);
-    let server = Server::start(ServerParts { listeners, limits, transport, commit, shards, gate, store, registry })
-        .expect("starts");
+    let server =
+        Server::start(ServerParts { listeners, limits, transport, commit, shards, gate, store, asker: None, registry })
+            .expect("starts");
     for shard in 0..SHARDS {
         let mut stream = tcp(server.addresses()[0].1);
         stream.write_all(b"PROXY TCP4 10.1.2.3 10.0.0.1 12345 1883\r\n").expect("sends");

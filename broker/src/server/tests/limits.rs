@@ -63,7 +63,17 @@ fn start_limited(listener: ListenerSettings) -> (Server, SocketAddr, Arc<Limited
     let gate = Arc::new(Limited::default());
     let ServerParts { limits, transport, commit, shards, store, registry, .. } = parts(Vec::new());
     let (listeners, gate_of_server) = (vec![listener], Arc::clone(&gate));
-    let parts = ServerParts { listeners, limits, transport, commit, shards, gate: gate_of_server, store, registry };
+    let parts = ServerParts {
+        listeners,
+        limits,
+        transport,
+        commit,
+        shards,
+        gate: gate_of_server,
+        store,
+        asker: None,
+        registry,
+    };
     let server = Server::start(parts).expect("starts");
     let address = server.addresses()[0].1;
     (server, address, gate)
