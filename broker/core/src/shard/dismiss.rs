@@ -28,3 +28,6 @@ impl<G: Gate> Shard<G> {
         self.end(conn);
     }
 }
+
+#[cfg(test)]
+mod tests;
