@@ -7,6 +7,7 @@
 //! | right credentials, and what the product demands besides isn't met: TLS, a certificate, a longer key; a certificate out of its time | 0x87 | 5 |
 //! | an authentication method other than those of [`crate::keys::Method`] (MQTT 5, 4.12) | 0x8C | – |
 //! | right credentials, and no room to remember their nonce | 0x97 | 3 |
+//! | a CONNECT that wants a registration ([`crate::presale::connect`]): unknown, wrong; not allowed; expired; exists; capacity; not now | 0x86; 0x87; 0x8A; 0x85; 0x97; 0x88 | 4; 5; 5; 2; 3; 3 |
 //! | the device's secret doesn't open: another master key, a damaged record | 0x88 | 3 |
 //! | the product's verifier isn't there, can't be asked, or doesn't answer ([`crate::verifier`]) | 0x88 | 3 |
 //!
@@ -40,6 +41,7 @@ use crate::nonce::{NonceJournal, Nonces, RECORD_BYTES, Restored, Use};
 use crate::people::People;
 use crate::people::log_in as people;
 use crate::policy;
+use crate::presale;
 use crate::profile::{self, Claim, Freshness, Holder, Profile};
 use crate::refusal::Refusal;
 use crate::registry::{Found, Glimpse, Registry, owner};
@@ -366,6 +368,9 @@ impl Gate for Gatekeeper {
                 None => Verdict::Granted(Admission::new(Principal::Anonymous)),
             };
         }
+        if let Some(question) = presale::connect::question(attempt) {
+            return Verdict::Pending(question);
+        }
         // What a device states of itself behind its user name is nobody's but `attest`'s.
         let attempt = &Attempt { user_name: attempt.user_name.map(bare_user_name), ..*attempt };
         match self.consult(attempt, now) {
@@ -380,7 +385,7 @@ impl Gate for Gatekeeper {
 
     fn conclude(&self, attempt: &Attempt<'_>, answer: Answer, now: Now) -> Verdict {
         let attempt = &Attempt { user_name: attempt.user_name.map(bare_user_name), ..*attempt };
-        self.answered(attempt, answer, now)
+        presale::connect::verdict(answer).unwrap_or_else(|answer| self.answered(attempt, answer, now))
     }
 
     fn may_publish(&self, principal: &Principal, topic: TopicName<'_>) -> bool {

@@ -152,7 +152,7 @@ impl<G> Guarded<G> {
             }
             // Right credentials that may not come in, or no credentials at all.
             // Of one about whom somebody is asked, there is nothing to say yet.
-            Verdict::Refused(..) | Verdict::Challenge { .. } | Verdict::Pending(_) => {}
+            Verdict::Refused(..) | Verdict::Challenge { .. } | Verdict::Pending(_) | Verdict::Dismissed(_) => {}
         }
         verdict
     }

@@ -10,6 +10,7 @@ mod audit;
 mod bans;
 mod batch;
 mod connections;
+mod connects;
 mod extract;
 mod import;
 mod limits;
@@ -40,6 +41,7 @@ use turnpike_authz::policy;
 use turnpike_authz::quota::Caller;
 
 pub use audit::Auditing;
+pub use connects::{Connects, Questions};
 
 use self::batch::Batch;
 use self::connections::Bounds;
@@ -259,12 +261,12 @@ impl Api {
     }
 }
 
-/// Serves the API on a thread of its own until the process ends. Gives the address.
+/// Serves the API on a thread of its own until the process ends, and registers devices that ask by CONNECT. Gives the address.
 ///
 /// # Errors
 /// The address can't be bound, or the thread not be started.
-pub fn serve(address: SocketAddr, api: Api) -> std::io::Result<SocketAddr> {
-    serve_router("http", address, api.router())
+pub fn serve(address: SocketAddr, api: Api, questions: Questions) -> std::io::Result<SocketAddr> {
+    serve_router("http", address, api.clone().router(), api.answer_connects(questions))
 }
 
 /// Serves the registration of devices, and nothing else, in the same way.
@@ -272,10 +274,15 @@ pub fn serve(address: SocketAddr, api: Api) -> std::io::Result<SocketAddr> {
 /// # Errors
 /// As [`serve`].
 pub fn serve_registration(address: SocketAddr, api: Api) -> std::io::Result<SocketAddr> {
-    serve_router("registration", address, api.registration_router())
+    serve_router("registration", address, api.registration_router(), async {})
 }
 
-fn serve_router(name: &'static str, address: SocketAddr, router: Router) -> std::io::Result<SocketAddr> {
+fn serve_router(
+    name: &'static str,
+    address: SocketAddr,
+    router: Router,
+    beside: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<SocketAddr> {
     let listener = std::net::TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
@@ -283,6 +290,7 @@ fn serve_router(name: &'static str, address: SocketAddr, router: Router) -> std:
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let served = runtime.and_then(|runtime| {
             runtime.block_on(async {
+                tokio::spawn(beside);
                 connections::serve(TcpListener::from_std(listener)?, router, Bounds::DEFAULT).await;
                 Ok(())
             })

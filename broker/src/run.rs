@@ -34,7 +34,7 @@ use crate::audit::{Audit, AuditSink, LogInWitness, now_ms};
 use crate::callout::Caller;
 use crate::cli::Serve;
 use crate::config::{Config, Engine, Fault, Kind};
-use crate::http::{self, Api, ApiParts, Changing};
+use crate::http::{self, Api, ApiParts, Changing, Connects, Questions};
 use crate::nonces::NonceFiles;
 use crate::registrar::Registrar;
 use crate::server::{Control, Server, ServerParts};
@@ -83,10 +83,12 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
     let gate = Arc::new(if config.anonymous { gate.open_to_all() } else { keep_nonces(gate, config)? });
     let development = development(config)?;
     let guarded = Arc::new(guarded(config, &gate, &sink));
-    let (server, damaged) = start(config, development.as_ref(), (&guarded, &registrar), (store, asker))?;
+    let (connects, questions) = Connects::new(asker);
+    let parts = (store, Arc::new(connects) as Arc<dyn Asker>);
+    let (server, damaged) = start(config, development.as_ref(), (&guarded, &registrar), parts)?;
     starting.store(false, Relaxed);
     // From here on there is something to put down in good order, whatever goes wrong.
-    let own = Own { made, token, damaged, development, registrar };
+    let own = Own { made, token, damaged, development, registrar, questions };
     if let Err(error) = open(config, &server, &guarded, &audit, own) {
         server.drain(config.drain_timeout);
         audit.finish(AUDIT_TIME_MAX);
@@ -116,6 +118,8 @@ struct Own {
     damaged: Option<RecordError>,
     development: Option<pki::Development>,
     registrar: Arc<Registrar>,
+    /// Registrations by CONNECT. Where nobody takes them, they are answered so.
+    questions: Questions,
 }
 
 /// What comes after the data plane: the registry's own affairs, the addresses, the HTTP API, `$SYS`.
@@ -157,8 +161,8 @@ fn open(
             auditing: auditing::of_api(config, gate, audit),
             registrar: Arc::clone(&registrar),
         });
-        let bound =
-            http::serve(address, api.clone()).with_context(|| format!("the HTTP API can't listen on {address}"))?;
+        let bound = http::serve(address, api.clone(), own.questions)
+            .with_context(|| format!("the HTTP API can't listen on {address}"))?;
         tracing::info!(name = %"http", kind = %"http", address = %bound, "listening");
         if let Some(address) = config.registration.address.filter(|_| config.registration.enabled) {
             let bound = http::serve_registration(address, api)
@@ -268,7 +272,7 @@ fn start(
     config: &Config,
     development: Option<&pki::Development>,
     (gate, registrar): (&Arc<Guarded<Gatekeeper>>, &Arc<Registrar>),
-    (store, asker): (Box<dyn Store>, Option<Arc<dyn Asker>>),
+    (store, asker): (Box<dyn Store>, Arc<dyn Asker>),
 ) -> anyhow::Result<(Server, Option<RecordError>)> {
     let (registry, registrar) = (Arc::clone(gate.gate().registry()), Arc::clone(registrar));
     let damaged = Arc::new(std::sync::OnceLock::new());
@@ -284,7 +288,7 @@ fn start(
         shards: config.shards,
         gate: Arc::clone(gate),
         store,
-        asker,
+        asker: Some(asker),
         registry: Box::new(move |key, value| {
             let loaded = match presale::is_record(key) {
                 true => registrar.load(key, value),

@@ -48,7 +48,7 @@ fn judge(gate: &Gatekeeper, made: &Credentials) -> Result<Principal, ConnectReas
     match gate.authenticate(&attempt, NOW, [9; 32]) {
         Verdict::Granted(admission) => Ok(admission.principal),
         Verdict::Refused(reason, _) => Err(reason),
-        Verdict::Challenge { .. } | Verdict::Pending(_) => panic!("no method was named, and nobody is asked"),
+        Verdict::Challenge { .. } | Verdict::Pending(_) | Verdict::Dismissed(_) => panic!("no method was named"),
     }
 }
 

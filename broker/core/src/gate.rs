@@ -164,9 +164,27 @@ pub enum Verdict {
     /// Only somebody outside of the process can tell. The connection waits with its CONNECT and isn't read; the shell has the question answered,
     /// and the answer comes back in [`Gate::conclude`]. For a client that is in already and proves itself again, it is a no.
     Pending(Question),
+    /// Served, and not let in: CONNACK says success, one message follows, the connection ends. There is no session. For a client that is in
+    /// already and proves itself again, it is a no.
+    Dismissed(Box<Parting>),
     /// Stay out. The reason goes on the wire (mapped to a return code for MQTT 3) and into the metrics. The cause, one word of the
     /// gate's own, never goes on the wire: it comes back in [`Passage::Refused`].
     Refused(ConnectReason, &'static str),
+}
+
+/// What a client hears that doesn't come in ([`Verdict::Dismissed`]), at QoS 0. `Debug` shows the topic alone: the rest may be a secret.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Parting {
+    /// A topic name.
+    pub topic: Box<str>,
+    /// The application's bytes.
+    pub payload: Vec<u8>,
+}
+
+impl fmt::Debug for Parting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parting").field("topic", &self.topic).finish_non_exhaustive()
+    }
 }
 
 /// What a gate asks somebody outside. The core carries it to the shell and looks at nothing in it; the gate and whoever answers
@@ -184,6 +202,14 @@ impl Question {
     #[must_use]
     pub fn into_inner<T: 'static>(self) -> Option<T> {
         self.0.downcast().ok().map(|asked| *asked)
+    }
+
+    /// What was wrapped, or this again if it is of another type.
+    ///
+    /// # Errors
+    /// It is.
+    pub fn downcast<T: 'static>(self) -> Result<T, Self> {
+        self.0.downcast().map(|asked| *asked).map_err(Self)
     }
 }
 
@@ -207,6 +233,14 @@ impl Answer {
     #[must_use]
     pub fn into_inner<T: 'static>(self) -> Option<T> {
         self.0.downcast().ok().map(|said| *said)
+    }
+
+    /// What was wrapped, or this again if it is of another type.
+    ///
+    /// # Errors
+    /// It is.
+    pub fn downcast<T: 'static>(self) -> Result<T, Self> {
+        self.0.downcast().map(|said| *said).map_err(Self)
     }
 }
 

@@ -16,6 +16,7 @@ mod acks;
 mod asking;
 mod connect;
 mod deliver;
+mod dismiss;
 mod durability;
 mod feed;
 mod judge;

@@ -204,7 +204,7 @@ pub(super) async fn put_policy(
 }
 
 /// Who judges a product's devices.
-#[utoipa::path(get, path = "/api/v1/products/{product}/verifier", params(("product" = String, Path)), responses((status = 200, body = VerifierView))), security(("token" = [])))]
+#[utoipa::path(get, path = "/api/v1/products/{product}/verifier", params(("product" = String, Path)), responses((status = 200, body = VerifierView)), security(("token" = [])))]
 pub(super) async fn show_verifier(
     State(api): State<Api>,
     Path(product): Path<String>,
@@ -215,7 +215,7 @@ pub(super) async fn show_verifier(
 }
 
 /// Says who judges a product's devices: a verifier of this broker, or the broker itself. Who has come in by another verifier's word is closed.
-#[utoipa::path(put, path = "/api/v1/products/{product}/verifier", params(("product" = String, Path)), request_body = VerifierView, responses((status = 200, body = VerifierView))), security(("token" = [])))]
+#[utoipa::path(put, path = "/api/v1/products/{product}/verifier", params(("product" = String, Path)), request_body = VerifierView, responses((status = 200, body = VerifierView)), security(("token" = [])))]
 pub(super) async fn put_verifier(
     State(api): State<Api>,
     Path(product): Path<String>,

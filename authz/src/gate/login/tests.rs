@@ -71,7 +71,7 @@ impl World {
         let before: Vec<_> = self.gate.refusals().collect();
         match self.gate.authenticate(attempt, now, [9; 32]) {
             Verdict::Granted(admission) => Ok(admission),
-            Verdict::Challenge { .. } | Verdict::Pending(_) => panic!("no method was named, and nobody is asked"),
+            Verdict::Challenge { .. } | Verdict::Pending(_) | Verdict::Dismissed(_) => panic!("no method was named"),
             Verdict::Refused(reason, _) => Err(self.refused(&before, reason)),
         }
     }
@@ -112,7 +112,7 @@ impl World {
         let before: Vec<_> = self.gate.refusals().collect();
         match self.gate.proceed(&attempt, &state, &answer(&state), NOW) {
             Verdict::Granted(admission) => Ok(admission),
-            Verdict::Challenge { .. } | Verdict::Pending(_) => panic!("one is enough"),
+            Verdict::Challenge { .. } | Verdict::Pending(_) | Verdict::Dismissed(_) => panic!("one is enough"),
             Verdict::Refused(reason, _) => Err(self.refused(&before, reason)),
         }
     }

@@ -143,6 +143,10 @@ impl<G: Gate> Shard<G> {
                 self.ask(conn, frame, question, now);
                 Next::Continue
             }
+            Verdict::Dismissed(parting) => {
+                self.dismiss(conn, connect, &parting);
+                Next::Ending
+            }
             Verdict::Granted(admission) => {
                 if let Some((reason, cause)) = self.attest(conn, connect, &admission, now).refused {
                     self.tell_kept_out(conn, connect, Passage::Refused(cause), now);
@@ -286,7 +290,9 @@ impl<G: Gate> Shard<G> {
                 Ok(())
             }
             // [MQTT-4.12.1-2]
-            Verdict::Granted(_) | Verdict::Pending(_) | Verdict::Refused(..) => Err(ReasonCode::NotAuthorized),
+            Verdict::Granted(_) | Verdict::Pending(_) | Verdict::Dismissed(_) | Verdict::Refused(..) => {
+                Err(ReasonCode::NotAuthorized)
+            }
         }
     }
 
@@ -569,7 +575,7 @@ impl<G: Gate> Shard<G> {
     }
 
     /// Implements [MQTT-3.1.3-7].
-    fn connack<'a>(
+    pub(super) fn connack<'a>(
         &self,
         connect: &Connect<'a>,
         session_present: bool,
