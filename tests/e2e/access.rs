@@ -54,7 +54,6 @@ fn a_product_can_demand_tls() {
     let path = product_path("policy");
     let none = serde_json::json!({
         "allow_rsa_1024": false, "require_tls": false, "require_certificate": false, "require_attestation": false,
-        "refuse_clones": false,
     });
     assert_eq!(broker.http().get(&path).json(), none);
     assert_eq!(broker.http().put(&path, r#"{"require_tls": true}"#).status, 200);

@@ -54,7 +54,7 @@ fn by_user_name(login: &Credential, firmware: &str, value: &str) -> Connect {
 
 #[track_caller]
 fn metric(broker: &Broker, what: &str) -> u64 {
-    let name = format!("turnpike_guard_total{{what=\"{what}\"}} ");
+    let name = format!("turnpike_guard_events_total{{event=\"{what}\"}} ");
     let text = broker.http().get("/metrics").body;
     let line = text.lines().find_map(|line| line.strip_prefix(&name).map(str::to_owned));
     line.unwrap_or_else(|| panic!("no {name}")).parse().expect("a number")

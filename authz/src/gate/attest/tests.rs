@@ -49,7 +49,7 @@ fn right() -> String {
 }
 
 fn attest(gate: &impl Gate, device: &str, user_name: &str) -> Attested {
-    let identity = DeviceIdentity { product: "lamp".into(), device: device.into() };
+    let identity = DeviceIdentity::new("lamp", device);
     let principal = Principal::Device(Arc::new(identity));
     let address = [192, 0, 2, 1].into();
     let stated =

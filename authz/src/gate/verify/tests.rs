@@ -5,10 +5,14 @@ use super::*;
 use crate::callout::{BreakerTerms, Outcome, Settings};
 use crate::credential;
 use crate::names::{DeviceName, ProductKey};
+use crate::people::Change as PeopleChange;
+use crate::people::apps::{App, Products, TokenRules};
+use crate::people::ids::{AppId, TenantId};
 use crate::plan::{Change, DeviceRequest, Making};
 use crate::product::ProductPolicy;
+use crate::profile::ProfileSet;
 use crate::registry::Registry;
-use crate::secret::{MasterKey, Secret};
+use crate::secret::{MasterKey, Sealed, Secret};
 
 const NOW: Now = Now { mono_ms: 5, unix_ms: 1_700_000_000_000 };
 
@@ -165,7 +169,7 @@ fn right_credentials_do_not_lead_around_the_verifier() {
     // A name that two products have, one of them with a verifier; and a format that names no product.
     let registry = gate.registry();
     let product = ProductKey::parse("own").expect("a name");
-    let profiles = [crate::profile::Profile::GizwitsLegacy, crate::profile::Profile::Native];
+    let profiles = [Profile::GizwitsLegacy, Profile::Native];
     registry.apply(registry.plan_allow_profiles(&product, profiles.into_iter().collect()).expect("a product"));
     let made = credential::gizwits_legacy("d", &secret());
     let attempt = Attempt { client_id: &made.client_id, ..attempt(&made.user_name, &made.password) };
@@ -274,4 +278,43 @@ fn a_product_that_is_deleted_takes_its_verifier_with_it() {
         registry.apply(Change::SetVerifier(ProductKey::parse(product).expect("a name"), None));
     }
     assert!(!registry.has_verifiers());
+}
+
+#[test]
+fn who_came_in_by_a_verifier_s_word_stays_as_long_as_it_is_that_verifier_s_to_say() {
+    let gate = new_gate(false);
+    let Verdict::Granted(Admission { principal, .. }) = gate.authenticate(&attempt("own/d", "open"), NOW, [9; 32])
+    else {
+        panic!("it comes in");
+    };
+    let (registry, product) = (gate.registry(), ProductKey::parse("own").expect("a name"));
+    // Formats of log-ins are the broker's affair alone.
+    registry.apply(registry.plan_allow_profiles(&product, ProfileSet::from_iter([])).expect("a product"));
+    for (verifier, stays) in [(Some("own"), true), (Some("x"), false), (None, false), (Some("own"), true)] {
+        registry.apply(registry.plan_set_verifier(&product, verifier.map(name)).expect("a product"));
+        assert_eq!(gate.still_welcome(&principal), stays, "{verifier:?}");
+    }
+    let demands = ProductPolicy { require_certificate: true, ..ProductPolicy::default() };
+    registry.apply(registry.plan_set_policy(&product, demands).expect("a product"));
+    assert!(!gate.still_welcome(&principal), "what the product demands besides holds for it too");
+}
+
+#[test]
+fn users_of_an_application_are_no_verifier_s_even_if_a_product_goes_by_its_name() {
+    let gate = new_gate(true);
+    let people = Arc::clone(gate.people());
+    let code = attempt("far/somebody", "c1;code");
+    drop(call(&gate, &code));
+    let app = App {
+        tenant: TenantId::parse("t").expect("a name"),
+        secret: Sealed::none(),
+        enabled: true,
+        created_at_s: 1,
+        products: Products::All,
+        tokens: TokenRules::default(),
+        users_max: 1,
+    };
+    people.apply(PeopleChange::PutApp(AppId::parse("far").expect("a name"), app));
+    assert_ne!(judge(&gate, &code), Err("callout_busy"));
+    assert_eq!(judge(&gate, &attempt("$svc/nobody", "x")).map_err(|cause| cause.starts_with("callout")), Err(false));
 }
