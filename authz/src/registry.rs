@@ -196,7 +196,7 @@ impl Registry {
                 *entry.authorities.write() = authorities;
                 self.forget_if_empty(&key, &entry);
             }
-            Change::SetExpectation(product, name, expectation) => self.set_expectation(product, name, expectation),
+            Change::SetExpectation(product, name, expectation) => self.set_expectation(&product, name, expectation),
             Change::SetVerifier(key, verifier) => self.set_verifier(&key, verifier),
             Change::LimitProduct(product, limits) => self.set_product_limits(&product, limits),
             Change::LimitDevice(product, name, flow) => self.set_device_limit(&product, name, flow),

@@ -97,13 +97,13 @@ impl Registry {
         self.live(product).and_then(|(entry, _)| entry.expectations.read().get(name).cloned())
     }
 
-    pub(super) fn set_expectation(&self, product: ProductKey, name: DeviceName, expected: Option<Arc<Expectation>>) {
+    pub(super) fn set_expectation(&self, product: &ProductKey, name: DeviceName, expected: Option<Arc<Expectation>>) {
         let entry = self.entry_or_new(product.clone());
         match expected {
             Some(expected) => drop(entry.expectations.write().insert(name, expected)),
             None => drop(entry.expectations.write().remove(&name)),
         }
-        self.forget_if_empty(&product, &entry);
+        self.forget_if_empty(product, &entry);
     }
 
     /// What removes what was expected of a deleted product's devices.

@@ -66,7 +66,7 @@ fn a_client_that_is_dismissed_gets_its_message_and_no_session() {
         // What it sends behind its CONNECT isn't looked at.
         bytes.extend([0xC0, 0]);
         assert_eq!(shard.receive(conn, &bytes, now).next, Next::Ending);
-        let mut out: &[u8] = &shard.output(conn).bytes.to_vec();
+        let mut out: &[u8] = shard.output(conn).bytes;
         let mut packets = Vec::new();
         while let Ok(Some(one)) = frame(out, u32::MAX) {
             let length = one.len();
