@@ -7,15 +7,21 @@
 //! | right credentials, and what the product demands besides isn't met: TLS, a certificate, a longer key; a certificate out of its time | 0x87 | 5 |
 //! | an authentication method other than those of [`crate::keys::Method`] (MQTT 5, 4.12) | 0x8C | – |
 //! | right credentials, and no room to remember their nonce | 0x97 | 3 |
+//! | a CONNECT that wants a registration ([`crate::presale::connect`]): unknown, wrong; not allowed; expired; exists; capacity; not now | 0x86; 0x87; 0x8A; 0x85; 0x97; 0x88 | 4; 5; 5; 2; 3; 3 |
 //! | the device's secret doesn't open: another master key, a damaged record | 0x88 | 3 |
+//! | the product's verifier isn't there, can't be asked, or doesn't answer ([`crate::verifier`]) | 0x88 | 3 |
 //!
 //! The client hears no more than that; [`Refusal`] says the rest to metrics. A stranger can't tell an unknown device from a wrong
 //! password: the code is the same, and an unknown device costs the same work, done on a decoy; so does what is malformed or stale. (Where a profile
 //! names no product, two devices of the name given cost twice.) The last line is the exception; a
 //! shell that asks [`Gatekeeper::check_key`] before it opens its listeners leaves damaged records as its only cause.
 
+mod attest;
 mod login;
 mod means;
+mod verify;
+
+pub use verify::Asked;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,10 +30,13 @@ use turnpike_core::cipher::PayloadCipher;
 use turnpike_core::clock::Now;
 use turnpike_core::feed::Feed;
 use turnpike_core::gate::{
-    Admission, Attempt, ChallengeState, DeviceIdentity, Gate, Passage, Principal, Verdict, Visit,
+    Admission, Answer, Attempt, Attested, ChallengeState, DeviceIdentity, Gate, Passage, Principal, Stated, Verdict,
+    Visit,
 };
 use turnpike_mqtt::{TopicFilter, TopicName};
 
+use crate::attest::bare_user_name;
+use crate::callout::Callout;
 use crate::cipher::session::Login;
 use crate::cipher::{Counts, PlatformKey, SessionCipher};
 use crate::keys::{Method, Signed};
@@ -38,10 +47,12 @@ use crate::people::log_in as people;
 use crate::people::{People, addressed};
 use crate::platform::Platforms;
 use crate::policy;
+use crate::presale;
 use crate::profile::{self, Claim, Freshness, Holder, Profile};
 use crate::refusal::Refusal;
 use crate::registry::{Found, Glimpse, Registry, owner};
 use crate::secret::{MasterKey, SealError, Sealed, Secret};
+use crate::verifier::{Verifier, VerifierName};
 use means::{By, Proven, is_met};
 
 /// Whom the decoy is sealed for; no record has such a key.
@@ -72,6 +83,10 @@ pub struct Gatekeeper {
     platform_key: Option<Arc<PlatformKey>>,
     /// Who else may publish, if anybody.
     platforms: Option<Arc<Platforms>>,
+    /// Algorithms that are compiled in.
+    verifiers: Vec<Box<dyn Verifier>>,
+    /// Who is asked over HTTP.
+    callout: Option<Arc<Callout>>,
 }
 
 /// Who hears of log-ins: the audit. Called by the shards' threads: it must not wait.
@@ -103,6 +118,8 @@ impl Gatekeeper {
             payload_counts: Arc::default(),
             platform_key: None,
             platforms: None,
+            verifiers: Vec::new(),
+            callout: None,
         }
     }
 
@@ -348,7 +365,41 @@ impl Gatekeeper {
         Ok(Some(Box::new(SessionCipher::new(login, Arc::clone(&self.payload_counts)))))
     }
 
-    fn verdict(&self, result: Result<Admission, Refusal>) -> Verdict {
+    /// Judges an attempt by the formats that the broker knows.
+    fn judge(&self, attempt: &Attempt<'_>, now: Now, random: [u8; 32], passed_over: Option<&VerifierName>) -> Verdict {
+        if let Some((method, _)) = attempt.enhanced {
+            if Method::parse(method).is_none() {
+                return self.refuse(Refusal::BadMethod);
+            }
+            let Some(user_name) = attempt.user_name else { return self.refuse(Refusal::NoCredentials) };
+            let state = ChallengeState { method: method.into(), data: random.to_vec(), claim: user_name.into() };
+            return Verdict::Challenge { data: random.to_vec(), state: Box::new(state) };
+        }
+        // A client that must send a password, and has none, sends an empty one.
+        if attempt.certificate.is_some() && attempt.password.is_none_or(<[u8]>::is_empty) {
+            return self.verdict(self.log_in_by_certificate(attempt, now), passed_over);
+        }
+        let (Some(user_name), Some(password)) = (attempt.user_name, attempt.password) else {
+            return self.refuse(Refusal::NoCredentials);
+        };
+        if let Some(claim) = people::Claim::parse(user_name, password) {
+            return self.verdict(self.log_in_people(&claim, attempt, now), passed_over);
+        }
+        if let Some(signed) = Signed::parse(attempt.client_id, user_name, password) {
+            let signed = signed.ok_or(Refusal::Malformed);
+            return self.verdict(signed.and_then(|signed| self.log_in_signed(&signed, attempt, now)), passed_over);
+        }
+        let Some(claim) = Claim::parse(attempt.client_id, user_name, password) else {
+            // What it would cost if it were a password of ours.
+            self.spend(|holder| profile::answers(holder.secret, attempt.client_id, user_name, "", &[], &[]));
+            return self.refuse(Refusal::Malformed);
+        };
+        self.verdict(self.log_in(&claim, attempt, now), passed_over)
+    }
+
+    /// `passed_over`: a verifier that has said that it isn't its to judge.
+    fn verdict(&self, result: Result<Admission, Refusal>, passed_over: Option<&VerifierName>) -> Verdict {
+        let result = result.and_then(|admission| self.check_verifier(admission, passed_over));
         match result {
             Ok(admission) => Verdict::Granted(admission),
             Err(refusal) => self.refuse(refusal),
@@ -389,38 +440,24 @@ impl Gate for Gatekeeper {
                 None => Verdict::Granted(Admission::new(Principal::Anonymous)),
             };
         }
-        if let Some((method, _)) = attempt.enhanced {
-            if Method::parse(method).is_none() {
-                return self.refuse(Refusal::BadMethod);
-            }
-            let Some(user_name) = attempt.user_name else { return self.refuse(Refusal::NoCredentials) };
-            let state = ChallengeState { method: method.into(), data: random.to_vec(), claim: user_name.into() };
-            return Verdict::Challenge { data: random.to_vec(), state: Box::new(state) };
+        if let Some(question) = presale::connect::question(attempt) {
+            return Verdict::Pending(question);
         }
-        // A client that must send a password, and has none, sends an empty one.
-        if attempt.certificate.is_some() && attempt.password.is_none_or(<[u8]>::is_empty) {
-            return self.verdict(self.log_in_by_certificate(attempt, now));
+        // What a device states of itself behind its user name is nobody's but `attest`'s.
+        let attempt = &Attempt { user_name: attempt.user_name.map(bare_user_name), ..*attempt };
+        match self.consult(attempt, now) {
+            Some(verdict) => verdict,
+            None => self.judge(attempt, now, random, None),
         }
-        let (Some(user_name), Some(password)) = (attempt.user_name, attempt.password) else {
-            return self.refuse(Refusal::NoCredentials);
-        };
-        if let Some(claim) = people::Claim::parse(user_name, password) {
-            return self.verdict(self.log_in_people(&claim, attempt, now));
-        }
-        if let Some(signed) = Signed::parse(attempt.client_id, user_name, password) {
-            let signed = signed.ok_or(Refusal::Malformed);
-            return self.verdict(signed.and_then(|signed| self.log_in_signed(&signed, attempt, now)));
-        }
-        let Some(claim) = Claim::parse(attempt.client_id, user_name, password) else {
-            // What it would cost if it were a password of ours.
-            self.spend(|holder| profile::answers(holder.secret, attempt.client_id, user_name, "", &[], &[]));
-            return self.refuse(Refusal::Malformed);
-        };
-        self.verdict(self.log_in(&claim, attempt, now))
     }
 
     fn proceed(&self, attempt: &Attempt<'_>, state: &ChallengeState, data: &[u8], now: Now) -> Verdict {
-        self.verdict(self.answer(attempt, state, data, now))
+        self.verdict(self.answer(attempt, state, data, now), None)
+    }
+
+    fn conclude(&self, attempt: &Attempt<'_>, answer: Answer, now: Now) -> Verdict {
+        let attempt = &Attempt { user_name: attempt.user_name.map(bare_user_name), ..*attempt };
+        presale::connect::verdict(answer).unwrap_or_else(|answer| self.answered(attempt, answer, now))
     }
 
     fn may_publish(&self, principal: &Principal, topic: TopicName<'_>) -> bool {
@@ -465,6 +502,10 @@ impl Gate for Gatekeeper {
             | Principal::Service(_)
             | Principal::Platform(_) => false,
         }
+    }
+
+    fn attest(&self, stated: &Stated<'_>, _now: Now) -> Attested {
+        self.judge_statement(stated)
     }
 
     fn still_welcome(&self, principal: &Principal) -> bool {

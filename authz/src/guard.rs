@@ -8,7 +8,7 @@
 //! | product | 1,000 failures a minute | an alarm | nothing |
 //! | identity at an address | 30 log-ins a minute | flapping: kept out there 1 minute, 2, 4 … 60 | CONNACK 0x9F, 3 |
 //! | identity, wherever | its session goes back and forth 4 times in ten minutes | an alarm; by product, refused for an hour | CONNACK 0x8A, 5 |
-//! | identity, wherever | an attestation value that isn't the registered one | the same | DISCONNECT, then 0x8A, 5 |
+//! | identity, wherever | an attestation value that isn't the expected one ([`crate::attest`]) | the same | CONNACK 0x8A, 5 |
 //!
 //! **Nobody is locked out by somebody else.** Failures say nothing about the device whose name was claimed, so they hold that name back only
 //! where they came from, and what they add up to over all addresses is an alarm and never a refusal. Whoever shares an address
@@ -416,9 +416,14 @@ impl Guard {
         presented: &Attestation,
         now: Now,
     ) -> Judged {
-        if registered.is(presented) {
-            return Judged { verdict: Ok(()), events: Vec::new() };
+        match registered.is(presented) {
+            true => Judged { verdict: Ok(()), events: Vec::new() },
+            false => self.misattested(address, who, now),
         }
+    }
+
+    /// The same, where somebody else has seen that the value isn't right.
+    pub fn misattested(&self, address: IpAddr, who: Who<'_>, now: Now) -> Judged {
         self.counters.attestation_mismatches.fetch_add(1, Relaxed);
         let settings = self.settings();
         let refused_ms = self.refuses_clones(who.product, &settings).then_some(settings.refuse_clones_ms);

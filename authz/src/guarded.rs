@@ -12,6 +12,7 @@
 //! | an address that connects too often | | 0x9F | 3 |
 //! | an identity that waits after failures, or flaps | | 0x9F | 3 |
 //! | an identity that is suspected to have a clone, right credentials | | 0x8A | 5 |
+//! | an identity that states another firmware or module than is expected, where its product refuses clones | | 0x8A | 5 |
 //!
 //! What a client sees of its rate once it is in is told in [`turnpike_core::meter`].
 
@@ -22,15 +23,20 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use turnpike_core::clock::Now;
 use turnpike_core::feed::Feed;
 use turnpike_core::gate::{
-    Admission, Attempt, ChallengeState, Entry, Gate, Passage, Principal, TakeOver, Verdict, Visit,
+    Admission, Answer, Attempt, Attested, ChallengeState, Entry, Gate, Passage, Principal, Stated, TakeOver, Verdict,
+    Visit,
 };
 use turnpike_core::meter::Meter;
 use turnpike_mqtt::{ConnectReason, TopicFilter, TopicName};
 
+use crate::attest::bare_user_name;
 use crate::guard::{Denied, Guard, Judged, SecurityEvent, Who};
 use crate::people::log_in::SERVICE_PRODUCT;
 use crate::plan::Change;
 use crate::quota::{Quotas, Subject};
+
+/// Cause of a refusal for a statement of firmware and module.
+const MISMATCH: &str = "attestation_mismatch";
 
 /// Whom credentials claim to be of, before anybody has looked whether they are right.
 pub type Claimed = for<'a> fn(&Attempt<'a>) -> Option<Who<'a>>;
@@ -58,7 +64,7 @@ impl<G> std::fmt::Debug for Guarded<G> {
 /// The claim of a user name of the form `{product}/{name}` or `{device}&{product}`; of any other the user name, of no product.
 #[must_use]
 pub fn claimed_by_user_name<'a>(attempt: &Attempt<'a>) -> Option<Who<'a>> {
-    let user_name = attempt.user_name?;
+    let user_name = bare_user_name(attempt.user_name?);
     let named = user_name.split_once('/');
     let (product, name) = named
         .or_else(|| user_name.split_once('&').map(|(device, product)| (product, device)))
@@ -145,7 +151,8 @@ impl<G> Guarded<G> {
                 self.guard.failed(address, (self.claimed)(attempt), now).into_iter().for_each(&self.tell);
             }
             // Right credentials that may not come in, or no credentials at all.
-            Verdict::Refused(..) | Verdict::Challenge { .. } => {}
+            // Of one about whom somebody is asked, there is nothing to say yet.
+            Verdict::Refused(..) | Verdict::Challenge { .. } | Verdict::Pending(_) | Verdict::Dismissed(_) => {}
         }
         verdict
     }
@@ -187,6 +194,10 @@ impl<G: Gate> Gate for Guarded<G> {
         self.after(self.gate.proceed(attempt, state, data, now), attempt, now)
     }
 
+    fn conclude(&self, attempt: &Attempt<'_>, answer: Answer, now: Now) -> Verdict {
+        self.after(self.gate.conclude(attempt, answer, now), attempt, now)
+    }
+
     fn may_publish(&self, principal: &Principal, topic: TopicName<'_>) -> bool {
         self.gate.may_publish(principal, topic)
     }
@@ -197,6 +208,14 @@ impl<G: Gate> Gate for Guarded<G> {
 
     fn seals(&self, principal: &Principal, tls: bool) -> bool {
         self.gate.seals(principal, tls)
+    }
+
+    fn attest(&self, stated: &Stated<'_>, now: Now) -> Attested {
+        let said = self.gate.attest(stated, now);
+        let Some(who) = who(stated.principal).filter(|_| said.wrong) else { return said };
+        let denied = self.heed(self.guard.misattested(stated.address, who, now)).err();
+        // What its product refuses by itself, it refuses in its own words.
+        Attested { refused: said.refused.or(denied.map(|denied| (denied.reason(), MISMATCH))), ..said }
     }
 
     fn still_welcome(&self, principal: &Principal) -> bool {

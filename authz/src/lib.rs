@@ -3,7 +3,8 @@
 //! ```text
 //! CONNECT ─▶ Gatekeeper ─▶ Claim (profile) ─▶ Registry ─▶ secret opened ─▶ signature ─▶ nonce ─▶ journal ─▶ Admission
 //!                       ├▶ Signed (keys) ─▶ Registry ─▶ public keys ─▶ signature ─▶ nonce ─▶ journal ─▶        │
-//!                       └▶ certificate (x509) ─▶ Registry ─▶ fingerprint, or the product's CA ─▶               │
+//!                       ├▶ certificate (x509) ─▶ Registry ─▶ fingerprint, or the product's CA ─▶               │
+//!                       └▶ Verifier (its product names one; one of them asks over HTTP) ─▶ Registry ─▶         │
 //! PUBLISH, SUBSCRIBE ─▶ policy: a function of the principal, the topic, and the profiles that the product takes
 //! HTTP API ─▶ Registry::plan_… ─▶ Change ─▶ store (the shell commits it) ─▶ Registry::apply ─▶ live sessions judged again
 //! ```
@@ -40,7 +41,9 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing))]
 
 mod allowed;
+pub mod attest;
 pub mod audit;
+pub mod callout;
 pub mod cipher;
 pub mod credential;
 pub mod gate;
@@ -66,8 +69,10 @@ pub mod registry;
 pub mod secret;
 mod signed;
 mod table;
+pub mod verifier;
 pub mod x509;
 
 pub use credential::Credentials;
 pub use gate::Gatekeeper;
 pub use refusal::Refusal;
+pub use verifier::Verifier;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use turnpike_core::durable::Op;
 
+use crate::attest::Expectation;
 use crate::cipher::PayloadPolicy;
 use crate::keys::Proofs;
 use crate::limits::{WrittenFlow, WrittenLimits};
@@ -13,6 +14,7 @@ use crate::profile::ProfileSet;
 use crate::record;
 use crate::registry::{Device, Product, Registry, owner};
 use crate::secret::{MasterKey, Sealed, Secret};
+use crate::verifier::VerifierName;
 use crate::x509::Authorities;
 
 mod limits;
@@ -29,8 +31,8 @@ pub enum Change {
     AllowProfiles(ProductKey, ProfileSet),
     /// Create or replace. The product exists.
     PutDevice(ProductKey, DeviceName, Device),
-    /// Remove. [`Self::SetProofs`] and [`Self::LimitDevice`] go before it, in the same commit: a new device of the name must not have
-    /// the old one's.
+    /// Remove. [`Self::SetProofs`], [`Self::SetExpectation`] and [`Self::LimitDevice`] go before it, in the same commit: a new device of the
+    /// name must not have the old one's.
     DeleteDevice(ProductKey, DeviceName),
     /// Which public keys and certificates a device has, beside its secret. Independent of [`Self::PutDevice`].
     SetProofs(ProductKey, DeviceName, Option<Arc<Proofs>>),
@@ -44,6 +46,10 @@ pub enum Change {
     LimitProduct(ProductKey, Option<Arc<WrittenLimits>>),
     /// How fast a device may be, where it isn't as its product says. Independent of [`Self::PutDevice`].
     LimitDevice(ProductKey, DeviceName, Option<Arc<WrittenFlow>>),
+    /// What a device is expected to state of itself. Independent of [`Self::PutDevice`].
+    SetExpectation(ProductKey, DeviceName, Option<Arc<Expectation>>),
+    /// Who judges a product's devices instead of the broker, if anybody does. Independent of [`Self::PutProduct`].
+    SetVerifier(ProductKey, Option<VerifierName>),
     /// Remember that something was done once, such as the demo's provisioning. Without `\0`.
     Mark(Box<str>),
 }
@@ -65,10 +71,12 @@ impl Change {
             | Self::SetPolicy(product, _)
             | Self::SetPayloads(product, _)
             | Self::SetAuthorities(product, _)
+            | Self::SetVerifier(product, _)
             | Self::LimitProduct(product, _) => Some((product, None)),
             Self::PutDevice(product, name, _)
             | Self::DeleteDevice(product, name)
             | Self::SetProofs(product, name, _)
+            | Self::SetExpectation(product, name, _)
             | Self::LimitDevice(product, name, _) => Some((product, Some(name))),
             Self::Mark(_) => None,
         }
@@ -179,6 +187,7 @@ impl Registry {
     #[must_use]
     pub fn plan_sweep(&self, key: &ProductKey, limit: usize) -> Vec<Change> {
         let mut changes = self.left_proofs(key, limit);
+        changes.extend(self.left_expectations(key, limit.saturating_sub(changes.len())));
         changes.extend(self.left_limits(key, limit.saturating_sub(changes.len())));
         let names = self.left_of(key.as_str(), limit.saturating_sub(changes.len()));
         changes.extend(names.into_iter().map(|name| Change::DeleteDevice(key.clone(), name)));
@@ -257,7 +266,7 @@ impl Registry {
         Ok(Change::PutProduct(key.clone(), Product { enabled, ..product }))
     }
 
-    /// Deletes a device, with its keys and its limit. All of the changes go into one commit.
+    /// Deletes a device, with its keys, its limit and what is expected of it. All of the changes go into one commit.
     ///
     /// # Errors
     /// [`PlanError::NoSuchDevice`].
@@ -267,6 +276,8 @@ impl Registry {
         let limit = self.device_limit(product.as_str(), name.as_str());
         let limit = limit.map(|_| Change::LimitDevice(product.clone(), name.clone(), None));
         let device = Change::DeleteDevice(product.clone(), name.clone());
-        Ok(proofs.into_iter().chain(limit).chain([device]).collect())
+        let expected = self.expectation(product.as_str(), name.as_str());
+        let expected = expected.map(|_| Change::SetExpectation(product.clone(), name.clone(), None));
+        Ok(proofs.into_iter().chain(limit).chain(expected).chain([device]).collect())
     }
 }

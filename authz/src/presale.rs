@@ -33,6 +33,7 @@ use std::fmt;
 pub mod aliyun;
 pub mod book;
 pub mod burn;
+pub mod connect;
 pub mod desk;
 pub mod gizwits;
 pub mod identifier;

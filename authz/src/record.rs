@@ -9,6 +9,8 @@
 //! | `y\0{product}` | layout, flags (2 bytes) of what it demands of log-ins; absent where that is nothing |
 //! | `pl\0{product}` | layout, then what is done with payloads ([`PayloadPolicy::encode`]); absent where they are plain |
 //! | `c\0{product}` | layout, then for each CA certificate: length (2 bytes), the certificate |
+//! | `t\0{product}\0{device}` | layout, what the device is expected to state: MAC (6 bytes), length and text of the firmware's version, sealed factor |
+//! | `v\0{product}` | layout, the name of who judges its devices; absent where the broker does |
 //! | `l\0{product}` | layout, flags, then up to two rates of messages and two of bytes as text, each after its length (a byte) |
 //! | `r\0{product}\0{device}` | layout, then a rate of messages and one of bytes, in the same way |
 //! | `m\0{mark}` | layout |
@@ -19,6 +21,7 @@ use std::sync::Arc;
 
 use turnpike_core::durable::Op;
 
+use crate::attest::{Expectation, factor_owner};
 use crate::cipher::PayloadPolicy;
 use crate::keys::Proofs;
 use crate::limits::{WrittenFlow, WrittenLimits};
@@ -28,6 +31,7 @@ use crate::product::ProductPolicy;
 use crate::profile::ProfileSet;
 use crate::registry::{Device, Product};
 use crate::secret::Sealed;
+use crate::verifier::VerifierName;
 use crate::x509::Authorities;
 
 /// First byte of each value.
@@ -84,6 +88,13 @@ pub(crate) fn encode(change: &Change) -> Op {
         }
         Change::SetAuthorities(key, authorities) => {
             put_or_delete(product_key('c', key), authorities.as_ref().map(|authorities| authorities.to_record()))
+        }
+        Change::SetExpectation(product, name, expectation) => {
+            let key = factor_owner(product.as_str(), name.as_str()).into_bytes().into();
+            put_or_delete(key, expectation.as_ref().map(|expectation| expectation.to_record()))
+        }
+        Change::SetVerifier(key, verifier) => {
+            put_or_delete(product_key('v', key), verifier.as_ref().map(|name| name.as_str().as_bytes().to_vec()))
         }
         Change::LimitProduct(key, limits) => {
             put_or_delete(product_key('l', key), limits.as_ref().map(|limits| limits.to_record()))
@@ -171,6 +182,15 @@ pub(crate) fn decode(key: &[u8], value: &[u8]) -> Result<Change, RecordError> {
             let authorities = Authorities::from_record(rest).ok_or_else(damaged)?;
             Ok(Change::SetAuthorities(product()?, Some(Arc::new(authorities))))
         }
+        (Some("t"), Some(device)) => {
+            let name = DeviceName::parse(device).map_err(|_| damaged())?;
+            let expectation = Expectation::from_record(rest).ok_or_else(damaged)?;
+            Ok(Change::SetExpectation(product()?, name, Some(Arc::new(expectation))))
+        }
+        (Some("v"), None) => {
+            let name = std::str::from_utf8(rest).ok().and_then(|name| VerifierName::parse(name).ok());
+            Ok(Change::SetVerifier(product()?, Some(name.ok_or_else(damaged)?)))
+        }
         (Some("l"), None) => {
             let limits = WrittenLimits::from_record(rest).ok_or_else(damaged)?;
             Ok(Change::LimitProduct(product()?, Some(Arc::new(limits))))
@@ -212,14 +232,23 @@ mod tests {
         ProductKey::parse("p").expect("a name")
     }
 
-    fn changes() -> [Change; 12] {
+    fn changes() -> [Change; 14] {
         let (product, name) = (product(), DeviceName::parse("d").expect("a name"));
         let secret = Sealed::from_bytes(&[9; 61]);
         let key = Proof::Key(testing::private(&testing::ed25519_pem()).public().clone());
         let proofs = Proofs::new(vec![key, Proof::Certificate(Fingerprint::of(b"x"))]).expect("a list");
-        let refuse_clones = Some(false);
-        let policy =
-            ProductPolicy { allow_rsa_1024: true, require_tls: false, require_certificate: true, refuse_clones };
+        let policy = ProductPolicy {
+            allow_rsa_1024: true,
+            require_certificate: true,
+            require_attestation: true,
+            refuse_clones: Some(false),
+            ..ProductPolicy::default()
+        };
+        let expectation = Expectation {
+            mac: crate::attest::MacAddress::new([1; 6]),
+            firmware: crate::attest::Firmware::parse("1.2.3").ok(),
+            factor: Sealed::from_bytes(&[9; 40]),
+        };
         let flow = WrittenFlow { messages: "1/s".parse().expect("a rate"), ..WrittenFlow::default() };
         let limits = WrittenLimits { each_device: Some(flow.clone()), ..WrittenLimits::default() };
         [
@@ -232,6 +261,8 @@ mod tests {
             Change::SetPayloads(product.clone(), PayloadPolicy::Transparent),
             Change::SetPayloads(product.clone(), PayloadPolicy::Cipher(CipherPolicy::default())),
             Change::SetAuthorities(product.clone(), Some(Arc::new(Authority::new("ca").authorities()))),
+            Change::SetExpectation(product.clone(), name.clone(), Some(Arc::new(expectation))),
+            Change::SetVerifier(product.clone(), Some(VerifierName::callout())),
             Change::PutProduct(product.clone(), Product { enabled: true, created_at_s: 7 }),
             Change::PutDevice(product, name, Device { enabled: false, created_at_s: u64::MAX, secret }),
             Change::Mark("demo".into()),
@@ -256,13 +287,13 @@ mod tests {
             assert!(matches!(decode(&key, &[]), Err(RecordError::Damaged(_))));
             assert!(matches!(decode(&[&key[..], b"\0x"].concat(), &value), Err(RecordError::Damaged(_))));
             assert!(matches!(decode(&[0xFF], &value), Err(RecordError::Damaged(_))));
-            if !matches!(change, Change::PutDevice(..)) {
+            if !matches!(change, Change::PutDevice(..) | Change::SetExpectation(..)) {
                 assert!(matches!(decode(&key, &[&value[..], &[0]].concat()), Err(RecordError::Damaged(_))));
             }
         }
         let policy = Change::SetPolicy(ProductKey::parse("p").expect("a name"), ProductPolicy::default());
         assert!(matches!(encode(&policy), Op::RegistryDelete(_)), "no demands, no record");
-        for flags in [[0x80, 0], [0, 32], [0, 24], [0, 0]] {
+        for flags in [[0x80, 0], [0, 0x80], [0, 24], [0, 0]] {
             assert!(matches!(decode(b"y\0p", &[LAYOUT, flags[0], flags[1]]), Err(RecordError::Damaged(_))));
         }
         let plain = Change::SetPayloads(product(), PayloadPolicy::Plain);
@@ -284,7 +315,7 @@ mod tests {
         #[test]
         fn no_bytes_panic(
             key in proptest::collection::vec(any::<u8>(), 0..20),
-            text in "([padmkyclr]|pl)\0[a-z/\0]{0,10}",
+            text in "([padmkyctvlr]|pl)\0[a-z/\0]{0,10}",
             value in proptest::collection::vec(0_u8..4, 0..20),
         ) {
             let _ = decode(&key, &value);

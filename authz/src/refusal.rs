@@ -78,6 +78,24 @@ refusals! {
     CertificateExpired = "certificate_expired" => NotAuthorized,
     /// An authentication method that isn't offered.
     BadMethod = "bad_method" => BadAuthenticationMethod,
+    /// Its product's verifier says that the proof isn't right.
+    VerifierRefused = "verifier_refused" => BadUserNameOrPassword,
+    /// Its product names a verifier that this broker doesn't have.
+    VerifierMissing = "verifier_missing" => ServerUnavailable,
+    /// The call-out's breaker is open: it has failed lately.
+    CalloutBroken = "callout_broken" => ServerUnavailable,
+    /// Too many calls are under way.
+    CalloutBusy = "callout_busy" => ServerUnavailable,
+    /// The call-out can't be reached.
+    CalloutFailed = "callout_failed" => ServerUnavailable,
+    /// The call-out hasn't answered in time.
+    CalloutTimedOut = "callout_timed_out" => ServerUnavailable,
+    /// The call-out has answered what can't be understood.
+    CalloutGarbage = "callout_garbage" => ServerUnavailable,
+    /// Right credentials of a product that demands a statement of firmware and module, and none is there, or none is expected.
+    AttestationMissing = "attestation_missing" => NotAuthorized,
+    /// Right credentials, and a statement of firmware and module that isn't the expected one.
+    AttestationMismatch = "attestation_mismatch" => NotAuthorized,
     /// The sealed secret doesn't open: the master key is another, or the record is damaged.
     SecretSealed = "secret_sealed" => ServerUnavailable,
 }

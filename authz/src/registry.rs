@@ -20,10 +20,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use parking_lot::RwLock;
 
 use crate::allowed::Allowed;
+use crate::attest::Expectation;
 use crate::cipher::PayloadPolicy;
 use crate::keys::Proofs;
 use crate::limits::{WrittenFlow, WrittenLimits};
@@ -33,6 +35,7 @@ use crate::product::ProductPolicy;
 use crate::profile::{Profile, ProfileSet};
 use crate::record;
 use crate::secret::Sealed;
+use crate::verifier::VerifierName;
 use crate::x509::{Authorities, Fingerprint};
 
 mod limits;
@@ -91,6 +94,7 @@ pub(crate) struct Glimpse<'a> {
     pub(crate) device: &'a Device,
     pub(crate) proofs: Option<&'a Proofs>,
     pub(crate) authorities: Option<&'a Authorities>,
+    pub(crate) verifier: Option<&'a VerifierName>,
 }
 
 #[derive(Debug, Default)]
@@ -99,7 +103,10 @@ struct Entry {
     devices: RwLock<BTreeMap<DeviceName, Device>>,
     /// Of the devices that have some: one that has a secret alone, as most do, costs nothing here.
     proofs: RwLock<BTreeMap<DeviceName, Arc<Proofs>>>,
+    /// Of the devices of which something is expected.
+    expectations: RwLock<BTreeMap<DeviceName, Arc<Expectation>>>,
     authorities: RwLock<Option<Arc<Authorities>>>,
+    verifier: RwLock<Option<VerifierName>>,
     limits: RwLock<Limits>,
 }
 
@@ -140,6 +147,8 @@ pub struct Registry {
     marks: RwLock<BTreeSet<Box<str>>>,
     /// Whose a certificate is. A hint: the device's own proofs decide.
     certificates: RwLock<HashMap<Fingerprint, (ProductKey, DeviceName), foldhash::fast::RandomState>>,
+    /// How many products name a verifier. While it is none, no log-in looks for one.
+    verified: AtomicUsize,
     /// What the heads say of profiles, for those who must not wait.
     allowed: Allowed,
 }
@@ -202,6 +211,8 @@ impl Registry {
                 *entry.authorities.write() = authorities;
                 self.forget_if_empty(&key, &entry);
             }
+            Change::SetExpectation(product, name, expectation) => self.set_expectation(&product, name, expectation),
+            Change::SetVerifier(key, verifier) => self.set_verifier(&key, verifier),
             Change::LimitProduct(product, limits) => self.set_product_limits(&product, limits),
             Change::LimitDevice(product, name, flow) => self.set_device_limit(&product, name, flow),
             Change::Mark(mark) => {
@@ -217,12 +228,15 @@ impl Registry {
             && profiles == ProfileSet::DEFAULT
             && policy == ProductPolicy::default()
             && payloads == PayloadPolicy::Plain;
-        let is_empty = || entry.devices.read().is_empty() && entry.proofs.read().is_empty();
+        let is_empty = || {
+            entry.devices.read().is_empty() && entry.proofs.read().is_empty() && entry.expectations.read().is_empty()
+        };
+        let has_settings = || entry.authorities.read().is_some() || entry.verifier.read().is_some();
         let is_unlimited = || {
             let limits = entry.limits.read();
             limits.product.is_none() && limits.devices.is_empty()
         };
-        if is_bare && is_empty() && entry.authorities.read().is_none() && is_unlimited() {
+        if is_bare && is_empty() && !has_settings() && is_unlimited() {
             self.products.write().remove(key);
         }
     }
@@ -287,6 +301,7 @@ impl Registry {
         let entry = self.entry(product)?;
         let head = *entry.head.read();
         let (devices, proofs, authorities) = (entry.devices.read(), entry.proofs.read(), entry.authorities.read());
+        let verifier = entry.verifier.read();
         Some(look(&Glimpse {
             product: head.product?,
             profiles: head.profiles,
@@ -294,6 +309,7 @@ impl Registry {
             device: devices.get(name)?,
             proofs: proofs.get(name).map(Arc::as_ref),
             authorities: authorities.as_deref(),
+            verifier: verifier.as_ref(),
         }))
     }
 

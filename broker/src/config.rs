@@ -2,6 +2,7 @@
 
 mod access;
 mod audit;
+mod callout;
 mod listeners;
 mod platform;
 mod read;
@@ -17,6 +18,7 @@ use turnpike_authz::{guard, quota};
 use turnpike_core::limits::Limits;
 
 use crate::audit::AuditSettings;
+use crate::callout::CalloutSettings;
 use crate::listener::{ListenerSettings, WebSocketSettings};
 use crate::registrar::RegistrationSettings;
 use crate::tls::{CertificateSettings, ClientAuth, TlsSettings, TlsVersion};
@@ -198,6 +200,8 @@ pub struct Config {
     pub guard: guard::Settings,
     /// How the audit is kept.
     pub audit: AuditSettings,
+    /// Who judges devices by an algorithm of their own, over HTTP.
+    pub callout: Option<CalloutSettings>,
     /// How devices register over HTTP.
     pub registration: RegistrationSettings,
     /// Where other clouds come in; none switches it off.
@@ -229,6 +233,7 @@ impl Default for Config {
             rates: quota::Settings::default(),
             guard: guard::Settings::default(),
             audit: AuditSettings::default(),
+            callout: None,
             registration: RegistrationSettings::default(),
             platform: None,
         }
@@ -304,6 +309,7 @@ impl Config {
             limits(section, &mut config.limits);
             access::rates(section, &mut config.rates);
         });
+        root.section("callout", |section| config.callout = callout::read(section));
         root.section("registration", |section| registration::read(section, &mut config.registration));
         root.section("guard", |section| access::guard(section, &mut config.guard));
         root.sections("listeners", |sections| {
@@ -337,6 +343,7 @@ impl Config {
             ("nonces_max", self.nonces_max != running.nonces_max),
             ("http", self.http != running.http),
             ("audit", self.audit != running.audit),
+            ("callout", self.callout != running.callout),
             ("registration", self.registration != running.registration),
             ("platform", PlatformSettings::restart_needed(self.platform.as_ref(), running.platform.as_ref())),
             ("log", (self.log_format, &self.log_level) != (running.log_format, &running.log_level)),
@@ -410,6 +417,7 @@ fn limits(section: &mut Section<'_>, limits: &mut Limits) {
     section.integer("sessions_max", &mut limits.sessions_max, 1..=100_000_000);
     section.integer("connections_max", &mut limits.connections_max, 1..=100_000_000);
     section.integer("connect_timeout_ms", &mut limits.connect_timeout_ms, 100..=600_000);
+    section.integer("answer_timeout_ms", &mut limits.answer_timeout_ms, 1_000..=600_000);
     section.integer("keep_alive_max_s", &mut limits.keep_alive_max_s, 1..=65_535);
     section.integer("session_expiry_max_s", &mut limits.session_expiry_max_s, 0..=u32::MAX);
     section.integer("session_expiry_mqtt3_s", &mut limits.session_expiry_mqtt3_s, 0..=u32::MAX);

@@ -5,10 +5,12 @@
 
 mod access;
 mod api;
+mod attest;
 mod audit;
 mod bans;
 mod batch;
 mod connections;
+mod connects;
 mod extract;
 mod import;
 mod limits;
@@ -40,6 +42,7 @@ use turnpike_authz::plan::Change;
 use turnpike_authz::quota::Caller;
 
 pub use audit::Auditing;
+pub use connects::{Connects, Questions};
 
 use self::batch::Batch;
 use self::connections::Bounds;
@@ -140,6 +143,7 @@ impl Api {
             .route("/products/{product}/profiles", get(access::show_profiles).put(access::put_profiles))
             .route("/products/{product}/policy", get(access::show_policy).put(access::put_policy))
             .route("/products/{product}/payloads", get(payloads::show_payloads).put(payloads::put_payloads))
+            .route("/products/{product}/verifier", get(access::show_verifier).put(access::put_verifier))
             .route(
                 "/products/{product}/limits",
                 get(limits::show_limits).put(limits::put_limits).delete(limits::delete_limits),
@@ -159,6 +163,10 @@ impl Api {
                 get(platforms::show_platform).patch(platforms::edit_platform).delete(platforms::delete_platform),
             )
             .route("/platforms/{platform}/auth-token", post(platforms::renew_auth_token))
+            .route(
+                "/products/{product}/devices/{device}/attestation",
+                get(attest::show_attestation).put(attest::put_attestation).delete(attest::delete_attestation),
+            )
             .route("/bans", get(bans::list_bans).post(bans::put_ban).delete(bans::delete_ban))
             .route("/audit", get(audit::search_audit))
             .merge(packages::routes())
@@ -255,12 +263,12 @@ impl Api {
     }
 }
 
-/// Serves the API on a thread of its own until the process ends. Gives the address.
+/// Serves the API on a thread of its own until the process ends, and registers devices that ask by CONNECT. Gives the address.
 ///
 /// # Errors
 /// The address can't be bound, or the thread not be started.
-pub fn serve(address: SocketAddr, api: Api) -> std::io::Result<SocketAddr> {
-    serve_router("http", address, api.router())
+pub fn serve(address: SocketAddr, api: Api, questions: Questions) -> std::io::Result<SocketAddr> {
+    serve_router("http", address, api.clone().router(), api.answer_connects(questions))
 }
 
 /// Serves the registration of devices, and nothing else, in the same way.
@@ -268,10 +276,15 @@ pub fn serve(address: SocketAddr, api: Api) -> std::io::Result<SocketAddr> {
 /// # Errors
 /// As [`serve`].
 pub fn serve_registration(address: SocketAddr, api: Api) -> std::io::Result<SocketAddr> {
-    serve_router("registration", address, api.registration_router())
+    serve_router("registration", address, api.registration_router(), async {})
 }
 
-fn serve_router(name: &'static str, address: SocketAddr, router: Router) -> std::io::Result<SocketAddr> {
+fn serve_router(
+    name: &'static str,
+    address: SocketAddr,
+    router: Router,
+    beside: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<SocketAddr> {
     let listener = std::net::TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
@@ -279,6 +292,7 @@ fn serve_router(name: &'static str, address: SocketAddr, router: Router) -> std:
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let served = runtime.and_then(|runtime| {
             runtime.block_on(async {
+                tokio::spawn(beside);
                 connections::serve(TcpListener::from_std(listener)?, router, Bounds::DEFAULT).await;
                 Ok(())
             })

@@ -12,7 +12,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::Se
 
 use parking_lot::Mutex;
 use turnpike_core::batch::Batch;
+use turnpike_core::gate::Answer;
 use turnpike_core::ids::{ShardId, Ticket};
+use turnpike_core::shard::InquiryId;
 
 use crate::shard::{Command, MovedLink};
 
@@ -25,12 +27,14 @@ pub(crate) enum Envelope {
     Committed(Arc<[Ticket]>),
     /// A connection whose client is at home here.
     Adopt(Box<MovedLink>),
+    /// To a question that the shard had asked somebody outside.
+    Answered(InquiryId, Answer),
     /// From the control plane.
     Control(Command),
 }
 
 /// A shard's inbox. Batches are bounded by their bytes; connections by the sender's limit on connections; tickets by what the shards
-/// have submitted.
+/// have submitted; answers by the connections that wait for one.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     queue: Mutex<Queue>,

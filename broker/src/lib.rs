@@ -1,6 +1,8 @@
 //! MQTT device-access broker: the shards, the listeners, the control plane and the binary.
 
+pub mod asker;
 pub mod audit;
+pub mod callout;
 pub mod cli;
 pub mod config;
 pub mod descriptors;

@@ -5,6 +5,7 @@
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 use turnpike_authz::Gatekeeper;
+use turnpike_authz::callout::Counts;
 use turnpike_authz::guarded::Guarded;
 use turnpike_core::counters::{Dropped, Flow};
 use turnpike_store::stats::{CommitStats, LATENCY_BOUNDS_US};
@@ -105,6 +106,7 @@ pub fn text(
     let mut families = Families::default();
     clients(&mut families, shards, guarded.gate());
     guard(&mut families, guarded);
+    guarded.gate().callout().into_iter().for_each(|callout| called_out(&mut families, &callout.counts()));
     let samples = registrar.counts().map(|(outcome, count)| counter(&[("outcome", outcome)], count)).collect();
     families.family("registrations_total", "Registrations of devices asked for.", MetricType::COUNTER, samples);
     messages(&mut families, shards);
@@ -201,6 +203,28 @@ fn clients(families: &mut Families, shards: &[ShardStats], gate: &Gatekeeper) {
         MetricType::COUNTER,
         samples.to_vec(),
     );
+}
+
+fn called_out(families: &mut Families, counts: &Counts) {
+    let [granted, refused, not_mine] = counts.answered;
+    let outcomes = [
+        ("granted", granted),
+        ("refused", refused),
+        ("not_mine", not_mine),
+        ("garbage", counts.garbage),
+        ("failed", counts.failed),
+        ("timed_out", counts.timed_out),
+    ];
+    let samples = outcomes.map(|(outcome, count)| counter(&[("outcome", outcome)], count));
+    families.family("callout_calls_total", "Calls of the call-out.", MetricType::COUNTER, samples.to_vec());
+    let unasked = [("busy", counts.busy), ("broken", counts.broken), ("cached", counts.cached)];
+    let samples = unasked.map(|(why, count)| counter(&[("why", why)], count));
+    let help = "Log-ins for which the call-out was not called: too many were, it had failed lately, or it had answered before.";
+    families.family("callout_unasked_total", help, MetricType::COUNTER, samples.to_vec());
+    families.counter("callout_opened_total", "Times that the call-out's breaker has opened.", counts.opened);
+    families.gauge("callout_open", "1 while the call-out's breaker isn't closed.", u64::from(counts.open));
+    families.gauge("callout_under_way", "Calls under way, and those that wait.", counts.under_way);
+    families.gauge("callout_kept", "Answers of the call-out that are kept.", counts.kept);
 }
 
 fn messages(families: &mut Families, shards: &[ShardStats]) {

@@ -19,6 +19,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 use turnpike_authz::Gatekeeper;
 use turnpike_authz::audit::{Action, Event};
+use turnpike_authz::callout::Callout;
 use turnpike_authz::guard::{self, Guard, SecurityEvent};
 use turnpike_authz::guarded::{Guarded, claimed_by_user_name};
 use turnpike_authz::people::People;
@@ -34,11 +35,13 @@ use turnpike_store::memory::MemoryStore;
 use self::chores::Chores;
 use self::clouds::Clouds;
 use self::upkeep::Upkeep;
+use crate::asker::Asker;
 use crate::audit::{Audit, AuditSink, now_ms};
+use crate::callout::Caller;
 use crate::cli::Serve;
 use crate::config::{Config, Engine, Fault, Kind};
 use crate::http::platform::Book;
-use crate::http::{self, Api, ApiParts, Changing};
+use crate::http::{self, Api, ApiParts, Changing, Connects, Questions};
 use crate::nonces::NonceFiles;
 use crate::registrar::Registrar;
 use crate::server::{Control, Server, ServerParts};
@@ -87,6 +90,7 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
     let _ = people.advance(now_ms() / 1000, 0);
     let gate = Gatekeeper::new(Arc::clone(&registry), key, config.nonces_max).with_people(people);
     let gate = gate.with_platforms(Arc::clone(&clouds.platforms));
+    let (gate, asker) = call_out(gate, config)?;
     let gate = match provision::platform_key(&config.data)? {
         Some(key) => gate.unwrapping_with(key),
         None => gate,
@@ -98,10 +102,12 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
     let gate = Arc::new(if config.anonymous { gate.open_to_all() } else { keep_nonces(gate, config)? });
     let development = development(config)?;
     let guarded = Arc::new(guarded(config, &gate, &sink));
-    let (server, damaged) = start(config, development.as_ref(), &guarded, (&registrar, &clouds.platforms), store)?;
+    let (connects, questions) = Connects::new(asker);
+    let parts = (store, Arc::new(connects) as Arc<dyn Asker>);
+    let (server, damaged) = start(config, development.as_ref(), &guarded, (&registrar, &clouds.platforms), parts)?;
     starting.store(false, Relaxed);
     // From here on there is something to put down in good order, whatever goes wrong.
-    let own = Own { made, token, damaged, development, registrar, clouds: Arc::clone(&clouds) };
+    let own = Own { made, token, damaged, development, registrar, clouds: Arc::clone(&clouds), questions };
     if let Err(error) = open(config, &server, &guarded, &audit, own) {
         server.drain(config.drain_timeout);
         audit.finish(AUDIT_TIME_MAX);
@@ -132,6 +138,8 @@ struct Own {
     development: Option<pki::Development>,
     registrar: Arc<Registrar>,
     clouds: Arc<Clouds>,
+    /// Registrations by CONNECT. Where nobody takes them, they are answered so.
+    questions: Questions,
 }
 
 /// What comes after the data plane: the registry's own affairs, the addresses, the HTTP API, `$SYS`.
@@ -183,8 +191,8 @@ fn open(
             registrar: Arc::clone(&registrar),
             book,
         });
-        let bound =
-            http::serve(address, api.clone()).with_context(|| format!("the HTTP API can't listen on {address}"))?;
+        let bound = http::serve(address, api.clone(), own.questions)
+            .with_context(|| format!("the HTTP API can't listen on {address}"))?;
         tracing::info!(name = %"http", kind = %"http", address = %bound, "listening");
         if let Some(address) = config.registration.address.filter(|_| config.registration.enabled) {
             let bound = http::serve_registration(address, api)
@@ -196,6 +204,14 @@ fn open(
     drop(opening);
     forget(control.clone(), Arc::clone(guarded), registrar).context("a thread can't be started")?;
     sys::start(control, config.sys_interval).context("a thread can't be started")
+}
+
+/// The gate with its call-out, and who makes the calls; as it is, if there is none.
+fn call_out(gate: Gatekeeper, config: &Config) -> anyhow::Result<(Gatekeeper, Option<Arc<dyn Asker>>)> {
+    let Some(settings) = &config.callout else { return Ok((gate, None)) };
+    let callout = Arc::new(Callout::new(settings.bounds.clone(), provision::random()));
+    let caller = Caller::start(settings, Arc::clone(&callout)).context("nobody can be called out to")?;
+    Ok((gate.calling_out(callout), Some(Arc::new(caller))))
 }
 
 /// Has the registry's own affairs done, on a thread of their own: the store may be in no state to take anything, for as long as it likes.
@@ -240,6 +256,9 @@ fn forget(control: Control, guarded: Arc<Guarded<Gatekeeper>>, registrar: Arc<Re
             std::thread::sleep(SWEEP_INTERVAL);
             guarded.quotas().sweep(control.now());
             guarded.guard().sweep(control.now());
+            if let Some(callout) = guarded.gate().callout() {
+                callout.sweep(control.now());
+            }
             registrar.sweep(control.now());
         }
     };
@@ -284,7 +303,7 @@ fn start(
     development: Option<&pki::Development>,
     gate: &Arc<Guarded<Gatekeeper>>,
     (registrar, platforms): (&Arc<Registrar>, &Arc<Platforms>),
-    store: Box<dyn Store>,
+    (store, asker): (Box<dyn Store>, Arc<dyn Asker>),
 ) -> anyhow::Result<(Server, Option<RecordError>)> {
     let (registry, people) = (Arc::clone(gate.gate().registry()), Arc::clone(gate.gate().people()));
     let (registrar, platforms) = (Arc::clone(registrar), Arc::clone(platforms));
@@ -301,6 +320,7 @@ fn start(
         shards: config.shards,
         gate: Arc::clone(gate),
         store,
+        asker: Some(asker),
         registry: Box::new(move |key, value| {
             let loaded = match () {
                 () if presale::is_record(key) => registrar.load(key, value),

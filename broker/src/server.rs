@@ -24,6 +24,7 @@ use turnpike_store::{CommitEvent, Committer, CommitterHandle, Store, StoreError}
 
 pub use control::{Control, Health, ReloadError, StoreHealth, Totals};
 
+use crate::asker::Asker;
 use crate::inbox::Inbox;
 use crate::listener::{self, BindError, ListenerSettings};
 use crate::shard::{Clock, Door, Entrance, Setup, ShardThread, WAKE};
@@ -57,6 +58,8 @@ pub struct ServerParts<G> {
     pub gate: Arc<G>,
     /// Where durable state lives.
     pub store: Box<dyn Store>,
+    /// Has questions of the gate answered; none where the gate asks nobody.
+    pub asker: Option<Arc<dyn Asker>>,
     /// Gets every record of the registry that the store holds, before any client comes in.
     pub registry: OnRecord,
 }
@@ -141,6 +144,7 @@ impl Server {
                 first_descriptor_kept: parts.first_descriptor_kept,
                 clock,
                 heartbeat,
+                asker: parts.asker.clone(),
             });
             let plane = Arc::clone(&plane);
             threads.push(std::thread::Builder::new().name(format!("shard-{id}")).spawn(move || run(thread, &plane))?);

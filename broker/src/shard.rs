@@ -32,11 +32,11 @@ use tokio::sync::oneshot;
 use turnpike_core::clock::Now;
 use turnpike_core::concern::Concern;
 use turnpike_core::durable::Part;
-use turnpike_core::gate::{Gate, Principal};
+use turnpike_core::gate::{Answer, Gate, Principal};
 use turnpike_core::ids::ShardId;
 use turnpike_core::limits::Limits;
 use turnpike_core::message::MessageParts;
-use turnpike_core::shard::{SessionView, Shard};
+use turnpike_core::shard::{Inquiry, SessionView, Shard};
 use turnpike_core::table::Table;
 use turnpike_mqtt::{QoS, ReasonCode, TopicName};
 use turnpike_store::CommitterHandle;
@@ -46,6 +46,7 @@ pub(crate) use link::MovedLink;
 use link::{Deadlines, Flags, Link};
 pub use stats::{HISTOGRAM_BUCKETS, Histogram, NetCounters, ShardStats};
 
+use crate::asker::{Asker, Reply};
 use crate::inbox::{Envelope, Inbox, Outbox};
 use crate::transport::{Scratch, TransportLimits};
 
@@ -159,6 +160,8 @@ pub(crate) struct Setup<G> {
     pub(crate) clock: Clock,
     /// Counts up while the shard lives.
     pub(crate) heartbeat: Arc<AtomicU64>,
+    /// Has the gate's questions answered, if anybody has.
+    pub(crate) asker: Option<Arc<dyn Asker>>,
 }
 
 /// A shard's thread.
@@ -175,6 +178,7 @@ pub(crate) struct ShardThread<G> {
     clock: Clock,
     now: Now,
     heartbeat: Arc<AtomicU64>,
+    asker: Option<Arc<dyn Asker>>,
 
     links: Table<Link>,
     next_serial: u32,
@@ -231,6 +235,7 @@ impl<G: Gate> ShardThread<G> {
             now: setup.clock.at(Instant::now()),
             clock: setup.clock,
             heartbeat: setup.heartbeat,
+            asker: setup.asker,
             links: Table::new(),
             next_serial: 0,
             by_conn: Vec::new(),
@@ -375,6 +380,7 @@ impl<G: Gate> ShardThread<G> {
             match envelope {
                 Envelope::Batch(batch) => self.parts.extend(self.core.deliver(&batch, self.now)),
                 Envelope::Committed(tickets) => self.core.committed(&tickets, self.now),
+                Envelope::Answered(id, answer) => self.core.answered(id, answer, self.now),
                 Envelope::Adopt(moved) => self.adopt(*moved),
                 Envelope::Control(command) => self.obey(command),
             }
@@ -494,6 +500,7 @@ impl<G: Gate> ShardThread<G> {
                 let _ = reply.send(Ok(taken.any));
             }
         }
+        self.ask();
         let output = self.core.end_turn();
         for (to, batch) in output.batches {
             if let Some(outbox) = self.outboxes.get_mut(usize::from(to.0)) {
@@ -515,6 +522,17 @@ impl<G: Gate> ShardThread<G> {
         self.net.stalled_turns += u64::from(self.stalled);
         if handed_over {
             self.answer();
+        }
+    }
+
+    /// Has the gate's questions answered, or says at once that nobody will.
+    fn ask(&mut self) {
+        while let Some(Inquiry { id, question }) = self.core.next_inquiry() {
+            let reply = Reply::new(Arc::clone(&self.inboxes), self.id, id, self.clock);
+            match &self.asker {
+                Some(asker) => asker.ask(question, reply),
+                None => reply.send(Answer::new(())),
+            }
         }
     }
 

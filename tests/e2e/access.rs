@@ -52,7 +52,9 @@ fn a_product_takes_the_log_in_formats_that_it_says() {
 fn a_product_can_demand_tls() {
     let mut broker = registered();
     let path = product_path("policy");
-    let none = serde_json::json!({ "allow_rsa_1024": false, "require_tls": false, "require_certificate": false });
+    let none = serde_json::json!({
+        "allow_rsa_1024": false, "require_tls": false, "require_certificate": false, "require_attestation": false,
+    });
     assert_eq!(broker.http().get(&path).json(), none);
     assert_eq!(broker.http().put(&path, r#"{"require_tls": true}"#).status, 200);
     assert_eq!(code(&broker, &native("c", "one", SECRET)), 0x87);

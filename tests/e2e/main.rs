@@ -3,8 +3,10 @@
 mod access;
 mod audit;
 mod bad_input;
+mod callout;
 mod cipher;
 mod clients;
+mod clones;
 mod durable;
 mod enroll;
 mod gate;

@@ -1,5 +1,5 @@
 //! The broker's core in simulation: several shards, the memory store, a clock that jumps, connections that break in the middle of a
-//! packet, batches and commits that arrive late, and crashes that lose whatever wasn't committed. Everything follows from a seed;
+//! packet, batches, commits and answers about CONNECTs that arrive late, and crashes that lose whatever wasn't committed. Everything follows from a seed;
 //! the seed of a failing run is printed, and `SIMULATION_SEED` runs it again.
 //!
 //! What must hold, for publishers and subscribers with durable sessions:

@@ -3,15 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
 
 use turnpike_core::batch::Batch;
 use turnpike_core::clock::Now;
 use turnpike_core::durable::{RecoveredSession, Recovery};
-use turnpike_core::gate::{Admission, Attempt, ChallengeState, Gate, Principal, Verdict};
+use turnpike_core::gate::{Admission, Answer, Attempt, ChallengeState, Gate, Principal, Question, Verdict};
 use turnpike_core::ids::{ConnId, ShardId, Ticket};
 use turnpike_core::limits::Limits;
 use turnpike_core::message::Message;
-use turnpike_core::shard::{Next, Peer, Setup, Shard, home};
+use turnpike_core::shard::{InquiryId, Next, Peer, Setup, Shard, home};
 use turnpike_core::shared::Shared;
 use turnpike_mqtt::{ConnectReason, QoS, TopicFilter, TopicName};
 use turnpike_store::Store;
@@ -24,11 +26,18 @@ use crate::client::Client;
 const PUBLISHERS: usize = 3;
 const CLIENTS: usize = 6;
 
-/// Lets everybody do everything.
-struct Open;
+/// Lets everybody do everything; every other one after somebody was asked.
+#[derive(Default)]
+struct Open(AtomicU32);
 
 impl Gate for Open {
     fn authenticate(&self, _: &Attempt<'_>, _: Now, _: [u8; 32]) -> Verdict {
+        match self.0.fetch_add(1, Relaxed) % 2 {
+            0 => Verdict::Granted(Admission::new(Principal::Anonymous)),
+            _ => Verdict::Pending(Question::new(())),
+        }
+    }
+    fn conclude(&self, _: &Attempt<'_>, _: Answer, _: Now) -> Verdict {
         Verdict::Granted(Admission::new(Principal::Anonymous))
     }
     fn proceed(&self, _: &Attempt<'_>, _: &ChallengeState, _: &[u8], _: Now) -> Verdict {
@@ -62,6 +71,8 @@ struct Process {
     transit: BTreeMap<(usize, usize), VecDeque<Batch>>,
     assembler: Assembler,
     complete: VecDeque<Complete>,
+    /// CONNECTs about which somebody is asked: the shard, and which.
+    asked: VecDeque<(usize, InquiryId)>,
     /// Commits that a shard hasn't heard of.
     news: Vec<VecDeque<Vec<Ticket>>>,
 }
@@ -102,10 +113,11 @@ impl Process {
             receive_max: 64,
             inflight_max: 5,
             connect_timeout_ms: u32::MAX,
+            answer_timeout_ms: u32::MAX,
             packet_time_max_s: u32::MAX,
             ..Limits::default()
         });
-        let shared = Arc::new(Shared::new(&limits));
+        let (shared, gate) = (Arc::new(Shared::new(&limits)), Arc::new(Open::default()));
         let mut recovered = Recovered::default();
         let summary = store.recover(&mut recovered).expect("memory doesn't fail");
         shared.continue_from(summary.next_session_key, summary.next_message_id);
@@ -117,7 +129,7 @@ impl Process {
                         id: ShardId(id),
                         shards,
                         shared: Arc::clone(&shared),
-                        gate: Arc::new(Open),
+                        gate: Arc::clone(&gate),
                         limits: Arc::clone(&limits),
                         entropy: Box::new(move |bytes| bytes.fill_with(|| splitmix(&mut state) as u8)),
                         now,
@@ -128,6 +140,7 @@ impl Process {
             transit: BTreeMap::new(),
             assembler: Assembler::default(),
             complete: VecDeque::new(),
+            asked: VecDeque::new(),
             news: vec![VecDeque::new(); usize::from(shards)],
         };
         for session in recovered.0 {
@@ -139,6 +152,9 @@ impl Process {
 
     /// Ends a shard's turn: what it has to say goes on its way.
     fn end_turn(&mut self, shard: usize) {
+        while let Some(inquiry) = self.shards[shard].next_inquiry() {
+            self.asked.push_back((shard, inquiry.id));
+        }
         let output = self.shards[shard].end_turn();
         for (to, batch) in output.batches {
             self.transit.entry((shard, usize::from(to.0))).or_default().push_back(batch);
@@ -176,7 +192,8 @@ impl World {
             55..=69 => self.carry_to_client(client),
             70..=79 => self.carry_batch(),
             80..=87 => self.commit(),
-            88..=96 => self.tell_commit(),
+            88..=93 => self.tell_commit(),
+            94..=96 => self.answer(),
             _ => self.tick(),
         }
     }
@@ -319,6 +336,18 @@ impl World {
         }
     }
 
+    /// Somebody answers about one of the CONNECTs, whose connection may have gone.
+    fn answer(&mut self) {
+        if self.process.asked.is_empty() {
+            return;
+        }
+        let which = self.below(self.process.asked.len());
+        let (shard, id) = self.process.asked.remove(which).expect("one of them");
+        self.process.shards[shard].answered(id, Answer::new(()), self.now);
+        self.process.end_turn(shard);
+        self.resume(shard);
+    }
+
     fn tick(&mut self) {
         let ms = self.below(5_000) as u64;
         self.now = Now { mono_ms: self.now.mono_ms + ms, unix_ms: self.now.unix_ms + ms };
@@ -340,6 +369,7 @@ impl World {
             self.carry_batch();
             self.commit();
             self.tell_commit();
+            self.answer();
             if self.is_quiet() {
                 return;
             }
@@ -352,6 +382,7 @@ impl World {
         self.clients.iter().all(|client| client.is_idle() && client.out.is_empty())
             && process.transit.values().all(VecDeque::is_empty)
             && process.complete.is_empty()
+            && process.asked.is_empty()
             && process.news.iter().all(VecDeque::is_empty)
             && process.links.values().all(|link| process.shards[link.shard].output(link.conn).bytes.is_empty())
             && process.shards.iter().all(|shard| shard.counters().queued_messages == 0)

@@ -74,7 +74,12 @@ fn describe_one(registry: &Registry, change: &Change) -> Option<Described> {
         Change::SetProofs(product, name, _) => {
             Described { devices: Some((name.clone(), name.clone())), ..plain(Action::DeviceKeys, product) }
         }
-        Change::SetPolicy(key, _) | Change::SetPayloads(key, _) => plain(Action::ProductSettings, key),
+        Change::SetExpectation(product, name, _) => {
+            Described { devices: Some((name.clone(), name.clone())), ..plain(Action::DeviceAttestation, product) }
+        }
+        Change::SetPolicy(key, _) | Change::SetPayloads(key, _) | Change::SetVerifier(key, _) => {
+            plain(Action::ProductSettings, key)
+        }
         Change::SetAuthorities(key, _) => plain(Action::ProductAuthorities, key),
         Change::LimitProduct(key, _) => plain(Action::ProductLimits, key),
         Change::LimitDevice(product, name, _) => {

@@ -104,6 +104,8 @@ labels! {
         DevicePut = "device_put",
         /// Which public keys and certificates a device has.
         DeviceKeys = "device_keys",
+        /// Which firmware and module a device is expected to state.
+        DeviceAttestation = "device_attestation",
         /// How fast a device may be.
         DeviceLimits = "device_limits",
         /// A device may come in.

@@ -4,6 +4,7 @@ use turnpike_core::ids::ClientId;
 use turnpike_core::mask::Identifier;
 
 use super::chain::ChainKey;
+use crate::attest::bare_user_name;
 use crate::names::{DeviceName, ProductKey};
 
 /// Bytes of an identifier that are kept; what is longer is cut and ends in `…`.
@@ -65,9 +66,10 @@ pub struct Claimed {
 }
 
 impl Claimed {
-    /// `{product}/{device}`, or `{device}&{product}`.
+    /// `{product}/{device}`, or `{device}&{product}`, and perhaps a statement behind it ([`crate::attest`]).
     #[must_use]
     pub fn parse(user_name: &str) -> Option<Self> {
+        let user_name = bare_user_name(user_name);
         let (product, device) = match user_name.split_once('/') {
             Some((product, device)) => (product, device),
             None => user_name.split_once('&').map(|(device, product)| (product, device))?,

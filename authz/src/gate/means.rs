@@ -6,6 +6,7 @@
 //! | a product takes a log-in format no more | those that came in by it |
 //! | a device's secret is taken away (not: replaced) | those that came in by it |
 //! | a public key or a certificate is taken away, an authority, RSA of 1024 bits | those that came in by it |
+//! | a product's devices are judged by another verifier, or by the broker again | those that a verifier let in |
 //! | a product demands TLS | those without |
 //! | a product demands certificates | those that had to show none, even if they did |
 
@@ -19,6 +20,7 @@ use crate::keys::PublicKey;
 use crate::profile::{Profile, ProfileSet};
 use crate::refusal::Refusal;
 use crate::registry::{Found, Glimpse};
+use crate::verifier::VerifierName;
 use crate::x509::Fingerprint;
 
 const KNOWN: u32 = 1;
@@ -27,6 +29,7 @@ const SECRET: u32 = 1 << 2;
 const KEY: u32 = 1 << 3;
 const REGISTERED: u32 = 1 << 4;
 const ISSUED: u32 = 1 << 5;
+const VERIFIED: u32 = 1 << 6;
 /// Above it is the profile's bit.
 const PROFILE_SHIFT: u32 = 16;
 
@@ -37,6 +40,8 @@ pub(super) enum By {
     /// The private key of this public one.
     Key(Fingerprint),
     Certificate(Binding),
+    /// Its product's verifier knows it, which goes by the name of this fingerprint ([`verifier_print`]).
+    Verifier(Fingerprint),
 }
 
 /// Why a certificate is a device's.
@@ -52,6 +57,7 @@ pub(super) enum Binding {
 pub(super) struct Proven<'a> {
     pub(super) identity: Identity<'a>,
     pub(super) found: &'a Found,
+    /// The format of its credentials; of no account where a verifier has judged.
     pub(super) profile: Profile,
     pub(super) by: By,
 }
@@ -62,7 +68,7 @@ impl Proven<'_> {
         if !self.found.product.enabled || !self.found.device.enabled {
             return Err(Refusal::Disabled);
         }
-        if !self.found.profiles.contains(self.profile) {
+        if !matches!(self.by, By::Verifier(_)) && !self.found.profiles.contains(self.profile) {
             return Err(Refusal::ProfileNotAllowed);
         }
         let demanded = login::check_demands(self.identity, self.found, attempt, now)?;
@@ -87,6 +93,11 @@ impl Proven<'_> {
                 demanded
             }
             By::Certificate(binding) => Some(binding),
+            By::Verifier(name) => {
+                means.flags |= VERIFIED;
+                means.marks[0] = mark(&name);
+                demanded
+            }
         };
         match binding {
             Some(Binding::Registered(certificate)) => {
@@ -101,6 +112,11 @@ impl Proven<'_> {
         }
         means
     }
+}
+
+/// What a verifier's name is known by.
+pub(super) fn verifier_print(name: &VerifierName) -> Fingerprint {
+    Fingerprint::of(name.as_str().as_bytes())
 }
 
 /// Enough to tell a device's few keys from each other; they are no stranger's choice.
@@ -129,8 +145,9 @@ pub(super) fn is_met(means: Means, seen: &Glimpse<'_>) -> bool {
         let mut authorities = seen.authorities.iter().flat_map(|authorities| authorities.iter());
         has(ISSUED) && authorities.any(|der| mark(&Fingerprint::of(der)) == certificate_mark)
     };
-    let needs_certificate = seen.policy.require_certificate || !(has(SECRET) || has(KEY));
-    takes(seen.profiles, means)
+    let is_verified = || seen.verifier.is_some_and(|name| mark(&verifier_print(name)) == key_mark);
+    let needs_certificate = seen.policy.require_certificate || !(has(SECRET) || has(KEY) || has(VERIFIED));
+    (if has(VERIFIED) { is_verified() } else { takes(seen.profiles, means) })
         && (has(TLS) || !seen.policy.require_tls)
         && (!has(SECRET) || !seen.device.secret.is_none())
         && (!has(KEY) || seen.proofs.iter().flat_map(|proofs| proofs.keys()).any(is_the_key))

@@ -48,7 +48,7 @@ fn judge(gate: &Gatekeeper, made: &Credentials) -> Result<Principal, ConnectReas
     match gate.authenticate(&attempt, NOW, [9; 32]) {
         Verdict::Granted(admission) => Ok(admission.principal),
         Verdict::Refused(reason, _) => Err(reason),
-        Verdict::Challenge { .. } => panic!("no method was named"),
+        Verdict::Challenge { .. } | Verdict::Pending(_) | Verdict::Dismissed(_) => panic!("no method was named"),
     }
 }
 
@@ -105,9 +105,12 @@ fn a_refusal_has_the_code_that_the_table_says() {
             Refusal::Disabled | Refusal::ProfileNotAllowed | Refusal::TokenExpired | Refusal::WrongNetwork => (0x87, 5),
             Refusal::WeakKey | Refusal::TlsRequired | Refusal::CertificateRequired => (0x87, 5),
             Refusal::CertificateExpired => (0x87, 5),
+            Refusal::AttestationMissing | Refusal::AttestationMismatch => (0x87, 5),
             Refusal::BadMethod => (0x8C, 4),
             Refusal::NoncesFull => (0x97, 3),
-            Refusal::SecretSealed => (0x88, 3),
+            Refusal::SecretSealed | Refusal::VerifierMissing => (0x88, 3),
+            Refusal::CalloutBroken | Refusal::CalloutBusy | Refusal::CalloutFailed => (0x88, 3),
+            Refusal::CalloutTimedOut | Refusal::CalloutGarbage => (0x88, 3),
             _ => (0x86, 4),
         };
         let reason = refusal.reason();

@@ -87,7 +87,7 @@ impl World {
         match self.gate.authenticate(&attempt(from, user_name, password), at(ms), [0; 32]) {
             Verdict::Granted(_) => None,
             Verdict::Refused(reason, _) => Some(reason),
-            Verdict::Challenge { .. } => panic!("no challenge"),
+            Verdict::Challenge { .. } | Verdict::Pending(_) | Verdict::Dismissed(_) => panic!("no challenge"),
         }
     }
 }
@@ -139,7 +139,7 @@ fn an_identity_on_loopback_waits_and_others_do_not() {
         let attempt = Attempt { peer: ([127, 0, 0, 1], 40_000).into(), ..attempt(0, user_name, password) };
         match world.gate.authenticate(&attempt, at(ms), [0; 32]) {
             Verdict::Refused(reason, _) => Some(reason),
-            Verdict::Granted(_) | Verdict::Challenge { .. } => None,
+            Verdict::Granted(_) | Verdict::Challenge { .. } | Verdict::Pending(_) | Verdict::Dismissed(_) => None,
         }
     };
     for _ in 0..5 {

@@ -14,7 +14,7 @@
 //! **Invariant:** a link never names a user that is another's by now. A user's place is used again only when nothing links to it: links go
 //! first, under the device's lock, under which readers follow them.
 //!
-//! **Invariant:** a share that has expired by [`Bindings::advance`]'s clock counts as none, whether the store has forgotten it or not.
+//! **Invariant:** a share that has expired by `Bindings::advance`'s clock counts as none, whether the store has forgotten it or not.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};

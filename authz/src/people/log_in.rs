@@ -2,7 +2,7 @@
 //!
 //! | who | user name | password |
 //! |---|---|---|
-//! | user | `{app}/{user}` | a token ([`super::tokens`]) whose `sub` is the user's id |
+//! | user | `{app}/{user}` | a token (`tokens`) whose `sub` is the user's id |
 //! | user | `{app}/{user}` | a session code ([`super::codes`]), `c1;…` |
 //! | service | `$svc/{access key}` | `v1;{timestamp_ms};{nonce};{hex}`, as devices sign ([`crate::profile`]), with the product `$svc` and the access key for the device |
 //! | service | `$svc/{access key}` | the secret itself, through TLS only |

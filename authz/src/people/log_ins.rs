@@ -1,6 +1,6 @@
 //! From where users logged in: the last thirty of each, and word of new places.
 //!
-//! A user's log-ins are one packed record of a [`Shelf`], some thirty bytes each. Memory is bounded: above [`BYTES_MAX`] the older half of
+//! A user's log-ins are one packed record of a `Shelf`, some thirty bytes each. Memory is bounded: above [`BYTES_MAX`] the older half of
 //! somebody's goes, in turn, so that nobody's history is taken for another's. A log-in is noted when the gate has let it in; the
 //! control plane collects what has changed and commits it, a user's at once, so a crash forgets about a second of it.
 

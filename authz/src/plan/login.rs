@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::attest::Expectation;
 use crate::cipher::PayloadPolicy;
 use crate::keys::Proofs;
 use crate::names::{DeviceName, ProductKey};
@@ -9,6 +10,7 @@ use crate::plan::{Change, PlanError};
 use crate::product::ProductPolicy;
 use crate::registry::{Device, Registry};
 use crate::secret::Sealed;
+use crate::verifier::VerifierName;
 use crate::x509::Authorities;
 
 impl Registry {
@@ -93,6 +95,29 @@ impl Registry {
     ) -> Result<Change, PlanError> {
         self.product(key.as_str()).ok_or(PlanError::NoSuchProduct)?;
         Ok(Change::SetAuthorities(key.clone(), authorities.map(Arc::new)))
+    }
+
+    /// Says what a device is expected to state of itself; none: nothing.
+    ///
+    /// # Errors
+    /// [`PlanError::NoSuchDevice`].
+    pub fn plan_set_expectation(
+        &self,
+        product: &ProductKey,
+        name: &DeviceName,
+        expectation: Option<Expectation>,
+    ) -> Result<Change, PlanError> {
+        self.device(product.as_str(), name.as_str()).ok_or(PlanError::NoSuchDevice)?;
+        Ok(Change::SetExpectation(product.clone(), name.clone(), expectation.map(Arc::new)))
+    }
+
+    /// Says who judges a product's devices; none: the broker.
+    ///
+    /// # Errors
+    /// [`PlanError::NoSuchProduct`].
+    pub fn plan_set_verifier(&self, key: &ProductKey, verifier: Option<VerifierName>) -> Result<Change, PlanError> {
+        self.product(key.as_str()).ok_or(PlanError::NoSuchProduct)?;
+        Ok(Change::SetVerifier(key.clone(), verifier))
     }
 
     fn check_proofs(&self, product: &ProductKey, name: &DeviceName, proofs: &Proofs) -> Result<(), PlanError> {

@@ -22,8 +22,8 @@ pub struct Peer {
 /// Where a connection stands.
 ///
 /// ```text
-///  Opened ──CONNECT──▶ (Challenged ──AUTH──▶) Settling ──commit──▶ Live ──▶ Ending
-///                                             └── nothing to commit ──▶ Live
+///  Opened ──CONNECT──▶ (Challenged ──AUTH──▶) (Asking ──answer──▶) Settling ──commit──▶ Live ──▶ Ending
+///                                                                  └── nothing to commit ──▶ Live
 /// ```
 #[derive(Debug)]
 pub(crate) enum State {
@@ -31,6 +31,8 @@ pub(crate) enum State {
     Opened,
     /// Waits for the AUTH that answers a challenge; holds the CONNECT's bytes to go on with [MQTT-4.12.0-4].
     Challenged(Box<Challenged>),
+    /// Somebody outside is asked about the CONNECT, which it holds; nothing is read.
+    Asking(Box<Asking>),
     /// The session's creation is being committed; CONNACK waits for it and nothing is read.
     Settling,
     /// CONNACK is out.
@@ -39,6 +41,12 @@ pub(crate) enum State {
     Reauthenticating(Box<ChallengeState>),
     /// The last bytes are being written.
     Ending,
+}
+
+/// A CONNECT about which somebody outside is asked.
+#[derive(Debug)]
+pub(crate) struct Asking {
+    pub(crate) connect: Box<[u8]>,
 }
 
 /// A CONNECT that waits for the rest of its authentication exchange.

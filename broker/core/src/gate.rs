@@ -2,12 +2,13 @@
 //!
 //! A decision is a value: [`Permit`] can be made by [`Permit::judge`] alone, and the router takes nothing without one.
 
+use std::any::Any;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use turnpike_mqtt::{ConnectReason, ReasonCode, TopicFilter, TopicName};
+use turnpike_mqtt::{ConnectReason, ReasonCode, TopicFilter, TopicName, UserProperties};
 
 use crate::cipher::PayloadCipher;
 use crate::clock::Now;
@@ -170,9 +171,93 @@ pub enum Verdict {
         /// Given back to [`Gate::proceed`].
         state: Box<ChallengeState>,
     },
+    /// Only somebody outside of the process can tell. The connection waits with its CONNECT and isn't read; the shell has the question answered,
+    /// and the answer comes back in [`Gate::conclude`]. For a client that is in already and proves itself again, it is a no.
+    Pending(Question),
+    /// Served, and not let in: CONNACK says success, one message follows, the connection ends. There is no session. For a client that is in
+    /// already and proves itself again, it is a no.
+    Dismissed(Box<Parting>),
     /// Stay out. The reason goes on the wire (mapped to a return code for MQTT 3) and into the metrics. The cause, one word of the
     /// gate's own, never goes on the wire: it comes back in [`Passage::Refused`].
     Refused(ConnectReason, &'static str),
+}
+
+/// What a client hears that doesn't come in ([`Verdict::Dismissed`]), at QoS 0. `Debug` shows the topic alone: the rest may be a secret.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Parting {
+    /// A topic name.
+    pub topic: Box<str>,
+    /// The application's bytes.
+    pub payload: Vec<u8>,
+}
+
+impl fmt::Debug for Parting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parting").field("topic", &self.topic).finish_non_exhaustive()
+    }
+}
+
+/// What a gate asks somebody outside. The core carries it to the shell and looks at nothing in it; the gate and whoever answers
+/// have agreed on a type.
+pub struct Question(Box<dyn Any + Send>);
+
+impl Question {
+    /// Wraps what both sides know.
+    #[must_use]
+    pub fn new<T: Send + 'static>(asked: T) -> Self {
+        Self(Box::new(asked))
+    }
+
+    /// What was wrapped; none if it is of another type.
+    #[must_use]
+    pub fn into_inner<T: 'static>(self) -> Option<T> {
+        self.0.downcast().ok().map(|asked| *asked)
+    }
+
+    /// What was wrapped, or this again if it is of another type.
+    ///
+    /// # Errors
+    /// It is.
+    pub fn downcast<T: 'static>(self) -> Result<T, Self> {
+        self.0.downcast().map(|asked| *asked).map_err(Self)
+    }
+}
+
+impl fmt::Debug for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Question(…)")
+    }
+}
+
+/// What somebody outside has answered to a [`Question`], in the same manner.
+pub struct Answer(Box<dyn Any + Send>);
+
+impl Answer {
+    /// Wraps what both sides know.
+    #[must_use]
+    pub fn new<T: Send + 'static>(said: T) -> Self {
+        Self(Box::new(said))
+    }
+
+    /// What was wrapped; none if it is of another type.
+    #[must_use]
+    pub fn into_inner<T: 'static>(self) -> Option<T> {
+        self.0.downcast().ok().map(|said| *said)
+    }
+
+    /// What was wrapped, or this again if it is of another type.
+    ///
+    /// # Errors
+    /// It is.
+    pub fn downcast<T: 'static>(self) -> Result<T, Self> {
+        self.0.downcast().map(|said| *said).map_err(Self)
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Answer(…)")
+    }
 }
 
 /// Who comes in, and on what terms.
@@ -302,6 +387,35 @@ pub struct TakeOver<'a> {
     pub to: IpAddr,
 }
 
+/// A client that was let in, and the parts of its CONNECT in which it may state which firmware it runs on which module.
+#[derive(Clone, Copy)]
+pub struct Stated<'a> {
+    /// Who it is.
+    pub principal: &'a Principal,
+    /// User name, if sent.
+    pub user_name: Option<&'a str>,
+    /// User properties of the CONNECT; none in MQTT 3.
+    pub properties: UserProperties<'a>,
+    /// Where it comes from.
+    pub address: IpAddr,
+}
+
+impl fmt::Debug for Stated<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stated").field("principal", self.principal).finish_non_exhaustive()
+    }
+}
+
+/// What a gate makes of a [`Stated`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[must_use]
+pub struct Attested {
+    /// It isn't what was expected. By itself that keeps nobody out; a gate around this one may hold it against the client.
+    pub wrong: bool,
+    /// It is kept out: what the CONNACK says, and the cause for [`Passage::Refused`].
+    pub refused: Option<(ConnectReason, &'static str)>,
+}
+
 /// Phases *accept*, *authenticate*, *publish-in*, *subscribe* and *detach*. One value is shared by all shards. What has a body here is for gates that
 /// limit; a gate that doesn't leaves it alone.
 pub trait Gate: Send + Sync {
@@ -310,6 +424,12 @@ pub trait Gate: Send + Sync {
 
     /// Judges the answer to a challenge.
     fn proceed(&self, attempt: &Attempt<'_>, state: &ChallengeState, data: &[u8], now: Now) -> Verdict;
+
+    /// Judges an attempt for which [`Verdict::Pending`] was said, now that there is an answer. Much may have changed since. A gate that asks
+    /// nobody has nothing to conclude, and lets nobody in.
+    fn conclude(&self, _attempt: &Attempt<'_>, _answer: Answer, _now: Now) -> Verdict {
+        Verdict::Refused(ConnectReason::ServerUnavailable, "not_asked")
+    }
 
     /// May it publish there?
     fn may_publish(&self, principal: &Principal, topic: TopicName<'_>) -> bool;
@@ -373,6 +493,11 @@ pub trait Gate: Send + Sync {
 
     /// A session with a meter has ended: what it owes may be kept for the client's next one.
     fn settle(&self, _principal: &Principal, _meter: &Meter, _now: Now) {}
+
+    /// Judges what a client states of itself, once it is known who it is.
+    fn attest(&self, _stated: &Stated<'_>, _now: Now) -> Attested {
+        Attested::default()
+    }
 
     /// A client takes over its session. An error refuses the new connection, and the old one stays.
     ///

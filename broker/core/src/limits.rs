@@ -37,6 +37,8 @@ pub struct Limits {
     pub connections_max: u32,
     /// From accept to a whole CONNECT, milliseconds.
     pub connect_timeout_ms: u32,
+    /// For an answer from outside about a CONNECT, milliseconds; whoever is asked has given up before. The client is refused then.
+    pub answer_timeout_ms: u32,
     /// Longest keep alive granted, seconds; a client that asks for 0 or more gets this (MQTT 5: told so). 65,535 leaves it to clients.
     pub keep_alive_max_s: u16,
     /// Longest session expiry granted, seconds; `u32::MAX` allows sessions that never expire.
@@ -71,6 +73,7 @@ impl Default for Limits {
             sessions_max: 2_000_000,
             connections_max: 2_000_000,
             connect_timeout_ms: 10_000,
+            answer_timeout_ms: 30_000,
             keep_alive_max_s: u16::MAX,
             session_expiry_max_s: u32::MAX,
             session_expiry_mqtt3_s: 7 * 24 * 3600,

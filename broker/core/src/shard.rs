@@ -4,17 +4,20 @@
 //! The order of a turn, for whoever drives it:
 //!
 //! 1. inputs, any number in any order: [`Shard::open`], [`Shard::receive`], [`Shard::closed`], [`Shard::deliver`],
-//!    [`Shard::committed`], [`Shard::tick`];
+//!    [`Shard::committed`], [`Shard::answered`], [`Shard::tick`];
 //! 2. [`Shard::next_touched`] until it is empty: write each connection's [`Shard::output`], say how much with [`Shard::wrote`];
 //! 3. [`Shard::next_resumed`] until it is empty: feed these connections what was kept of them;
-//! 4. [`Shard::end_turn`]: hand the batches to their shards and the parts to the committer.
+//! 4. [`Shard::next_inquiry`] until there is none: have these questions answered, whenever that may be;
+//! 5. [`Shard::end_turn`]: hand the batches to their shards and the parts to the committer.
 //!
 //! Every connection that `open` returned gets exactly one `closed`.
 
 mod acks;
+mod asking;
 mod cipher;
 mod connect;
 mod deliver;
+mod dismiss;
 mod durability;
 mod feed;
 mod judge;
@@ -57,6 +60,7 @@ use crate::shared::Shared;
 use crate::table::Table;
 use crate::wheel::Wheel;
 
+pub use asking::{Inquiry, InquiryId};
 use durability::{Release, TicketBuffer};
 pub use judge::SessionView;
 use lifecycle::Timer;
@@ -176,6 +180,8 @@ pub struct Shard<G> {
     partials: Partials,
     /// Sessions whose walk through retained messages goes on in the next turn.
     walking: VecDeque<u32>,
+    /// Questions of this turn to somebody outside.
+    inquiries: VecDeque<Inquiry>,
     /// Sessions of this shard that are marked as full.
     full: VecDeque<SessionRef>,
     /// Retained messages that are to go.
@@ -255,6 +261,7 @@ impl<G: Gate> Shard<G> {
             bodies: HashMap::default(),
             partials: Partials::default(),
             walking: VecDeque::new(),
+            inquiries: VecDeque::new(),
             full: VecDeque::new(),
             forgetting: VecDeque::new(),
             taken: VecDeque::new(),
@@ -307,7 +314,7 @@ impl<G: Gate> Shard<G> {
             let Some(connection) = self.conns.get_mut(conn.0 as usize) else { break Next::Ending };
             match connection.state {
                 State::Ending => break Next::Ending,
-                State::Settling => {
+                State::Settling | State::Asking(_) => {
                     connection.paused = true;
                     break Next::Pause;
                 }
@@ -366,7 +373,8 @@ impl<G: Gate> Shard<G> {
         match self.conns.get(conn.0 as usize).map(|connection| &connection.state) {
             Some(State::Opened) => self.first_packet(conn, frame, now),
             Some(State::Challenged(_)) => self.challenged_packet(conn, frame, now),
-            Some(State::Settling | State::Live | State::Reauthenticating(_) | State::Ending) | None => Next::Ending,
+            Some(State::Settling | State::Asking(_) | State::Live | State::Reauthenticating(_) | State::Ending)
+            | None => Next::Ending,
         }
     }
 

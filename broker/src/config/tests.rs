@@ -214,6 +214,39 @@ fn platforms_show_a_certificate_or_there_is_no_listener() {
 }
 
 #[test]
+fn a_call_out_is_checked_when_it_is_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (token, nothing) = (folder.path().join("token"), folder.path().join("nothing"));
+    std::fs::write(&token, "Bearer x\n").expect("written");
+    std::fs::write(&nothing, "\n").expect("written");
+    let good = format!("[callout]\nurl = \"http://127.0.0.1:1/judge\"\nheader_file = {token:?}\ncache_s = 5\n");
+    let callout = Config::parse(&good).expect("good").callout.expect("one");
+    assert_eq!(
+        (callout.url.path(), callout.bounds.cache_ms, callout.bounds.breaker.probe_ms),
+        ("/judge", 5_000, 4_000)
+    );
+    assert_eq!(callout.header.as_ref().map(|(name, _)| name.as_str()), Some("authorization"));
+    let other = Config::parse(&good.replace("cache_s = 5", "cache_s = 6")).expect("good");
+    assert_eq!(other.restart_needed(&Config::parse(&good).expect("good")), ["callout"]);
+    for (text, key) in [
+        ("", "callout.url"),
+        ("url = 5", "callout.url"),
+        ("url = \"http://auth.example/\"", "callout.url"),
+        ("url = \"/judge\"", "callout.url"),
+        ("url = \"https://auth.example/\"", "callout.ca_file"),
+        ("url = \"https://auth.example/\"\nca_file = \"/nowhere\"", "callout.ca_file"),
+        ("url = \"http://127.0.0.1/\"\nheader_file = \"/nowhere\"", "callout.header_file"),
+        (&format!("url = \"http://127.0.0.1/\"\nheader_file = {nothing:?}"), "callout.header_file"),
+        ("url = \"http://127.0.0.1/\"\nheader = \"a b\"", "callout.header"),
+        ("url = \"http://127.0.0.1/\"\ntimeout_ms = 0", "callout.timeout_ms"),
+        ("url = \"http://127.0.0.1/\"\nbreaker_failures = 0", "callout.breaker_failures"),
+        ("url = \"http://127.0.0.1/\"\ncalls = 1", "callout.calls"),
+    ] {
+        assert_eq!(keys(&format!("[callout]\n{text}")), [key], "{text}");
+    }
+}
+
+#[test]
 fn what_follows_from_a_kind_that_is_wrong_isnt_said() {
     let text = "[[listeners]]\nkind = \"mqtt\"\naddress = \"127.0.0.1:0\"\n\
                 [[listeners]]\nkind = \"mqqt\"\naddress = \"127.0.0.1:0\"\npaths = [\"/mqtt\"]\n\

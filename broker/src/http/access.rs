@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use turnpike_authz::keys::{Proof, Proofs, PublicKey};
 use turnpike_authz::product::ProductPolicy;
 use turnpike_authz::profile::{Profile, ProfileSet};
+use turnpike_authz::verifier::VerifierName;
 use turnpike_authz::x509::{Authorities, Fingerprint};
 use utoipa::ToSchema;
 
@@ -33,9 +34,20 @@ pub(super) struct PolicyView {
     require_tls: bool,
     /// A device shows a certificate of its own.
     require_certificate: bool,
+    /// A device states which firmware it runs on which module, and it is what is expected. In force from the next log-in on.
+    require_attestation: bool,
     /// A device is refused that is suspected to have a clone; absent for what the configuration says.
     #[serde(skip_serializing_if = "Option::is_none")]
     refuse_clones: Option<bool>,
+}
+
+/// Who judges a product's devices.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct VerifierView {
+    /// Such as `callout`; absent: the broker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    verifier: Option<String>,
 }
 
 /// Who issues certificates of a product's devices.
@@ -76,7 +88,12 @@ impl Asked for ProfileList {
 }
 
 impl Asked for PolicyView {
-    const FIELDS: &'static [&'static str] = &["allow_rsa_1024", "require_tls", "require_certificate", "refuse_clones"];
+    const FIELDS: &'static [&'static str] =
+        &["allow_rsa_1024", "require_tls", "require_certificate", "require_attestation", "refuse_clones"];
+}
+
+impl Asked for VerifierView {
+    const FIELDS: &'static [&'static str] = &["verifier"];
 }
 
 impl Asked for PutKeys {
@@ -85,8 +102,16 @@ impl Asked for PutKeys {
 
 impl From<ProductPolicy> for PolicyView {
     fn from(policy: ProductPolicy) -> Self {
-        let ProductPolicy { allow_rsa_1024, require_tls, require_certificate, refuse_clones } = policy;
-        Self { allow_rsa_1024, require_tls, require_certificate, refuse_clones }
+        let ProductPolicy { allow_rsa_1024, require_tls, require_certificate, require_attestation, refuse_clones } =
+            policy;
+        Self { allow_rsa_1024, require_tls, require_certificate, require_attestation, refuse_clones }
+    }
+}
+
+impl From<PolicyView> for ProductPolicy {
+    fn from(view: PolicyView) -> Self {
+        let PolicyView { allow_rsa_1024, require_tls, require_certificate, require_attestation, refuse_clones } = view;
+        Self { allow_rsa_1024, require_tls, require_certificate, require_attestation, refuse_clones }
     }
 }
 
@@ -170,12 +195,47 @@ pub(super) async fn put_policy(
     Path(product): Path<String>,
     Bounded(bytes): Bounded,
 ) -> Result<Json<PolicyView>, Problem> {
-    let PolicyView { allow_rsa_1024, require_tls, require_certificate, refuse_clones } = whole_body(&bytes)?;
+    let asked: PolicyView = whole_body(&bytes)?;
     let key = product_key(&product)?;
-    let policy = ProductPolicy { allow_rsa_1024, require_tls, require_certificate, refuse_clones };
+    let policy = ProductPolicy::from(asked);
     let _changing = api.changing.lock().await;
     api.commit(vec![api.gate.registry().plan_set_policy(&key, policy)?]).await?;
     Ok(Json(policy.into()))
+}
+
+/// Who judges a product's devices.
+#[utoipa::path(get, path = "/api/v1/products/{product}/verifier", params(("product" = String, Path)), responses((status = 200, body = VerifierView)), security(("token" = [])))]
+pub(super) async fn show_verifier(
+    State(api): State<Api>,
+    Path(product): Path<String>,
+) -> Result<Json<VerifierView>, Problem> {
+    api.existing_product(&product)?;
+    let verifier = api.gate.registry().verifier(&product);
+    Ok(Json(VerifierView { verifier: verifier.map(|name| name.to_string()) }))
+}
+
+/// Says who judges a product's devices: a verifier of this broker, or the broker itself. Who has come in by another verifier's word is closed.
+#[utoipa::path(put, path = "/api/v1/products/{product}/verifier", params(("product" = String, Path)), request_body = VerifierView, responses((status = 200, body = VerifierView)), security(("token" = [])))]
+pub(super) async fn put_verifier(
+    State(api): State<Api>,
+    Path(product): Path<String>,
+    Bounded(bytes): Bounded,
+) -> Result<Json<VerifierView>, Problem> {
+    let VerifierView { verifier } = whole_body(&bytes)?;
+    let key = product_key(&product)?;
+    let known: Vec<VerifierName> = api.gate.verifiers().collect();
+    let named = |name: String| known.iter().find(|known| known.as_str() == name).cloned().ok_or(());
+    let verifier = verifier.map(named).transpose().map_err(|()| {
+        let names: Vec<&str> = known.iter().map(VerifierName::as_str).collect();
+        Problem::invalid(format!(
+            "verifier: this broker has {}",
+            if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+        ))
+    })?;
+    let shown = verifier.as_ref().map(ToString::to_string);
+    let _changing = api.changing.lock().await;
+    api.commit(vec![api.gate.registry().plan_set_verifier(&key, verifier)?]).await?;
+    Ok(Json(VerifierView { verifier: shown }))
 }
 
 /// Who issues the certificates of a product's devices.

@@ -7,7 +7,9 @@ use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa::{OpenApi, ToSchema};
 
 use super::people::{apps, bindings, services, users};
-use super::{access, api, audit, bans, import, limits, lists, packages, payloads, platforms, register, vendors};
+use super::{
+    access, api, attest, audit, bans, import, limits, lists, packages, payloads, platforms, register, vendors,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -29,6 +31,8 @@ use super::{access, api, audit, bans, import, limits, lists, packages, payloads,
         access::put_profiles,
         access::show_policy,
         access::put_policy,
+        access::show_verifier,
+        access::put_verifier,
         access::show_authorities,
         access::put_authorities,
         payloads::show_payloads,
@@ -49,6 +53,9 @@ use super::{access, api, audit, bans, import, limits, lists, packages, payloads,
         platforms::edit_platform,
         platforms::renew_auth_token,
         platforms::delete_platform,
+        attest::show_attestation,
+        attest::put_attestation,
+        attest::delete_attestation,
         bans::list_bans,
         bans::put_ban,
         bans::delete_ban,

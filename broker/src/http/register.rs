@@ -42,6 +42,8 @@ pub(super) struct Guest {
     pub(super) source: SocketAddr,
     /// Whether the device came through TLS: a proxy says so.
     pub(super) tls: bool,
+    /// The guard hears of failures anyway.
+    pub(super) is_guarded: bool,
 }
 
 /// What devices are served.
@@ -210,13 +212,13 @@ impl Api {
     fn guest(&self, peer: SocketAddr, headers: &HeaderMap) -> Guest {
         let address = peer.ip().to_canonical();
         if !self.registrar.settings().proxies.iter().any(|net| net.contains(&address)) {
-            return Guest { source: peer, tls: false };
+            return Guest { source: peer, tls: false, is_guarded: false };
         }
         let text = |name: &str| headers.get_all(name).iter().next_back().and_then(|value| value.to_str().ok());
         // The last one is the proxy's own; what stands before it anybody may have sent.
         let last = text("x-forwarded-for").and_then(|list| list.rsplit(',').next()?.trim().parse::<IpAddr>().ok());
         let tls = text("x-forwarded-proto").is_some_and(|proto| proto.trim().eq_ignore_ascii_case("https"));
-        Guest { source: last.map_or(peer, |address| SocketAddr::new(address, 0)), tls }
+        Guest { source: last.map_or(peer, |address| SocketAddr::new(address, 0)), tls, is_guarded: false }
     }
 
     /// Registers a device that shows what `prove` finds. When this gives a registration, it is on disk.
@@ -262,7 +264,7 @@ impl Api {
         let product = ProductKey::parse(product).ok();
         let target = product.as_ref().map(Subject::product);
         self.audit.note(Action::Register, target, Ended::Refused(error.label()));
-        if matches!(error, RegisterError::WrongKey | RegisterError::Unknown) {
+        if !guest.is_guarded && matches!(error, RegisterError::WrongKey | RegisterError::Unknown) {
             // Of nobody: a guess at a key says nothing of a device that logs in.
             let who: Option<Who<'_>> = None;
             let events = self.guarded.guard().failed(guest.source.ip(), who, self.control.now());

@@ -38,7 +38,7 @@ const FORM: [(header::HeaderName, &str); 1] = [(header::CONTENT_TYPE, "applicati
 impl Api {
     /// Registers a device whose vendor's request `prove` finds right under the product's secret. Gives that secret, too: some answers are encrypted
     /// under it.
-    async fn register_by_vendor(
+    pub(super) async fn register_by_vendor(
         &self,
         guest: &Guest,
         product: &str,

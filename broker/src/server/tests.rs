@@ -66,6 +66,7 @@ fn parts(listeners: Vec<ListenerSettings>) -> ServerParts<Open> {
         first_descriptor_kept: u32::MAX,
         gate: Arc::new(Open),
         store: Box::new(MemoryStore::new()),
+        asker: None,
         registry: Box::new(|_, _| {}),
     }
 }

@@ -187,6 +187,8 @@ impl<G: Gate> ShardThread<G> {
         self.release(key);
         let link = &mut self.links[key as usize];
         link.flags.set(Flags::LINGERING);
+        // What it was paused for doesn't matter any more, and its end has to be seen.
+        link.flags.clear(Flags::PAUSED);
         link.held = Vec::new();
         link.layers = None;
         if link.stream.shutdown(Shutdown::Write).is_err() {

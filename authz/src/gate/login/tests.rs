@@ -72,7 +72,7 @@ impl World {
         let before: Vec<_> = self.gate.refusals().collect();
         match self.gate.authenticate(attempt, now, [9; 32]) {
             Verdict::Granted(admission) => Ok(admission),
-            Verdict::Challenge { .. } => panic!("no method was named"),
+            Verdict::Challenge { .. } | Verdict::Pending(_) | Verdict::Dismissed(_) => panic!("no method was named"),
             Verdict::Refused(reason, _) => Err(self.refused(&before, reason)),
         }
     }
@@ -113,7 +113,7 @@ impl World {
         let before: Vec<_> = self.gate.refusals().collect();
         match self.gate.proceed(&attempt, &state, &answer(&state), NOW) {
             Verdict::Granted(admission) => Ok(admission),
-            Verdict::Challenge { .. } => panic!("one is enough"),
+            Verdict::Challenge { .. } | Verdict::Pending(_) | Verdict::Dismissed(_) => panic!("one is enough"),
             Verdict::Refused(reason, _) => Err(self.refused(&before, reason)),
         }
     }

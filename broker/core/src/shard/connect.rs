@@ -13,7 +13,9 @@ use super::{Next, Shard, home};
 use crate::clock::Now;
 use crate::connection::{Challenged, Connection, Extras, State};
 use crate::durable::Op;
-use crate::gate::{Admission, Attempt, ChallengeState, Gate, Passage, Permit, Principal, TakeOver, Verdict, Visit};
+use crate::gate::{
+    Admission, Attempt, Attested, ChallengeState, Gate, Passage, Permit, Principal, Stated, TakeOver, Verdict, Visit,
+};
 use crate::ids::{ClientId, ConnId, Seq, SessionRef};
 use crate::message::{Message, MessageParts};
 use crate::router::Subscriber;
@@ -113,7 +115,14 @@ impl<G: Gate> Shard<G> {
         self.gate.authenticate(&attempt, now, random)
     }
 
-    fn act_on(&mut self, conn: ConnId, connect: &Connect<'_>, frame: Frame<'_>, verdict: Verdict, now: Now) -> Next {
+    pub(super) fn act_on(
+        &mut self,
+        conn: ConnId,
+        connect: &Connect<'_>,
+        frame: Frame<'_>,
+        verdict: Verdict,
+        now: Now,
+    ) -> Next {
         match verdict {
             Verdict::Refused(reason, cause) => {
                 self.tell_kept_out(conn, connect, Passage::Refused(cause), now);
@@ -130,19 +139,46 @@ impl<G: Gate> Shard<G> {
                 }
                 Next::Continue
             }
-            Verdict::Granted(admission) => match self.admit(conn, connect, admission, now) {
-                Ok(next) => next,
-                Err(reason) => {
-                    self.tell_kept_out(conn, connect, Passage::TurnedAway(reason), now);
+            Verdict::Pending(question) => {
+                self.ask(conn, frame, question, now);
+                Next::Continue
+            }
+            Verdict::Dismissed(parting) => {
+                self.dismiss(conn, connect, &parting);
+                Next::Ending
+            }
+            Verdict::Granted(admission) => {
+                if let Some((reason, cause)) = self.attest(conn, connect, &admission, now).refused {
+                    self.tell_kept_out(conn, connect, Passage::Refused(cause), now);
                     self.refuse(conn, reason);
-                    Next::Ending
+                    return Next::Ending;
                 }
-            },
+                match self.admit(conn, connect, admission, now) {
+                    Ok(next) => next,
+                    Err(reason) => {
+                        self.tell_kept_out(conn, connect, Passage::TurnedAway(reason), now);
+                        self.refuse(conn, reason);
+                        Next::Ending
+                    }
+                }
+            }
         }
     }
 
+    /// What the gate makes of what a client states of itself.
+    fn attest(&self, conn: ConnId, connect: &Connect<'_>, admission: &Admission, now: Now) -> Attested {
+        let Some(connection) = self.conns.get(conn.0 as usize) else { return Attested::default() };
+        let stated = Stated {
+            principal: &admission.principal,
+            user_name: connect.user_name,
+            properties: connect.properties.user,
+            address: connection.addr.ip(),
+        };
+        self.gate.attest(&stated, now)
+    }
+
     /// Tells the gate of a client that didn't come in.
-    fn tell_kept_out(&self, conn: ConnId, connect: &Connect<'_>, passage: Passage, now: Now) {
+    pub(super) fn tell_kept_out(&self, conn: ConnId, connect: &Connect<'_>, passage: Passage, now: Now) {
         let Some(connection) = self.conns.get(conn.0 as usize) else { return };
         let visit = Visit {
             client_id: connect.client_id,
@@ -254,7 +290,9 @@ impl<G: Gate> Shard<G> {
                 Ok(())
             }
             // [MQTT-4.12.1-2]
-            Verdict::Granted(_) | Verdict::Refused(..) => Err(ReasonCode::NotAuthorized),
+            Verdict::Granted(_) | Verdict::Pending(_) | Verdict::Dismissed(_) | Verdict::Refused(..) => {
+                Err(ReasonCode::NotAuthorized)
+            }
         }
     }
 
@@ -538,7 +576,7 @@ impl<G: Gate> Shard<G> {
     }
 
     /// Implements [MQTT-3.1.3-7].
-    fn connack<'a>(
+    pub(super) fn connack<'a>(
         &self,
         connect: &Connect<'a>,
         session_present: bool,

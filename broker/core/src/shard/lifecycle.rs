@@ -36,6 +36,8 @@ const SWEEP_FULL: usize = 10_000;
 pub(super) enum Timer {
     /// A whole CONNECT must have come.
     Connect { conn: ConnId, serial: u32 },
+    /// An answer from outside must have come.
+    Answer { conn: ConnId, serial: u32 },
     /// Something must have come within 1.5 × keep alive [MQTT-3.1.2-22].
     KeepAlive { conn: ConnId, serial: u32 },
     /// An unfinished packet must have ended.
@@ -111,7 +113,7 @@ impl<G: Gate> Shard<G> {
             self.counters.protocol_errors += 1;
         }
         match connection.state {
-            State::Opened | State::Challenged(_) | State::Settling | State::Ending => {}
+            State::Opened | State::Challenged(_) | State::Asking(_) | State::Settling | State::Ending => {}
             State::Live | State::Reauthenticating(_) => self.say_disconnect(conn, reason),
         }
         self.detach(conn, Leaving::Abruptly, now);
@@ -332,6 +334,7 @@ impl<G: Gate> Shard<G> {
         for timer in due.drain(..) {
             match timer {
                 Timer::Connect { conn, serial } => self.connect_overdue(conn, serial, now),
+                Timer::Answer { conn, serial } => self.answer_overdue(conn, serial, now),
                 Timer::KeepAlive { conn, serial } => self.keep_alive_due(conn, serial, now),
                 Timer::Partial { conn, serial } => self.partial_due(conn, serial, now),
                 Timer::Session { slot, generation } => self.session_due(slot, generation, now),

@@ -197,6 +197,7 @@ fn the_gate_sees_the_client_behind_the_proxy() {
         first_descriptor_kept,
         gate,
         store,
+        asker: None,
         registry,
     })
     .expect("starts");

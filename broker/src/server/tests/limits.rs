@@ -73,6 +73,7 @@ fn start_limited(listener: ListenerSettings) -> (Server, SocketAddr, Arc<Limited
         shards,
         gate: gate_of_server,
         store,
+        asker: None,
         registry,
     };
     let server = Server::start(parts).expect("starts");
