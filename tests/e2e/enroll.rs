@@ -22,7 +22,7 @@ use turnpike_tests::broker::{Broker, Setup};
 use turnpike_tests::client::Client;
 use turnpike_tests::credential::{Credential, PRODUCT, aliyun, hmac_sha1, hmac_sha256, native, now_ms};
 use turnpike_tests::http::{Answer, Http};
-use turnpike_tests::time::SOON;
+use turnpike_tests::time::{SOON, until};
 use turnpike_tests::wire::{Connect, Packet, Version, decode};
 
 /// 32 hexadecimal digits, as gizwits has it; tencent takes the first 16 characters.
@@ -762,4 +762,18 @@ fn of_many_connects_at_once_one_registers() {
     });
     assert_eq!(answers.iter().filter(|(code, push)| *code == 0 && push.is_some()).count(), 1);
     assert_eq!(answers.iter().filter(|(code, push)| *code == 0x85 && push.is_none()).count(), 5, "{answers:?}");
+}
+
+#[test]
+fn where_devices_do_not_register_a_connect_that_wants_to_is_told_so_at_once() {
+    let broker = Setup::closed().config("[registration]\nenabled = false\n").start();
+    let login = registering("register", "SN-0001", PRODUCT_SECRET);
+    for (version, code) in [(Version::V311, 3), (Version::V5, 0x88)] {
+        let connect = Connect::new(version, &login.client_id).login(&login.user, &login.password);
+        assert_eq!(Client::open(broker.mqtt(), &connect).1.code, code);
+    }
+    until("the audit has it", SOON, || {
+        let has = |record: &Value| record["cause"] == "unavailable";
+        audited(&broker, "log_in").iter().any(has).then_some(())
+    });
 }
