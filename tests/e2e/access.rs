@@ -302,3 +302,61 @@ fn a_clone_is_refused_where_the_product_says_so_until_it_is_pardoned() {
     policy(&broker, "{}");
     assert!(fight(&broker).iter().all(|code| *code == 0));
 }
+
+/// A session that outlives its connection, subscribed to the device's own topic.
+fn durable(broker: &Broker, device: &str, client_id: &str) -> (Client, bool) {
+    let login = native(client_id, device, SECRET);
+    let connect = Connect::durable(Version::V5, client_id, 1000).login(&login.user, &login.password);
+    let (client, ack) = Client::open(broker.mqtt(), &connect);
+    assert_eq!(ack.code, 0, "{device} as {client_id}");
+    (client, ack.session_present)
+}
+
+#[test]
+fn nobody_is_kept_out_by_another_device_with_its_client_id() {
+    let broker = registered();
+    let down = |device: &str| format!("dev/{PRODUCT}/{device}/sys/box");
+    for device in ["one", "two"] {
+        let (mut client, present) = durable(&broker, device, "the-same");
+        assert!(!present, "{device}");
+        assert_eq!(client.subscribe(&[(&down(device), 1)]), [1]);
+        client.disconnect();
+    }
+    let mut sender = enter(&broker, &native("sender", "one", SECRET));
+    assert_eq!(sender.publish(&Publish::new(&down("one"), "of one").qos(1, 1)), 0);
+    // Both at once, each in its own session.
+    let ((mut one, of_one), (mut two, of_two)) =
+        (durable(&broker, "one", "the-same"), durable(&broker, "two", "the-same"));
+    assert!(of_one && of_two);
+    assert_eq!(one.publish_in().text(), "of one");
+    two.quiet();
+}
+
+#[test]
+fn a_deleted_device_leaves_nothing_to_the_next_of_its_name() {
+    let broker = registered();
+    let http = broker.http();
+    let topic = format!("dev/{PRODUCT}/one/sys/box");
+    let whole = |http: &turnpike_tests::http::Http| {
+        assert_eq!(http.delete(&product_path("devices/one")).status, 204);
+        register(&broker);
+    };
+    let product = |http: &turnpike_tests::http::Http| {
+        assert_eq!(http.delete(&format!("/api/v1/products/{PRODUCT}")).status, 204);
+        register(&broker);
+    };
+    let ways: [&dyn Fn(&turnpike_tests::http::Http); 2] = [&whole, &product];
+    for delete in ways {
+        let (mut client, present) = durable(&broker, "one", "c");
+        assert!(!present);
+        assert_eq!(client.subscribe(&[(&topic, 1)]), [1]);
+        client.disconnect();
+        let mut sender = enter(&broker, &native("sender", "one", SECRET));
+        assert_eq!(sender.publish(&Publish::new(&topic, "of the former owner").qos(1, 1)), 0);
+        delete(&http);
+        assert_eq!(sender.end(), End::Disconnected(0x87));
+    }
+    let (mut client, present) = durable(&broker, "one", "c");
+    assert!(!present);
+    client.quiet();
+}
