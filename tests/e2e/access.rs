@@ -8,6 +8,7 @@ use turnpike_tests::broker::{Broker, Setup, command};
 use turnpike_tests::certificate::Authority;
 use turnpike_tests::client::{Client, End};
 use turnpike_tests::credential::{Credential, PRODUCT, SECRET, aliyun, native};
+use turnpike_tests::http::Http;
 use turnpike_tests::time::SOON;
 use turnpike_tests::wire::{Connect, Packet, Publish, Version};
 
@@ -211,9 +212,7 @@ fn failures_ban_an_address_that_is_not_exempt() {
         assert_eq!(code(&broker, &native("c", "one", "ffffffffffffffffffffffffffffffff")), 0x86);
     }
     assert!(!is_heard(&broker));
-    assert_eq!(broker.http().get("/api/v1/bans").json()["bans"][0]["cause"], "failures");
-    assert_eq!(broker.http().delete("/api/v1/bans?network=127.0.0.1").status, 204);
-    assert_eq!(code(&broker, &native("c", "one", SECRET)), 0);
+    assert_eq!(broker.http().get("/api/v1/bans").status, 403, "nor by the API");
 }
 
 #[test]
@@ -268,8 +267,31 @@ fn failures_ban_the_address_that_the_proxy_tells() {
     for line in [r#"turnpike_guard_events_total{event="failure"} 3"#, r#"turnpike_guard_events_total{event="ban"} 1"#] {
         assert!(metrics.contains(line), "no {line} in {metrics}");
     }
+    assert_eq!(broker.http().get("/api/v1/bans").json()["bans"][0]["cause"], "failures");
     assert_eq!(broker.http().delete("/api/v1/bans?network=192.0.2.1").status, 204);
     assert_eq!(code("192.0.2.1", SECRET), Some(0));
+}
+
+#[test]
+fn guesses_at_the_administrators_token_ban_the_address() {
+    // Tests come from loopback.
+    let broker = Setup::closed().config("[guard]\naddress_failures = \"3/1d\"\nexempt = []\n").start();
+    let address = broker.address("http");
+    let asked = |token: Option<&str>| Http { address, token: token.map(str::to_owned) }.get("/api/v1/products").status;
+    for _ in 0..5 {
+        assert_eq!(asked(None), 401, "no guess");
+    }
+    for n in 0..3 {
+        assert_eq!(asked(Some(&format!("guess {n}"))), 401);
+    }
+    assert_eq!(asked(Some("guess 3")), 403);
+    assert_eq!(asked(None), 403);
+    assert_eq!(broker.http().get("/api/v1/products").status, 403, "even the right one");
+    assert_eq!(broker.http().get("/readyz").status, 200);
+    let metrics = broker.http().get("/metrics").body;
+    for line in [r#"turnpike_guard_events_total{event="failure"} 3"#, r#"turnpike_guard_events_total{event="ban"} 1"#] {
+        assert!(metrics.contains(line), "no {line} in {metrics}");
+    }
 }
 
 #[test]
