@@ -86,9 +86,42 @@ pub struct Report {
     /// Devices that were there, and the row has no secret.
     pub kept: u64,
     /// Rows that were not taken.
-    pub refused: u64,
-    /// The first [`FAULTS_MAX`] of these, by line.
-    pub faults: Vec<(u64, RowError)>,
+    pub refused: Faults<RowError>,
+}
+
+/// Lines of a file that were not taken: how many, and the first [`FAULTS_MAX`] of them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Faults<E> {
+    count: u64,
+    first: Vec<(u64, E)>,
+}
+
+impl<E> Default for Faults<E> {
+    fn default() -> Self {
+        Self { count: 0, first: Vec::new() }
+    }
+}
+
+impl<E> Faults<E> {
+    /// A line, by its number, and what is wrong with it.
+    pub fn add(&mut self, line: u64, error: E) {
+        self.count += 1;
+        if self.first.len() < FAULTS_MAX {
+            self.first.push((line, error));
+        }
+    }
+
+    /// Of all.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// The first of them, as they came.
+    #[must_use]
+    pub fn first(&self) -> &[(u64, E)] {
+        &self.first
+    }
 }
 
 /// An import that is under way.
@@ -132,7 +165,7 @@ impl<'a> Import<'a> {
         secret: Option<&str>,
         making: &Making<'_>,
     ) -> Result<Option<Secret>, RowError> {
-        self.add(line, device, secret, making).inspect_err(|error| self.report.refuse(line, *error))
+        self.add(line, device, secret, making).inspect_err(|error| self.report.refused.add(line, *error))
     }
 
     fn add(
@@ -169,7 +202,7 @@ impl<'a> Import<'a> {
         self.names.clear();
         let rows = std::mem::replace(&mut self.batch, Vec::with_capacity(BATCH));
         if self.registry.product(self.product.as_str()).is_none() {
-            rows.iter().for_each(|row| self.report.refuse(row.line, PlanError::NoSuchProduct.into()));
+            rows.iter().for_each(|row| self.report.refused.add(row.line, PlanError::NoSuchProduct.into()));
             return Vec::new();
         }
         let changes = rows.into_iter().map(|row| self.change(row)).collect();
@@ -191,15 +224,6 @@ impl<'a> Import<'a> {
     #[must_use]
     pub fn report(&self) -> &Report {
         &self.report
-    }
-}
-
-impl Report {
-    fn refuse(&mut self, line: u64, error: RowError) {
-        self.refused += 1;
-        if self.faults.len() < FAULTS_MAX {
-            self.faults.push((line, error));
-        }
     }
 }
 
@@ -263,8 +287,8 @@ mod tests {
         assert_eq!(import.row(line + 1, "made", None, &making), Ok(None));
         import.take().into_iter().for_each(|change| registry.apply(change));
         let report = import.report();
-        assert_eq!((report.created, report.replaced, report.kept, report.refused), (500, 1, 2, 2));
-        assert_eq!(report.faults.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!((report.created, report.replaced, report.kept, report.refused.count()), (500, 1, 2, 2));
+        assert_eq!(report.refused.first().iter().map(|(line, _)| *line).collect::<Vec<_>>(), [1, 2]);
         let given = registry.device("p", "given").expect("there");
         let opened = key.open(&crate::registry::owner("p", "given"), &given.secret).expect("opens");
         assert_eq!(opened.expose(), b"another secret");
@@ -290,7 +314,7 @@ mod tests {
         import.row(4, "e", Some("given secret"), &making).expect("taken");
         registry.apply(registry.plan_delete_product(&product).expect("there"));
         assert!(import.take().is_empty(), "a deleted product gets no devices");
-        assert_eq!(import.report().faults, [(4, RowError::Plan(PlanError::NoSuchProduct))]);
+        assert_eq!(import.report().refused.first(), [(4, RowError::Plan(PlanError::NoSuchProduct))]);
     }
 
     #[test]
@@ -299,7 +323,7 @@ mod tests {
         let making = Making { key: &key, random: [3; 28], now_s: 9 };
         let mut import = Import::new(&registry, product(&registry)).expect("a product");
         (0..1000).for_each(|line| assert!(import.row(line, "", None, &making).is_err()));
-        assert_eq!((import.report().faults.len(), import.report().refused), (FAULTS_MAX, 1000));
+        assert_eq!((import.report().refused.first().len(), import.report().refused.count()), (FAULTS_MAX, 1000));
         let nowhere = ProductKey::parse("q").expect("a name");
         assert_eq!(Import::new(&registry, nowhere).map(drop), Err(PlanError::NoSuchProduct));
     }

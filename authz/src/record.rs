@@ -211,6 +211,19 @@ fn head(bytes: &[u8]) -> Option<(bool, u64, &[u8])> {
 }
 
 #[cfg(test)]
+pub(crate) mod testing {
+    use super::Op;
+
+    /// The key and the value that are put.
+    pub(crate) fn put(op: Op) -> (Box<[u8]>, Box<[u8]>) {
+        match op {
+            Op::RegistryPut(key, value) => (key, value),
+            other => panic!("{other:?} is no put"),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
@@ -222,10 +235,7 @@ mod tests {
     use crate::x509::testing::Authority;
 
     fn put(change: &Change) -> (Box<[u8]>, Box<[u8]>) {
-        match encode(change) {
-            Op::RegistryPut(key, value) => (key, value),
-            other => panic!("{other:?} is no put"),
-        }
+        super::testing::put(encode(change))
     }
 
     fn product() -> ProductKey {

@@ -14,6 +14,7 @@ mod connects;
 mod extract;
 mod import;
 mod limits;
+mod lines;
 mod lists;
 mod openapi;
 mod packages;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::book::{Book, Change, LISTED_MAX, PackageId};
 use super::identifier::{Identifier, IdentifierError, Kind};
-use crate::import::{BATCH, FAULTS_MAX};
+use crate::import::{BATCH, Faults};
 use crate::names::ProductKey;
 
 /// What is wrong with a row.
@@ -32,9 +32,7 @@ pub struct Report {
     /// Were on it.
     pub kept: u64,
     /// Rows that were not taken.
-    pub refused: u64,
-    /// The first [`FAULTS_MAX`] of these, by line.
-    pub faults: Vec<(u64, RowError)>,
+    pub refused: Faults<RowError>,
 }
 
 /// An upload that is under way, used as [`crate::import::Import`] is.
@@ -61,7 +59,7 @@ impl ListImport {
         match Identifier::parse(kind, text) {
             Ok(identifier) => self.batch.push((line, identifier)),
             Err(error) => {
-                self.report.refuse(line, error.into());
+                self.report.refused.add(line, error.into());
                 return Err(error.into());
             }
         }
@@ -87,13 +85,13 @@ impl ListImport {
             let known = book.listed(self.product.as_str(), &identifier);
             let is_other = known.as_ref().is_some_and(|listed| listed.package != self.package);
             if !has_package {
-                self.report.refuse(line, RowError::NoSuchPackage);
+                self.report.refused.add(line, RowError::NoSuchPackage);
             } else if is_other {
-                self.report.refuse(line, RowError::OtherPackage);
+                self.report.refused.add(line, RowError::OtherPackage);
             } else if known.is_some() || in_batch.contains(&identifier) {
                 self.report.kept += 1;
             } else if room == 0 {
-                self.report.refuse(line, RowError::Full);
+                self.report.refused.add(line, RowError::Full);
             } else {
                 room -= 1;
                 self.report.listed += 1;
@@ -108,15 +106,6 @@ impl ListImport {
     #[must_use]
     pub fn report(&self) -> &Report {
         &self.report
-    }
-}
-
-impl Report {
-    fn refuse(&mut self, line: u64, error: RowError) {
-        self.refused += 1;
-        if self.faults.len() < FAULTS_MAX {
-            self.faults.push((line, error));
-        }
     }
 }
 

@@ -170,10 +170,7 @@ mod tests {
     use super::*;
 
     fn put(change: &Change) -> (Box<[u8]>, Box<[u8]>) {
-        match encode(change) {
-            Op::RegistryPut(key, value) => (key, value),
-            other => panic!("{other:?} is no put"),
-        }
+        crate::record::testing::put(encode(change))
     }
 
     fn changes() -> Vec<Change> {

@@ -527,7 +527,8 @@ pub trait Gate: Send + Sync {
 /// Leave to publish one message on one topic.
 ///
 /// ```compile_fail
-/// let permit = turnpike_core::gate::Permit { topic: todo!(), _sealed: () };
+/// let topic = turnpike_mqtt::TopicName::new("a").unwrap();
+/// let permit = turnpike_core::gate::Permit { topic, _sealed: () };
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Permit<'a> {

@@ -82,6 +82,29 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    /// One that is empty, ends with its connection, and has none yet.
+    pub(crate) fn new(client: ClientId, principal: Principal) -> Self {
+        Self {
+            client,
+            principal,
+            meter: None,
+            key: None,
+            generation: 0,
+            expiry_s: 0,
+            conn: None,
+            mqtt3: false,
+            fed: false,
+            next_seq: Seq(0),
+            outgoing: None,
+            incoming: None,
+            subscriptions: Vec::new(),
+            will: None,
+            walks: None,
+            disconnected_at_ms: 0,
+            will_due_ms: None,
+        }
+    }
+
     /// Gives the queue's memory back if nothing is in it.
     pub(crate) fn release_empty_queue(&mut self) {
         if let Some(outgoing) = self.outgoing.take_if(|outgoing| outgoing.is_empty()) {

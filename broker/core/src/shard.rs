@@ -29,6 +29,8 @@ mod publish;
 mod restore;
 mod subscribe;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 mod throttle;
 mod until;

@@ -7,17 +7,15 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use serde::Serialize;
-use turnpike_authz::import::{FAULTS_MAX, FirstRow, Import, Report, first_row};
+use turnpike_authz::import::{Faults, FirstRow, Import, Report, first_row};
 use turnpike_authz::plan::Making;
 use utoipa::ToSchema;
 
 use super::api::{now_s, product_key};
 use super::extract::Path;
+use super::lines::{LineFault, Lines, fields, told};
 use super::{Api, Problem};
 use crate::provision::random;
-
-/// Bytes of one line.
-pub(super) const LINE_BYTES_MAX: usize = 1024;
 
 /// What became of an import.
 #[derive(Serialize, ToSchema)]
@@ -30,15 +28,6 @@ pub(super) struct Imported {
     refused: u64,
     /// The first hundred of these.
     faults: Vec<LineFault>,
-}
-
-/// A line that wasn't taken.
-#[derive(Serialize, ToSchema)]
-pub(super) struct LineFault {
-    /// From 1, the header included.
-    pub(super) line: u64,
-    /// What is wrong with it.
-    pub(super) message: String,
 }
 
 // A POST to any device comes here, so that `import` is a device's name like any other: its GET, PUT, PATCH and DELETE are its own.
@@ -58,15 +47,8 @@ pub(super) async fn import_devices(
 
 async fn import_into(api: &Api, product: &str, body: Body) -> Result<Json<Imported>, Problem> {
     let import = Import::new(api.gate.registry(), product_key(product)?)?;
-    let mut importing = Importing {
-        api,
-        import,
-        line: 0,
-        is_begun: false,
-        changing: None,
-        unreadable: Vec::new(),
-        unreadable_count: 0,
-    };
+    let mut importing =
+        Importing { api, import, line: 0, is_begun: false, changing: None, unreadable: Faults::default() };
     let mut lines = Lines::default();
     let mut chunks = body.into_data_stream();
     while let Some(chunk) = chunks.next().await {
@@ -86,39 +68,10 @@ async fn import_into(api: &Api, product: &str, body: Body) -> Result<Json<Import
     Ok(Json(importing.result()))
 }
 
-/// Cuts bytes into lines, of which it keeps so much as a valid one can have.
-#[derive(Default)]
-pub(super) struct Lines {
-    line: Vec<u8>,
-}
-
-impl Lines {
-    pub(super) fn push(&mut self, byte: u8) -> Option<Vec<u8>> {
-        if byte == b'\n' {
-            return Some(std::mem::take(&mut self.line));
-        }
-        if self.line.len() <= LINE_BYTES_MAX {
-            self.line.push(byte);
-        }
-        None
-    }
-
-    pub(super) fn finish(self) -> Option<Vec<u8>> {
-        (!self.line.is_empty()).then_some(self.line)
-    }
-}
-
 /// A line's two fields; nothing for an empty line.
-fn fields(line: &[u8]) -> Result<Option<(String, String)>, &'static str> {
-    if line.len() > LINE_BYTES_MAX {
-        return Err("a line has at most 1,024 bytes");
-    }
-    let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).trim(csv::Trim::All).from_reader(line);
-    let mut record = csv::StringRecord::new();
-    if !reader.read_record(&mut record).map_err(|_| "it is no CSV in UTF-8")? {
-        return Ok(None);
-    }
-    let mut fields = record.iter();
+fn row(line: &[u8]) -> Result<Option<(String, String)>, &'static str> {
+    let Some(fields) = fields(line)? else { return Ok(None) };
+    let mut fields = fields.into_iter();
     let (device, secret) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
     if fields.next().is_some() {
         return Err("it has more than the two fields device,secret");
@@ -126,7 +79,7 @@ fn fields(line: &[u8]) -> Result<Option<(String, String)>, &'static str> {
     if secret.is_empty() {
         return Err("the secret is missing; PUT of a single device makes one and tells it");
     }
-    Ok(Some((device.to_owned(), secret.to_owned())))
+    Ok(Some((device, secret)))
 }
 
 struct Importing<'a> {
@@ -138,8 +91,7 @@ struct Importing<'a> {
     /// Other changes wait meanwhile.
     changing: Option<tokio::sync::OwnedMutexGuard<()>>,
     /// Lines that are no rows.
-    unreadable: Vec<(u64, &'static str)>,
-    unreadable_count: u64,
+    unreadable: Faults<&'static str>,
 }
 
 impl Importing<'_> {
@@ -151,7 +103,7 @@ impl Importing<'_> {
         }
         // Spreadsheets put a byte order mark before the first field.
         let line = if self.line == 1 { line.strip_prefix("\u{feff}".as_bytes()).unwrap_or(line) } else { line };
-        match fields(line) {
+        match row(line) {
             Ok(None) => {}
             Ok(Some((device, secret))) if !std::mem::replace(&mut self.is_begun, true) => {
                 match first_row(&device, &secret) {
@@ -161,12 +113,7 @@ impl Importing<'_> {
                 }
             }
             Ok(Some((device, secret))) => self.device(&device, &secret),
-            Err(message) => {
-                self.unreadable_count += 1;
-                if self.unreadable.len() < FAULTS_MAX {
-                    self.unreadable.push((self.line, message));
-                }
-            }
+            Err(message) => self.unreadable.add(self.line, message),
         }
         if self.import.is_full() { self.flush().await } else { Ok(()) }
     }
@@ -191,13 +138,8 @@ impl Importing<'_> {
     }
 
     fn result(&self) -> Imported {
-        let Report { created, replaced, refused, ref faults, .. } = *self.import.report();
-        let faults = faults.iter().map(|(line, error)| (*line, error.to_string()));
-        let unreadable = self.unreadable.iter().map(|(line, message)| (*line, (*message).to_owned()));
-        let mut faults: Vec<LineFault> =
-            faults.chain(unreadable).map(|(line, message)| LineFault { line, message }).collect();
-        faults.sort_by_key(|fault| fault.line);
-        faults.truncate(FAULTS_MAX);
-        Imported { created, replaced, refused: refused + self.unreadable_count, faults }
+        let Report { created, replaced, ref refused, .. } = *self.import.report();
+        let (refused, faults) = told(&self.unreadable, refused);
+        Imported { created, replaced, refused, faults }
     }
 }

@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use futures_util::StreamExt;
 use serde::Serialize;
-use turnpike_authz::import::FAULTS_MAX;
+use turnpike_authz::import::Faults;
 use turnpike_authz::names::ProductKey;
 use turnpike_authz::presale::book::Listed;
 use turnpike_authz::presale::desk::DeskError;
@@ -19,7 +19,7 @@ use utoipa::ToSchema;
 use super::api::product_key;
 use super::batch::Batch;
 use super::extract::{Page, Path, Query};
-use super::import::{LINE_BYTES_MAX, LineFault, Lines};
+use super::lines::{LineFault, Lines, fields, told};
 use super::packages::package_id;
 use super::{Api, Problem};
 
@@ -101,57 +101,37 @@ impl Api {
 struct Upload {
     import: ListImport,
     line: u64,
-    unreadable: Vec<(u64, &'static str)>,
-    unreadable_count: u64,
+    unreadable: Faults<&'static str>,
 }
 
 impl Upload {
     fn line(&mut self, line: &[u8]) {
         self.line += 1;
-        match fields(line) {
+        match row(line) {
             Ok(None) => {}
             Ok(Some((kind, _))) if self.line == 1 && kind == "kind" => {}
             Ok(Some((kind, text))) => match Kind::from_str(&kind) {
                 // What is wrong with a row is in the report.
                 Ok(kind) => drop(self.import.row(self.line, kind, &text)),
-                Err(_) => self.refuse("an identifier is a mac, an imei or a serial"),
+                Err(_) => self.unreadable.add(self.line, "an identifier is a mac, an imei or a serial"),
             },
-            Err(message) => self.refuse(message),
-        }
-    }
-
-    fn refuse(&mut self, message: &'static str) {
-        self.unreadable_count += 1;
-        if self.unreadable.len() < FAULTS_MAX {
-            self.unreadable.push((self.line, message));
+            Err(message) => self.unreadable.add(self.line, message),
         }
     }
 
     fn result(&self) -> ListReport {
-        let Report { listed, kept, refused, ref faults } = *self.import.report();
-        let faults = faults.iter().map(|(line, error)| (*line, error.to_string()));
-        let unreadable = self.unreadable.iter().map(|(line, message)| (*line, (*message).to_owned()));
-        let mut faults: Vec<LineFault> =
-            faults.chain(unreadable).map(|(line, message)| LineFault { line, message }).collect();
-        faults.sort_by_key(|fault| fault.line);
-        faults.truncate(FAULTS_MAX);
-        ListReport { listed, kept, refused: refused + self.unreadable_count, faults }
+        let Report { listed, kept, ref refused } = *self.import.report();
+        let (refused, faults) = told(&self.unreadable, refused);
+        ListReport { listed, kept, refused, faults }
     }
 }
 
 /// A line's two fields; nothing for an empty line.
-fn fields(line: &[u8]) -> Result<Option<(String, String)>, &'static str> {
-    if line.len() > LINE_BYTES_MAX {
-        return Err("a line has at most 1,024 bytes");
-    }
-    let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).trim(csv::Trim::All).from_reader(line);
-    let mut record = csv::StringRecord::new();
-    if !reader.read_record(&mut record).map_err(|_| "it is no CSV in UTF-8")? {
-        return Ok(None);
-    }
-    match record.iter().collect::<Vec<_>>().as_slice() {
-        [kind, identifier] => Ok(Some(((*kind).to_owned(), (*identifier).to_owned()))),
-        _ => Err("it doesn't have the two fields kind,identifier"),
+fn row(line: &[u8]) -> Result<Option<(String, String)>, &'static str> {
+    match fields(line)?.map(<[String; 2]>::try_from) {
+        None => Ok(None),
+        Some(Ok([kind, identifier])) => Ok(Some((kind, identifier))),
+        Some(Err(_)) => Err("it doesn't have the two fields kind,identifier"),
     }
 }
 
@@ -166,7 +146,7 @@ pub(super) async fn import_list(
     let (key, id) = (product_key(&product)?, package_id(package)?);
     api.registrar.book().package(key.as_str(), id).ok_or(DeskError::NoSuchPackage)?;
     let import = ListImport::new(key, id);
-    let mut upload = Upload { import, line: 0, unreadable: Vec::new(), unreadable_count: 0 };
+    let mut upload = Upload { import, line: 0, unreadable: Faults::default() };
     let mut lines = Lines::default();
     let mut chunks = body.into_data_stream();
     while let Some(chunk) = chunks.next().await {
@@ -198,7 +178,7 @@ pub(super) async fn put_identifier(
     let mut import = ListImport::new(key.clone(), id);
     import.row(1, identifier.kind(), &text)?;
     api.flush_list(&mut import).await?;
-    if let Some((_, error)) = import.report().faults.first() {
+    if let Some((_, error)) = import.report().refused.first().first() {
         return Err((*error).into());
     }
     let status = if import.report().listed > 0 { StatusCode::CREATED } else { StatusCode::OK };

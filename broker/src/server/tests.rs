@@ -21,6 +21,28 @@ const SHARDS: u16 = 2;
 /// No event that a test waits for takes so long on a machine that works.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// In an `impl Gate`: who is in may do everything, for ever, and a challenge is always met.
+macro_rules! everything_is_allowed {
+    () => {
+        fn proceed(&self, _: &Attempt<'_>, _: &ChallengeState, _: &[u8], _: Now) -> Verdict {
+            Verdict::Granted(Admission::new(Principal::Anonymous))
+        }
+
+        fn may_publish(&self, _: &Principal, _: TopicName<'_>) -> bool {
+            true
+        }
+
+        fn may_subscribe(&self, _: &Principal, _: TopicFilter<'_>) -> bool {
+            true
+        }
+
+        fn still_welcome(&self, _: &Principal) -> bool {
+            true
+        }
+    };
+}
+use everything_is_allowed;
+
 /// Everybody may do everything.
 struct Open;
 
@@ -29,21 +51,7 @@ impl Gate for Open {
         Verdict::Granted(Admission::new(Principal::Anonymous))
     }
 
-    fn proceed(&self, _: &Attempt<'_>, _: &ChallengeState, _: &[u8], _: Now) -> Verdict {
-        Verdict::Granted(Admission::new(Principal::Anonymous))
-    }
-
-    fn may_publish(&self, _: &Principal, _: TopicName<'_>) -> bool {
-        true
-    }
-
-    fn may_subscribe(&self, _: &Principal, _: TopicFilter<'_>) -> bool {
-        true
-    }
-
-    fn still_welcome(&self, _: &Principal) -> bool {
-        true
-    }
+    everything_is_allowed!();
 }
 
 fn tcp_listener() -> ListenerSettings {
@@ -57,6 +65,10 @@ fn tcp_listener() -> ListenerSettings {
 }
 
 fn parts(listeners: Vec<ListenerSettings>) -> ServerParts<Open> {
+    parts_behind(Arc::new(Open), listeners)
+}
+
+fn parts_behind<G: Gate>(gate: Arc<G>, listeners: Vec<ListenerSettings>) -> ServerParts<G> {
     ServerParts {
         listeners,
         limits: Limits::default(),
@@ -64,7 +76,7 @@ fn parts(listeners: Vec<ListenerSettings>) -> ServerParts<Open> {
         commit: turnpike_store::Limits::default(),
         shards: SHARDS,
         first_descriptor_kept: u32::MAX,
-        gate: Arc::new(Open),
+        gate,
         store: Box::new(MemoryStore::new()),
         asker: None,
         registry: Box::new(|_, _| {}),

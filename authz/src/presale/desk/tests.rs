@@ -388,13 +388,13 @@ fn a_list_is_taken_up_in_batches_and_swept_with_its_package() {
     changes.into_iter().for_each(|change| house.apply(change));
     let report = import.report();
     assert_eq!(report.listed + report.kept, u64::try_from(BATCH).expect("small") - 1, "each is there twice");
-    assert_eq!(report.faults.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(report.refused.first().iter().map(|(line, _)| *line).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(house.book.package("p", first).map(|standing| standing.listed), Some(report.listed));
 
     house.apply(house.desk().plan_delete_package(&product(), first).expect("there"));
     assert_eq!(import.row(line, Kind::Serial, "SN-late"), Ok(()));
     assert!(import.take(&house.book).is_empty());
-    assert_eq!(import.report().faults.last(), Some(&(line, RowError::NoSuchPackage)));
+    assert_eq!(import.report().refused.first().last(), Some(&(line, RowError::NoSuchPackage)));
     assert_eq!(label(house.register(None, Proof::Key(&keys[0]))), "unknown");
     assert_eq!(house.book.swept_packages(), [(product(), first)]);
     assert_eq!(house.book.next_package("p"), PackageId::new(3), "no number twice while something is left");

@@ -12,10 +12,11 @@
 use turnpike_mqtt::{ConnectReason, Frame, decode_connect, frame};
 
 use super::Shard;
+use super::connect::attempt;
 use super::lifecycle::Timer;
 use crate::clock::Now;
 use crate::connection::{Asking, State};
-use crate::gate::{Answer, Attempt, Gate, Passage, Question};
+use crate::gate::{Answer, Gate, Passage, Question};
 use crate::ids::ConnId;
 
 /// Which connection an answer is for: this one and no other that gets its place.
@@ -62,16 +63,7 @@ impl<G: Gate> Shard<G> {
         let Some(connection) = self.conns.get_mut(conn.0 as usize) else { return };
         // It could not be heard meanwhile.
         connection.last_heard_ms = now.mono_ms;
-        let properties = &connect.properties;
-        let attempt = Attempt {
-            client_id: connect.client_id,
-            user_name: connect.user_name,
-            password: connect.password,
-            peer: connection.addr,
-            tls: connection.tls,
-            certificate: connection.certificate.as_deref(),
-            enhanced: properties.authentication_method.map(|m| (m, properties.authentication_data.unwrap_or_default())),
-        };
+        let attempt = attempt(connection, &connect);
         let verdict = self.gate.conclude(&attempt, answer, now);
         // Whatever comes of it, nothing of the packets that wait is taken yet; what there is to read is read when it has been resumed.
         let _ = self.act_on(conn, &connect, connect_frame, verdict, now);

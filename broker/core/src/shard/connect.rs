@@ -16,7 +16,7 @@ use crate::durable::Op;
 use crate::gate::{
     Admission, Attempt, Attested, ChallengeState, Gate, Passage, Permit, Principal, Stated, TakeOver, Verdict, Visit,
 };
-use crate::ids::{ClientId, ConnId, Seq, SessionRef};
+use crate::ids::{ClientId, ConnId, SessionRef};
 use crate::message::{Message, MessageParts};
 use crate::router::Subscriber;
 use crate::session::{Session, Will};
@@ -102,16 +102,7 @@ impl<G: Gate> Shard<G> {
         let Some(connection) = self.conns.get(conn.0 as usize) else {
             return Verdict::Refused(ConnectReason::UnspecifiedError, "no_connection");
         };
-        let properties = &connect.properties;
-        let attempt = Attempt {
-            client_id: connect.client_id,
-            user_name: connect.user_name,
-            password: connect.password,
-            peer: connection.addr,
-            tls: connection.tls,
-            certificate: connection.certificate.as_deref(),
-            enhanced: properties.authentication_method.map(|m| (m, properties.authentication_data.unwrap_or_default())),
-        };
+        let attempt = attempt(connection, connect);
         self.gate.authenticate(&attempt, now, random)
     }
 
@@ -223,15 +214,7 @@ impl<G: Gate> Shard<G> {
         let Ok(connect) = decode_connect(connect_frame) else { return Next::Ending };
         let verdict = {
             let Some(connection) = self.conns.get(conn.0 as usize) else { return Next::Ending };
-            let attempt = Attempt {
-                client_id: connect.client_id,
-                user_name: connect.user_name,
-                password: connect.password,
-                peer: connection.addr,
-                tls: connection.tls,
-                certificate: connection.certificate.as_deref(),
-                enhanced: Some((&state.method, data)),
-            };
+            let attempt = Attempt { enhanced: Some((&state.method, data)), ..attempt(connection, &connect) };
             self.gate.proceed(&attempt, &state, data, now)
         };
         self.act_on(conn, &connect, connect_frame, verdict, now)
@@ -466,23 +449,11 @@ impl<G: Gate> Shard<G> {
         }
         self.next_generation = self.next_generation.wrapping_add(1);
         let slot = self.sessions.insert(Session {
-            client,
-            principal,
-            meter: None,
             key: (expiry_s > 0).then(|| self.shared.new_session_key()),
             generation: self.next_generation,
             expiry_s,
-            conn: None,
             mqtt3: version != Version::V5,
-            fed: false,
-            next_seq: Seq(0),
-            outgoing: None,
-            incoming: None,
-            subscriptions: Vec::new(),
-            will: None,
-            walks: None,
-            disconnected_at_ms: 0,
-            will_due_ms: None,
+            ..Session::new(client, principal)
         });
         self.principals.insert(slot, &self.sessions);
         Ok(slot)
@@ -611,6 +582,20 @@ impl<G: Gate> Shard<G> {
         if let Some(slot) = slot {
             self.pump(slot, now);
         }
+    }
+}
+
+/// What a CONNECT says to the gate.
+pub(super) fn attempt<'a>(connection: &'a Connection, connect: &Connect<'a>) -> Attempt<'a> {
+    let properties = &connect.properties;
+    Attempt {
+        client_id: connect.client_id,
+        user_name: connect.user_name,
+        password: connect.password,
+        peer: connection.addr,
+        tls: connection.tls,
+        certificate: connection.certificate.as_deref(),
+        enhanced: properties.authentication_method.map(|m| (m, properties.authentication_data.unwrap_or_default())),
     }
 }
 

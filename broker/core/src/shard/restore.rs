@@ -26,23 +26,15 @@ impl<G: Gate> Shard<G> {
         };
         let connected_before = record.disconnected_at_ms.is_none();
         let slot = self.sessions.insert(Session {
-            client: record.client,
-            principal: principal_of(&record.principal),
-            meter: None,
             key: Some(recovered.key),
             generation: self.next_generation,
             expiry_s: record.expiry_s,
-            conn: None,
             mqtt3: record.mqtt3,
-            fed: false,
-            next_seq: Seq(0),
-            outgoing: None,
-            incoming: None,
             subscriptions: Vec::with_capacity(recovered.subscriptions.len()),
             will,
-            walks: None,
             disconnected_at_ms: record.disconnected_at_ms.unwrap_or(now.unix_ms),
             will_due_ms,
+            ..Session::new(record.client, principal_of(&record.principal))
         });
         self.principals.insert(slot, &self.sessions);
         for (filter, options, identifier) in recovered.subscriptions {

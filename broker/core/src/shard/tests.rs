@@ -3,13 +3,14 @@
 use std::net::SocketAddr;
 
 use turnpike_mqtt::{
-    AckKind, Connect, ConnectProperties, ConnectReason, Forwardable, PacketId, Publish, PublishProperties, QoS,
+    AckKind, Connect, ConnectProperties, Forwardable, PacketId, Publish, PublishProperties, QoS,
     SubscribeOptions, TopicFilter, encode_ack, encode_publish, encode_subscribe,
 };
 
 use super::*;
 use crate::durable::Op;
-use crate::gate::{Admission, Attempt, ChallengeState, Principal, Verdict};
+use crate::gate::{Admission, Attempt, Principal, Verdict};
+use crate::shard::testing::{everything_is_allowed, nobody_is_challenged, several};
 
 mod forgetting;
 mod full_disk;
@@ -25,18 +26,8 @@ impl Gate for Open {
     fn authenticate(&self, _: &Attempt<'_>, _: Now, _: [u8; 32]) -> Verdict {
         Verdict::Granted(Admission::new(Principal::Anonymous))
     }
-    fn proceed(&self, _: &Attempt<'_>, _: &ChallengeState, _: &[u8], _: Now) -> Verdict {
-        Verdict::Refused(ConnectReason::BadAuthenticationMethod, "method")
-    }
-    fn may_publish(&self, _: &Principal, _: TopicName<'_>) -> bool {
-        true
-    }
-    fn may_subscribe(&self, _: &Principal, _: TopicFilter<'_>) -> bool {
-        true
-    }
-    fn still_welcome(&self, _: &Principal) -> bool {
-        true
-    }
+    nobody_is_challenged!();
+    everything_is_allowed!();
 }
 
 /// A connection and the shard that it is on.
@@ -56,21 +47,7 @@ struct Broker {
 
 impl Broker {
     fn new(shards: u16, limits: Limits) -> Self {
-        let shared = Arc::new(Shared::new(&limits));
-        let (gate, limits) = (Arc::new(Open), Arc::new(limits));
-        let shards = (0..shards)
-            .map(|id| {
-                Shard::new(Setup {
-                    id: ShardId(id),
-                    shards,
-                    shared: Arc::clone(&shared),
-                    gate: Arc::clone(&gate),
-                    limits: Arc::clone(&limits),
-                    entropy: Box::new(|bytes| bytes.fill(7)),
-                    now: NOW,
-                })
-            })
-            .collect();
+        let (shards, shared) = several(shards, &Arc::new(Open), limits, NOW);
         Self { shards, shared, committed: Vec::new() }
     }
 

@@ -167,40 +167,11 @@ fn the_gate_sees_the_client_behind_the_proxy() {
             Verdict::Granted(Admission::new(Principal::Anonymous))
         }
 
-        fn proceed(&self, _: &Attempt<'_>, _: &ChallengeState, _: &[u8], _: Now) -> Verdict {
-            Verdict::Granted(Admission::new(Principal::Anonymous))
-        }
-
-        fn may_publish(&self, _: &Principal, _: TopicName<'_>) -> bool {
-            true
-        }
-
-        fn may_subscribe(&self, _: &Principal, _: TopicFilter<'_>) -> bool {
-            true
-        }
-
-        fn still_welcome(&self, _: &Principal) -> bool {
-            true
-        }
+        everything_is_allowed!();
     }
     let seen = Arc::new(Seen(parking_lot::Mutex::default()));
-    let ServerParts { limits, transport, commit, shards, first_descriptor_kept, store, registry, .. } =
-        parts(Vec::new());
     let listeners = vec![ListenerSettings { proxy_protocol: true, ..tcp_listener() }];
-    let gate = Arc::clone(&seen);
-    let server = Server::start(ServerParts {
-        listeners,
-        limits,
-        transport,
-        commit,
-        shards,
-        first_descriptor_kept,
-        gate,
-        store,
-        asker: None,
-        registry,
-    })
-    .expect("starts");
+    let server = Server::start(parts_behind(Arc::clone(&seen), listeners)).expect("starts");
     for shard in 0..SHARDS {
         let mut stream = tcp(server.addresses()[0].1);
         stream.write_all(b"PROXY TCP4 10.1.2.3 10.0.0.1 12345 1883\r\n").expect("sends");

@@ -22,21 +22,7 @@ impl Gate for Limited {
         Verdict::Granted(Admission::new(Principal::Anonymous))
     }
 
-    fn proceed(&self, _: &Attempt<'_>, _: &ChallengeState, _: &[u8], _: Now) -> Verdict {
-        Verdict::Granted(Admission::new(Principal::Anonymous))
-    }
-
-    fn may_publish(&self, _: &Principal, _: TopicName<'_>) -> bool {
-        true
-    }
-
-    fn may_subscribe(&self, _: &Principal, _: TopicFilter<'_>) -> bool {
-        true
-    }
-
-    fn still_welcome(&self, _: &Principal) -> bool {
-        true
-    }
+    everything_is_allowed!();
 
     fn accepts(&self, address: IpAddr, _: Now) -> bool {
         !self.banned.lock().contains(&address)
@@ -61,22 +47,7 @@ impl Gate for Limited {
 
 fn start_limited(listener: ListenerSettings) -> (Server, SocketAddr, Arc<Limited>) {
     let gate = Arc::new(Limited::default());
-    let ServerParts { limits, transport, commit, shards, first_descriptor_kept, store, registry, .. } =
-        parts(Vec::new());
-    let (listeners, gate_of_server) = (vec![listener], Arc::clone(&gate));
-    let parts = ServerParts {
-        first_descriptor_kept,
-        listeners,
-        limits,
-        transport,
-        commit,
-        shards,
-        gate: gate_of_server,
-        store,
-        asker: None,
-        registry,
-    };
-    let server = Server::start(parts).expect("starts");
+    let server = Server::start(parts_behind(Arc::clone(&gate), vec![listener])).expect("starts");
     let address = server.addresses()[0].1;
     (server, address, gate)
 }

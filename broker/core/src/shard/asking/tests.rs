@@ -1,13 +1,12 @@
 use std::sync::Arc;
 
-use turnpike_mqtt::{Connect, ConnectProperties, Packet, TopicFilter, TopicName, Version, encode};
+use turnpike_mqtt::{Connect, ConnectProperties, Packet, Version, encode};
 
 use super::*;
-use crate::gate::{Admission, ChallengeState, Principal, Verdict};
-use crate::ids::ShardId;
+use crate::gate::{Admission, Attempt, ChallengeState, Principal, Verdict};
 use crate::limits::Limits;
-use crate::shard::{Next, Peer, Setup};
-use crate::shared::Shared;
+use crate::shard::testing::{alone, everything_is_allowed, peer};
+use crate::shard::Next;
 
 /// Asks about everybody. An answer `true` lets in, `false` doesn't, and anything else is asked again.
 struct Asked;
@@ -33,17 +32,7 @@ impl Gate for Asked {
         }
     }
 
-    fn may_publish(&self, _: &Principal, _: TopicName<'_>) -> bool {
-        true
-    }
-
-    fn may_subscribe(&self, _: &Principal, _: TopicFilter<'_>) -> bool {
-        true
-    }
-
-    fn still_welcome(&self, _: &Principal) -> bool {
-        true
-    }
+    everything_is_allowed!();
 }
 
 fn at(ms: u64) -> Now {
@@ -51,21 +40,12 @@ fn at(ms: u64) -> Now {
 }
 
 fn new_shard() -> Shard<Asked> {
-    let limits = Arc::new(Limits { connect_timeout_ms: 1_000, answer_timeout_ms: 5_000, ..Limits::default() });
-    Shard::new(Setup {
-        id: ShardId(0),
-        shards: 1,
-        shared: Arc::new(Shared::new(&limits)),
-        gate: Arc::new(Asked),
-        limits,
-        entropy: Box::new(|bytes| bytes.fill(7)),
-        now: at(0),
-    })
+    let limits = Limits { connect_timeout_ms: 1_000, answer_timeout_ms: 5_000, ..Limits::default() };
+    alone(&Arc::new(Asked), limits, at(0))
 }
 
 fn open(shard: &mut Shard<Asked>) -> ConnId {
-    let peer = Peer { addr: ([127, 0, 0, 1], 1).into(), tls: false, certificate: None };
-    shard.open(peer, at(0)).expect("room")
+    shard.open(peer(false), at(0)).expect("room")
 }
 
 fn connect(version: Version, expiry_s: Option<u32>) -> Vec<u8> {

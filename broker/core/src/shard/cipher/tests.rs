@@ -10,11 +10,10 @@ use turnpike_mqtt::{
 
 use super::*;
 use crate::cipher::Random;
-use crate::gate::{Admission, Attempt, ChallengeState, Principal, Verdict};
-use crate::ids::ShardId;
+use crate::gate::{Admission, Attempt, Principal, Verdict};
 use crate::limits::Limits;
-use crate::shard::{Peer, Setup};
-use crate::shared::Shared;
+use crate::shard::testing::{everything_is_allowed, nobody_is_challenged, peer, setup};
+use crate::shard::Setup;
 
 const VERSIONS: [Version; 2] = [Version::V311, Version::V5];
 const KEYS: &str = "keys";
@@ -113,18 +112,8 @@ impl Gate for Ciphering {
         };
         Verdict::Granted(Admission { cipher, ..Admission::new(Principal::Device(Arc::new(device))) })
     }
-    fn proceed(&self, _: &Attempt<'_>, _: &ChallengeState, _: &[u8], _: Now) -> Verdict {
-        Verdict::Refused(ConnectReason::BadAuthenticationMethod, "refused")
-    }
-    fn may_publish(&self, _: &Principal, _: TopicName<'_>) -> bool {
-        true
-    }
-    fn may_subscribe(&self, _: &Principal, _: TopicFilter<'_>) -> bool {
-        true
-    }
-    fn still_welcome(&self, _: &Principal) -> bool {
-        true
-    }
+    nobody_is_challenged!();
+    everything_is_allowed!();
     fn seals(&self, principal: &Principal, _: bool) -> bool {
         let Principal::Device(device) = principal else { return false };
         device.device.starts_with("sealed") != self.0.load(Ordering::Relaxed)
@@ -163,28 +152,20 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let (limits, gate) = (Arc::new(Limits::default()), Arc::new(Ciphering::default()));
+        let gate = Arc::new(Ciphering::default());
         let now = Now { mono_ms: 1_000, unix_ms: 1_700_000_000_000 };
         let mut next = 7;
-        let shard = Shard::new(Setup {
-            id: ShardId(0),
-            shards: 1,
-            shared: Arc::new(Shared::new(&limits)),
-            gate: Arc::clone(&gate),
-            limits,
-            // Each log-in begins with another epoch: 10, 20, …
-            entropy: Box::new(move |bytes| {
-                bytes.fill(next);
-                next = if next == 7 { 10 } else { next + 10 };
-            }),
-            now,
+        // Each log-in begins with another epoch: 10, 20, …
+        let entropy = Box::new(move |bytes: &mut [u8]| {
+            bytes.fill(next);
+            next = if next == 7 { 10 } else { next + 10 };
         });
+        let shard = Shard::new(Setup { entropy, ..setup(&gate, Limits::default(), now) });
         Self { shard, gate, now }
     }
 
     fn connect(&mut self, version: Version, id: &str, properties: ConnectProperties<'_>) -> Client {
-        let peer = Peer { addr: ([127, 0, 0, 1], 1).into(), tls: false, certificate: None };
-        let conn = self.shard.open(peer, self.now).expect("room");
+        let conn = self.shard.open(peer(false), self.now).expect("room");
         let connect = Connect {
             version,
             bridge: false,

@@ -1,13 +1,11 @@
 use std::collections::BTreeSet;
 
-use turnpike_mqtt::{ConnectProperties, TopicName};
+use turnpike_mqtt::ConnectProperties;
 
 use super::*;
 use crate::counters::Counters;
-use crate::ids::ShardId;
 use crate::limits::Limits;
-use crate::shard::{Peer, Setup};
-use crate::shared::Shared;
+use crate::shard::testing::{everything_is_allowed, nobody_is_challenged, peer, several};
 
 const SHARDS: u16 = 7;
 const NOW: Now = Now { mono_ms: 1, unix_ms: 1_700_000_000_000 };
@@ -21,38 +19,13 @@ impl Gate for Named {
         Verdict::Granted(Admission { client_id, ..Admission::new(Principal::Anonymous) })
     }
 
-    fn proceed(&self, _: &Attempt<'_>, _: &ChallengeState, _: &[u8], _: Now) -> Verdict {
-        Verdict::Refused(ConnectReason::UnspecifiedError, "refused")
-    }
+    nobody_is_challenged!();
 
-    fn may_publish(&self, _: &Principal, _: TopicName<'_>) -> bool {
-        true
-    }
-
-    fn may_subscribe(&self, _: &Principal, _: TopicFilter<'_>) -> bool {
-        true
-    }
-
-    fn still_welcome(&self, _: &Principal) -> bool {
-        true
-    }
+    everything_is_allowed!();
 }
 
 fn shards() -> Vec<Shard<Named>> {
-    let limits = Arc::new(Limits::default());
-    let shared = Arc::new(Shared::new(&limits));
-    let shard = |id| {
-        Shard::new(Setup {
-            id: ShardId(id),
-            shards: SHARDS,
-            shared: Arc::clone(&shared),
-            gate: Arc::new(Named),
-            limits: Arc::clone(&limits),
-            entropy: Box::new(|bytes| bytes.fill(7)),
-            now: NOW,
-        })
-    };
-    (0..SHARDS).map(shard).collect()
+    several(SHARDS, &Arc::new(Named), Limits::default(), NOW).0
 }
 
 /// Logs in on the first shard, and on the one that it is sent to. The CONNACK's bytes.
@@ -72,9 +45,8 @@ fn log_in(shards: &mut [Shard<Named>], client_id: &str, lasting: Option<&str>) -
     encode(Version::V311, &Packet::Connect(Box::new(connect)), &mut bytes);
     let mut at = 0;
     for _ in 0..2 {
-        let peer = Peer { addr: ([127, 0, 0, 1], 1).into(), tls: false, certificate: None };
         let shard = &mut shards[at];
-        let conn = shard.open(peer, NOW).expect("room");
+        let conn = shard.open(peer(false), NOW).expect("room");
         match shard.receive(conn, &bytes, NOW).next {
             Next::Move(to) => {
                 shard.closed(conn, NOW);

@@ -1,13 +1,12 @@
 use std::sync::Arc;
 
-use turnpike_mqtt::{Connect, ConnectProperties, Packet, TopicFilter, TopicName, Version, decode, encode, frame};
+use turnpike_mqtt::{Connect, ConnectProperties, Packet, Version, decode, encode, frame};
 
 use crate::clock::Now;
-use crate::gate::{Attempt, ChallengeState, Gate, Parting, Principal, Verdict};
-use crate::ids::ShardId;
+use crate::gate::{Attempt, ChallengeState, Gate, Parting, Verdict};
 use crate::limits::Limits;
-use crate::shard::{Next, Peer, Setup, Shard};
-use crate::shared::Shared;
+use crate::shard::testing::{alone, everything_is_allowed, peer};
+use crate::shard::Next;
 
 /// Gives everybody one message, and lets nobody in.
 struct Hatch;
@@ -21,35 +20,15 @@ impl Gate for Hatch {
         self.authenticate(attempt, now, [0; 32])
     }
 
-    fn may_publish(&self, _: &Principal, _: TopicName<'_>) -> bool {
-        true
-    }
-
-    fn may_subscribe(&self, _: &Principal, _: TopicFilter<'_>) -> bool {
-        true
-    }
-
-    fn still_welcome(&self, _: &Principal) -> bool {
-        true
-    }
+    everything_is_allowed!();
 }
 
 #[test]
 fn a_client_that_is_dismissed_gets_its_message_and_no_session() {
     for version in [Version::V311, Version::V5] {
         let now = Now { mono_ms: 0, unix_ms: 1_700_000_000_000 };
-        let limits = Arc::new(Limits::default());
-        let mut shard = Shard::new(Setup {
-            id: ShardId(0),
-            shards: 1,
-            shared: Arc::new(Shared::new(&limits)),
-            gate: Arc::new(Hatch),
-            limits,
-            entropy: Box::new(|bytes| bytes.fill(7)),
-            now,
-        });
-        let peer = Peer { addr: ([127, 0, 0, 1], 1).into(), tls: false, certificate: None };
-        let conn = shard.open(peer, now).expect("room");
+        let mut shard = alone(&Arc::new(Hatch), Limits::default(), now);
+        let conn = shard.open(peer(false), now).expect("room");
         let connect = Connect {
             version,
             bridge: false,

@@ -4,16 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use turnpike_mqtt::{ConnectReason, Packet, TopicName, Version, decode, frame};
+use turnpike_mqtt::{Packet, TopicName, Version, decode, frame};
 
 use super::*;
 use crate::durable::{Op, Part};
 use crate::feed::Feed;
-use crate::gate::{Admission, Attempt, ChallengeState, DeviceIdentity, ServiceIdentity, UserIdentity, Verdict};
-use crate::ids::{ConnId, ShardId};
+use crate::gate::{Admission, Attempt, DeviceIdentity, ServiceIdentity, UserIdentity, Verdict};
+use crate::ids::ConnId;
 use crate::limits::Limits;
-use crate::shard::{Next, Peer, Setup};
-use crate::shared::Shared;
+use crate::shard::testing::{alone, nobody_is_challenged};
+use crate::shard::{Next, Peer};
 
 const NOW: Now = Now { mono_ms: 1_000, unix_ms: 1_700_000_000_000 };
 
@@ -62,9 +62,7 @@ impl Gate for Rules {
     fn authenticate(&self, attempt: &Attempt<'_>, _: Now, _: [u8; 32]) -> Verdict {
         Verdict::Granted(Admission::new(principal(attempt.user_name.expect("a name"))))
     }
-    fn proceed(&self, _: &Attempt<'_>, _: &ChallengeState, _: &[u8], _: Now) -> Verdict {
-        Verdict::Refused(ConnectReason::BadAuthenticationMethod, "refused")
-    }
+    nobody_is_challenged!();
     fn may_publish(&self, principal: &Principal, topic: TopicName<'_>) -> bool {
         self.may(principal, topic.as_str())
     }
@@ -101,17 +99,8 @@ struct World {
 }
 
 fn world() -> World {
-    let limits = Arc::new(Limits::default());
     let gate = Arc::new(Rules::default());
-    let shard = Shard::new(Setup {
-        id: ShardId(0),
-        shards: 1,
-        shared: Arc::new(Shared::new(&limits)),
-        gate: Arc::clone(&gate),
-        limits,
-        entropy: Box::new(|bytes| bytes.fill(7)),
-        now: NOW,
-    });
+    let shard = alone(&gate, Limits::default(), NOW);
     World { shard, gate, parts: Vec::new() }
 }
 

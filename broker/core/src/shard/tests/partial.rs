@@ -2,6 +2,7 @@
 
 use super::super::*;
 use super::Open;
+use crate::shard::testing::{alone, peer};
 
 /// A shard and its clock.
 struct Bench {
@@ -14,21 +15,12 @@ struct Bench {
 impl Bench {
     fn new(limits: Limits) -> Self {
         let now = Now { mono_ms: 1_000, unix_ms: 1_000_000 };
-        let shard = Shard::new(Setup {
-            id: ShardId(0),
-            shards: 1,
-            shared: Arc::new(Shared::new(&limits)),
-            gate: Arc::new(Open),
-            limits: Arc::new(limits),
-            entropy: Box::new(|bytes| bytes.fill(7)),
-            now,
-        });
+        let shard = alone(&Arc::new(Open), limits, now);
         Self { shard, now, held: Vec::new() }
     }
 
     fn open(&mut self) -> ConnId {
-        let peer = Peer { addr: ([127, 0, 0, 1], 1).into(), tls: false, certificate: None };
-        let conn = self.shard.open(peer, self.now).expect("room");
+        let conn = self.shard.open(peer(false), self.now).expect("room");
         self.held.resize(self.held.len().max(conn.0 as usize + 1), Vec::new());
         conn
     }

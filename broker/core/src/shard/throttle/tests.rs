@@ -10,12 +10,11 @@ use turnpike_mqtt::{
 };
 
 use super::*;
-use crate::gate::{Admission, Attempt, ChallengeState, DeviceIdentity, Entry, Principal, TakeOver, Verdict};
-use crate::ids::ShardId;
+use crate::gate::{Admission, Attempt, DeviceIdentity, Entry, Principal, TakeOver, Verdict};
 use crate::limits::Limits;
 use crate::meter::{Allowance, Debt, Excess, FlowRate, Meter, Rate};
-use crate::shard::{Next, Peer, Setup};
-use crate::shared::Shared;
+use crate::shard::testing::{alone, nobody_is_challenged};
+use crate::shard::{Next, Peer};
 
 const VERSIONS: [Version; 3] = [Version::V31, Version::V311, Version::V5];
 const QOS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
@@ -47,9 +46,7 @@ impl Gate for Limiting {
         Verdict::Granted(Admission::new(Principal::Device(Arc::new(identity))))
     }
 
-    fn proceed(&self, _: &Attempt<'_>, _: &ChallengeState, _: &[u8], _: Now) -> Verdict {
-        Verdict::Refused(ConnectReason::BadAuthenticationMethod, "refused")
-    }
+    nobody_is_challenged!();
 
     fn may_publish(&self, _: &Principal, topic: TopicName<'_>) -> bool {
         topic.as_str() != "forbidden"
@@ -124,17 +121,8 @@ fn address(last: u8) -> SocketAddr {
 
 impl World {
     fn new() -> Self {
-        let limits = Arc::new(Limits::default());
         let gate = Arc::new(Limiting::default());
-        let shard = Shard::new(Setup {
-            id: ShardId(0),
-            shards: 1,
-            shared: Arc::new(Shared::new(&limits)),
-            gate: Arc::clone(&gate),
-            limits,
-            entropy: Box::new(|bytes| bytes.fill(7)),
-            now: Now::default(),
-        });
+        let shard = alone(&gate, Limits::default(), Now::default());
         Self { shard, gate, now: Now::default(), clients: Vec::new() }
     }
 

@@ -1,17 +1,15 @@
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use turnpike_mqtt::{
-    Auth, AuthProperties, ConnectReason, Disconnect, Packet, TopicFilter, TopicName, Version, decode, encode, frame,
+    Auth, AuthProperties, Disconnect, Packet, Version, decode, encode, frame,
 };
 
 use super::*;
-use crate::gate::{Admission, Attempt, ChallengeState, Principal, Verdict};
-use crate::ids::ShardId;
+use crate::gate::{Admission, Attempt, Principal, Verdict};
 use crate::limits::Limits;
-use crate::shard::{Next, Peer, Setup};
-use crate::shared::Shared;
+use crate::shard::testing::{alone, everything_is_allowed, nobody_is_challenged, peer};
+use crate::shard::Next;
 
 const START: Now = Now { mono_ms: 1_000, unix_ms: 1_700_000_000_000 };
 const FOREVER: u64 = u64::MAX;
@@ -24,18 +22,8 @@ impl Gate for Until {
         let until_ms = Some(self.0.load(Ordering::Relaxed)).filter(|until_ms| *until_ms != FOREVER);
         Verdict::Granted(Admission { until_ms, ..Admission::new(Principal::Anonymous) })
     }
-    fn proceed(&self, _: &Attempt<'_>, _: &ChallengeState, _: &[u8], _: Now) -> Verdict {
-        Verdict::Refused(ConnectReason::BadAuthenticationMethod, "refused")
-    }
-    fn may_publish(&self, _: &Principal, _: TopicName<'_>) -> bool {
-        true
-    }
-    fn may_subscribe(&self, _: &Principal, _: TopicFilter<'_>) -> bool {
-        true
-    }
-    fn still_welcome(&self, _: &Principal) -> bool {
-        true
-    }
+    nobody_is_challenged!();
+    everything_is_allowed!();
 }
 
 struct World {
@@ -51,19 +39,9 @@ fn later(ms: u64) -> Now {
 
 /// A client whose authentication is good for so long, and whose CONNECT is taken.
 fn world(version: Version, good_for_ms: u64) -> World {
-    let limits = Arc::new(Limits::default());
     let gate = Arc::new(Until(AtomicU64::new(START.unix_ms.saturating_add(good_for_ms))));
-    let mut shard = Shard::new(Setup {
-        id: ShardId(0),
-        shards: 1,
-        shared: Arc::new(Shared::new(&limits)),
-        gate: Arc::clone(&gate),
-        limits,
-        entropy: Box::new(|bytes| bytes.fill(7)),
-        now: START,
-    });
-    let peer = Peer { addr: SocketAddr::from(([127, 0, 0, 1], 1)), tls: true, certificate: None };
-    let conn = shard.open(peer, START).expect("room");
+    let mut shard = alone(&gate, Limits::default(), START);
+    let conn = shard.open(peer(true), START).expect("room");
     // Keep alive 0, clean start, client id `c`; in MQTT 5 with an authentication method `M`.
     let connect: &[u8] = match version {
         Version::V5 => b"\x10\x12\x00\x04MQTT\x05\x02\x00\x00\x04\x15\x00\x01M\x00\x01c",
