@@ -252,6 +252,7 @@ fn messages(families: &mut Families, shards: &[ShardStats]) {
     type Drops = fn(&Dropped) -> u64;
     let dropped: [(&str, Drops); 7] = [
         ("queue_full", |dropped| dropped.queue_full),
+        ("desk_full", |dropped| dropped.desk_full),
         ("expired", |dropped| dropped.expired),
         ("too_large", |dropped| dropped.too_large),
         ("not_authorized", |dropped| dropped.not_authorized),

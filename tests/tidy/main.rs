@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use source::{File, files, manifest, workspace};
 
 /// Crates that are given time and randomness and own no resource.
-const PURE: &[&str] = &["broker/mqtt", "broker/core", "authz"];
+const PURE: &[&str] = &["broker/mqtt", "broker/core", "broker/backfill", "authz", "ota"];
 
 #[test]
 fn pure_crates_hold_no_runtime_clock_socket_thread_or_randomness() {

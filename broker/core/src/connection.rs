@@ -131,6 +131,8 @@ pub(crate) struct Connection {
     /// The shard has an entry for its unfinished packets.
     pub(crate) partial: bool,
     pub(crate) sealing: Sealing,
+    /// A desk is at a message of its.
+    pub(crate) handed: bool,
     /// Slot of its session, once it has one.
     pub(crate) session: Option<u32>,
     pub(crate) addr: SocketAddr,
@@ -166,6 +168,7 @@ impl Connection {
             counted: false,
             partial: false,
             sealing: Sealing::Never,
+            handed: false,
             session: None,
             addr: peer.addr,
             certificate: peer.certificate,

@@ -39,6 +39,8 @@ pub struct Dropped {
     pub store_unavailable: u64,
     /// Its publisher is over a rate (MQTT 5, where that is configured; others are slowed).
     pub rate_limited: u64,
+    /// The desk of the broker's own that it was for had too much to do.
+    pub desk_full: u64,
 }
 
 /// Counts since start, but for the gauges, which are now.
@@ -74,6 +76,8 @@ pub struct Counters {
     pub partials_shed: u64,
     /// Connections ended because a packet took too long to come.
     pub packets_timed_out: u64,
+    /// Messages handed to desks of the broker's own.
+    pub errands: u64,
     /// Sessions taken over by a new connection of the same client.
     pub taken_over: u64,
     /// Gauge: connections open.

@@ -512,6 +512,12 @@ pub trait Gate: Send + Sync {
         Ok(())
     }
 
+    /// Who is to have what a device publishes on a topic, on which it may publish. Asked with each message of a device.
+    fn handling(&self, device: &DeviceIdentity, topic: TopicName<'_>) -> Handling {
+        let _ = (device, topic);
+        Handling::Routed
+    }
+
     /// A service publishes, and may. Called by the shard's thread: it must not wait.
     fn controlled(&self, service: &Principal, topic: TopicName<'_>, now: Now) {
         let _ = (service, topic, now);
@@ -522,6 +528,18 @@ pub trait Gate: Send + Sync {
     fn passed(&self, visit: &Visit<'_>, passage: Passage, now: Now) {
         let _ = (visit, passage, now);
     }
+}
+
+/// Who is to have what a device publishes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Handling {
+    /// Whoever subscribes to it.
+    Routed,
+    /// A desk of the broker's own, by [`crate::shard::Shard::next_errand`]; the acknowledgement waits until the desk is done.
+    Handed {
+        /// And whoever subscribes to it.
+        routed: bool,
+    },
 }
 
 /// Leave to publish one message on one topic.

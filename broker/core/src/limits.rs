@@ -39,6 +39,10 @@ pub struct Limits {
     pub connect_timeout_ms: u32,
     /// For an answer from outside about a CONNECT, milliseconds; whoever is asked has given up before. The client is refused then.
     pub answer_timeout_ms: u32,
+    /// Messages that desks of the broker's own are at, a shard.
+    pub errands_max: u32,
+    /// Their bytes.
+    pub errand_bytes_max: u32,
     /// Longest keep alive granted, seconds; a client that asks for 0 or more gets this (MQTT 5: told so). 65,535 leaves it to clients.
     pub keep_alive_max_s: u16,
     /// Longest session expiry granted, seconds; `u32::MAX` allows sessions that never expire.
@@ -74,6 +78,8 @@ impl Default for Limits {
             connections_max: 2_000_000,
             connect_timeout_ms: 10_000,
             answer_timeout_ms: 30_000,
+            errands_max: 10_000,
+            errand_bytes_max: 64 << 20,
             keep_alive_max_s: u16::MAX,
             session_expiry_max_s: u32::MAX,
             session_expiry_mqtt3_s: 7 * 24 * 3600,

@@ -4,11 +4,12 @@
 //! The order of a turn, for whoever drives it:
 //!
 //! 1. inputs, any number in any order: [`Shard::open`], [`Shard::receive`], [`Shard::closed`], [`Shard::deliver`],
-//!    [`Shard::committed`], [`Shard::answered`], [`Shard::tick`];
+//!    [`Shard::committed`], [`Shard::answered`], [`Shard::errand_done`], [`Shard::tick`];
 //! 2. [`Shard::next_touched`] until it is empty: write each connection's [`Shard::output`], say how much with [`Shard::wrote`];
 //! 3. [`Shard::next_resumed`] until it is empty: feed these connections what was kept of them;
 //! 4. [`Shard::next_inquiry`] until there is none: have these questions answered, whenever that may be;
-//! 5. [`Shard::end_turn`]: hand the batches to their shards and the parts to the committer.
+//! 5. [`Shard::next_errand`] until there is none: hand these messages to their desks;
+//! 6. [`Shard::end_turn`]: hand the batches to their shards and the parts to the committer.
 //!
 //! Every connection that `open` returned gets exactly one `closed`.
 
@@ -19,6 +20,7 @@ mod connect;
 mod deliver;
 mod dismiss;
 mod durability;
+mod errand;
 mod feed;
 mod judge;
 mod lifecycle;
@@ -64,6 +66,8 @@ use crate::wheel::Wheel;
 
 pub use asking::{Inquiry, InquiryId};
 use durability::{Release, TicketBuffer};
+use errand::Handed;
+pub use errand::{Errand, ErrandId};
 pub use judge::SessionView;
 use lifecycle::Timer;
 pub use outside::Taken;
@@ -190,6 +194,11 @@ pub struct Shard<G> {
     forgetting: VecDeque<Walk>,
     /// What came from outside and may be said to be taken.
     taken: VecDeque<Taken>,
+    /// Messages of this turn for desks.
+    errands: VecDeque<Errand>,
+    /// Those that desks are at, by connection, and their bytes.
+    handed: HashMap<ConnId, Handed, foldhash::fast::RandomState>,
+    handed_bytes: usize,
     draining: bool,
     counters: Counters,
 }
@@ -267,6 +276,9 @@ impl<G: Gate> Shard<G> {
             full: VecDeque::new(),
             forgetting: VecDeque::new(),
             taken: VecDeque::new(),
+            errands: VecDeque::new(),
+            handed: HashMap::default(),
+            handed_bytes: 0,
             draining: false,
             counters: Counters::default(),
         };
@@ -322,7 +334,7 @@ impl<G: Gate> Shard<G> {
                 }
                 State::Opened | State::Challenged(_) | State::Live | State::Reauthenticating(_) => {}
             }
-            if connection.throttled != 0 {
+            if connection.throttled != 0 || connection.handed {
                 connection.paused = true;
                 break Next::Pause;
             }
@@ -433,6 +445,7 @@ impl<G: Gate> Shard<G> {
     pub fn closed(&mut self, conn: ConnId, now: Now) {
         if self.conns.contains(conn.0 as usize) {
             self.forget_partial(conn);
+            drop(self.forget_errand(conn));
             self.detach(conn, lifecycle::Leaving::Abruptly, now);
             if let Some(connection) = self.conns.remove(conn.0 as usize) {
                 if connection.counted {

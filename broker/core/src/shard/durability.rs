@@ -108,6 +108,7 @@ impl<G: Gate> Shard<G> {
         if let Some(connection) = self.conns.get_mut(conn.0 as usize)
             && connection.paused
             && connection.throttled == 0
+            && !connection.handed
             && connection.awaited <= u32::from(self.limits.receive_max)
         {
             connection.paused = false;

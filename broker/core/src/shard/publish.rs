@@ -12,7 +12,7 @@ use crate::batch::Recipient;
 use crate::clock::Now;
 use crate::connection::Sealing;
 use crate::durable::Op;
-use crate::gate::{Gate, Permit, Principal};
+use crate::gate::{Gate, Handling, Permit, Principal};
 use crate::ids::{ConnId, SessionRef};
 use crate::message::{Message, MessageParts};
 
@@ -72,8 +72,15 @@ impl<G: Gate> Shard<G> {
             Ok(_) => return self.refuse_publish(conn, publish, ReasonCode::NotAuthorized),
             Err(reason) => return self.refuse_publish(conn, publish, reason),
         };
-        if let Principal::Service(_) = session.principal {
-            self.gate.controlled(&session.principal, topic, now);
+        let mut desk = None;
+        match &session.principal {
+            Principal::Device(device) => {
+                if let Handling::Handed { routed } = self.gate.handling(device, topic) {
+                    desk = Some((Arc::clone(device), routed));
+                }
+            }
+            Principal::Service(_) => self.gate.controlled(&session.principal, topic, now),
+            Principal::Anonymous | Principal::User(_) | Principal::Platform(_) | Principal::Broker => {}
         }
         let durable_publisher = publish.qos == QoS::ExactlyOnce && session.key.is_some();
         if publish.qos != QoS::AtMostOnce
@@ -113,7 +120,10 @@ impl<G: Gate> Shard<G> {
             expires_at_ms: publish.properties.message_expiry_s.map(|s| now.unix_ms + u64::from(s) * 1000),
             publisher: Some(publisher),
         };
-        let outcome = self.take_message(conn, slot, publish, &parts, durable_publisher, now);
+        let outcome = match desk {
+            Some(desk) => self.hand_over(conn, (publish, &parts), desk, now),
+            None => self.take_message(conn, slot, publish, &parts, durable_publisher, now),
+        };
         self.scratch = scratch;
         outcome
     }
@@ -167,7 +177,7 @@ impl<G: Gate> Shard<G> {
     }
 
     /// A publish that isn't taken: MQTT 5 hears why on the acknowledgement.
-    fn refuse_publish(&mut self, conn: ConnId, publish: &Publish<'_>, reason: ReasonCode) -> Result<(), ReasonCode> {
+    pub(super) fn refuse_publish(&mut self, conn: ConnId, publish: &Publish<'_>, reason: ReasonCode) -> Result<(), ReasonCode> {
         if reason == ReasonCode::NotAuthorized {
             self.counters.dropped.not_authorized += 1;
         }

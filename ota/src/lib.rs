@@ -1,0 +1,7 @@
+//! Firmware out: images, campaigns, offers, downloads; and the commands beside them.
+//!
+//! What decides is here, without socket, clock, file or randomness: they are arguments. `../DESIGN.md` has the flow and the invariants.
+
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing))]
+
+pub mod target;
