@@ -30,8 +30,8 @@ use turnpike_core::cipher::PayloadCipher;
 use turnpike_core::clock::Now;
 use turnpike_core::feed::Feed;
 use turnpike_core::gate::{
-    Admission, Answer, Attempt, Attested, ChallengeState, DeviceIdentity, Gate, Passage, Principal, Stated, Verdict,
-    Visit,
+    Admission, Answer, Attempt, Attested, ChallengeState, DeviceIdentity, Gate, Handling, Passage, Principal, Stated,
+    Verdict, Visit,
 };
 use turnpike_mqtt::{TopicFilter, TopicName};
 
@@ -39,6 +39,7 @@ use crate::attest::bare_user_name;
 use crate::callout::Callout;
 use crate::cipher::session::Login;
 use crate::cipher::{Counts, PlatformKey, SessionCipher};
+use crate::desk::Desks;
 use crate::keys::{Method, Signed};
 use crate::names::ProductKey;
 use crate::nonce::{NonceJournal, Nonces, RECORD_BYTES, Restored, Use};
@@ -83,6 +84,8 @@ pub struct Gatekeeper {
     platform_key: Option<Arc<PlatformKey>>,
     /// Who else may publish, if anybody.
     platforms: Option<Arc<Platforms>>,
+    /// What devices publish for the broker itself.
+    desks: Desks,
     /// Algorithms that are compiled in.
     verifiers: Vec<Box<dyn Verifier>>,
     /// Who is asked over HTTP.
@@ -118,6 +121,7 @@ impl Gatekeeper {
             payload_counts: Arc::default(),
             platform_key: None,
             platforms: None,
+            desks: Desks::default(),
             verifiers: Vec::new(),
             callout: None,
         }
@@ -127,6 +131,12 @@ impl Gatekeeper {
     #[must_use]
     pub fn with_platforms(self, platforms: Arc<Platforms>) -> Self {
         Self { platforms: Some(platforms), ..self }
+    }
+
+    /// The same gate, which hands messages to these desks.
+    #[must_use]
+    pub fn with_desks(self, desks: Desks) -> Self {
+        Self { desks, ..self }
     }
 
     /// The same gate, and somebody who hears of each log-in.
@@ -561,6 +571,10 @@ impl Gate for Gatekeeper {
             let add = |app: &str, user: &str| feed.add(format_args!("{app}:{user}"), topic);
             self.people.feed(&identity.product, &identity.device, topic.as_str(), add);
         }
+    }
+
+    fn handling(&self, device: &DeviceIdentity, topic: TopicName<'_>) -> Handling {
+        self.desks.handling(device, topic.as_str())
     }
 
     fn controlled(&self, service: &Principal, topic: TopicName<'_>, now: Now) {

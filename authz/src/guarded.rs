@@ -23,8 +23,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use turnpike_core::clock::Now;
 use turnpike_core::feed::Feed;
 use turnpike_core::gate::{
-    Admission, Answer, Attempt, Attested, ChallengeState, Entry, Gate, Passage, Principal, Stated, TakeOver, Verdict,
-    Visit,
+    Admission, Answer, Attempt, Attested, ChallengeState, DeviceIdentity, Entry, Gate, Handling, Passage, Principal,
+    Stated, TakeOver, Verdict, Visit,
 };
 use turnpike_core::meter::Meter;
 use turnpike_mqtt::{ConnectReason, TopicFilter, TopicName};
@@ -255,6 +255,10 @@ impl<G: Gate> Gate for Guarded<G> {
         let TakeOver { principal, from, to } = take_over;
         let judged = who(principal).map_or(Ok(()), |who| self.heed(self.guard.taken_over(who, from, to, now)));
         judged.map_err(Denied::reason)
+    }
+
+    fn handling(&self, device: &DeviceIdentity, topic: TopicName<'_>) -> Handling {
+        self.gate.handling(device, topic)
     }
 
     fn controlled(&self, service: &Principal, topic: TopicName<'_>, now: Now) {

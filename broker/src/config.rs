@@ -419,6 +419,8 @@ fn limits(section: &mut Section<'_>, limits: &mut Limits) {
     section.integer("connections_max", &mut limits.connections_max, 1..=100_000_000);
     section.integer("connect_timeout_ms", &mut limits.connect_timeout_ms, 100..=600_000);
     section.integer("answer_timeout_ms", &mut limits.answer_timeout_ms, 1_000..=600_000);
+    section.integer("errands_max", &mut limits.errands_max, 1..=10_000_000);
+    section.integer("errand_bytes_max", &mut limits.errand_bytes_max, 1 << 20..=u32::MAX);
     section.integer("keep_alive_max_s", &mut limits.keep_alive_max_s, 1..=65_535);
     section.integer("session_expiry_max_s", &mut limits.session_expiry_max_s, 0..=u32::MAX);
     section.integer("session_expiry_mqtt3_s", &mut limits.session_expiry_mqtt3_s, 0..=u32::MAX);

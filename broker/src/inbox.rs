@@ -14,7 +14,8 @@ use parking_lot::Mutex;
 use turnpike_core::batch::Batch;
 use turnpike_core::gate::Answer;
 use turnpike_core::ids::{ShardId, Ticket};
-use turnpike_core::shard::InquiryId;
+use turnpike_core::shard::{ErrandId, InquiryId};
+use turnpike_mqtt::ReasonCode;
 
 use crate::shard::{Command, MovedLink};
 
@@ -29,12 +30,14 @@ pub(crate) enum Envelope {
     Adopt(Box<MovedLink>),
     /// To a question that the shard had asked somebody outside.
     Answered(InquiryId, Answer),
+    /// A desk is done with a message.
+    ErrandDone(ErrandId, Result<(), ReasonCode>),
     /// From the control plane.
     Control(Command),
 }
 
 /// A shard's inbox. Batches are bounded by their bytes; connections by the sender's limit on connections; tickets by what the shards
-/// have submitted; answers by the connections that wait for one.
+/// have submitted; answers by the connections that wait for one; what desks are done with by the connections whose message they had.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     queue: Mutex<Queue>,

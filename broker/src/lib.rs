@@ -6,6 +6,7 @@ pub mod callout;
 pub mod cli;
 pub mod config;
 pub mod descriptors;
+pub mod desk;
 pub mod edit;
 pub mod fetch;
 pub mod http;

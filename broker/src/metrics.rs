@@ -250,7 +250,7 @@ fn messages(families: &mut Families, shards: &[ShardStats]) {
     families.family("bytes_total", "MQTT bytes, without TLS and WebSocket.", MetricType::COUNTER, bytes.to_vec());
     families.counter("packets_received_total", "MQTT packets.", sum(shards, |shard| shard.core.packets_received));
     type Drops = fn(&Dropped) -> u64;
-    let dropped: [(&str, Drops); 7] = [
+    let dropped: [(&str, Drops); 8] = [
         ("queue_full", |dropped| dropped.queue_full),
         ("desk_full", |dropped| dropped.desk_full),
         ("expired", |dropped| dropped.expired),

@@ -318,6 +318,7 @@ fn start(
         gate: Arc::clone(gate),
         store,
         asker: Some(asker),
+        desk: None,
         registry: Box::new(move |key, value| {
             let loaded = match () {
                 () if presale::is_record(key) => registrar.load(key, value),

@@ -25,6 +25,7 @@ use turnpike_store::{CommitEvent, Committer, CommitterHandle, Store, StoreError}
 pub use control::{Control, Health, ReloadError, StoreHealth, Totals};
 
 use crate::asker::Asker;
+use crate::desk::Desk;
 use crate::inbox::Inbox;
 use crate::listener::{self, BindError, ListenerSettings};
 use crate::shard::{Clock, Door, Entrance, Setup, ShardThread, WAKE};
@@ -60,6 +61,8 @@ pub struct ServerParts<G> {
     pub store: Box<dyn Store>,
     /// Has questions of the gate answered; none where the gate asks nobody.
     pub asker: Option<Arc<dyn Asker>>,
+    /// Has what devices publish for the broker itself. Where there is nobody, such messages are refused.
+    pub desk: Option<Arc<dyn Desk>>,
     /// Gets every record of the registry that the store holds, before any client comes in.
     pub registry: OnRecord,
 }
@@ -145,6 +148,7 @@ impl Server {
                 clock,
                 heartbeat,
                 asker: parts.asker.clone(),
+                desk: parts.desk.clone(),
             });
             let plane = Arc::clone(&plane);
             threads.push(std::thread::Builder::new().name(format!("shard-{id}")).spawn(move || run(thread, &plane))?);

@@ -16,6 +16,7 @@
 
 mod accept;
 mod link;
+mod outside;
 mod read;
 mod stats;
 mod write;
@@ -35,18 +36,19 @@ use turnpike_core::durable::Part;
 use turnpike_core::gate::{Answer, Gate, Principal};
 use turnpike_core::ids::ShardId;
 use turnpike_core::limits::Limits;
-use turnpike_core::message::MessageParts;
 use turnpike_core::shard::{Inquiry, SessionView, Shard};
 use turnpike_core::table::Table;
-use turnpike_mqtt::{QoS, ReasonCode, TopicName};
+use turnpike_mqtt::{ReasonCode, TopicName};
 use turnpike_store::CommitterHandle;
 
 pub(crate) use accept::{Door, Entrance};
 pub(crate) use link::MovedLink;
 use link::{Deadlines, Flags, Link};
+pub use outside::{OutsideMessage, Slice, SliceOutcome};
 pub use stats::{HISTOGRAM_BUCKETS, Histogram, NetCounters, ShardStats};
 
 use crate::asker::{Asker, Reply};
+use crate::desk::Desk;
 use crate::inbox::{Envelope, Inbox, Outbox};
 use crate::transport::{Scratch, TransportLimits};
 
@@ -94,6 +96,8 @@ pub(crate) enum Command {
     System(Vec<SystemMessage>),
     /// Publish for somebody who has no session, and say whether anybody wants it, or why it isn't taken.
     Publish(Box<OutsideMessage>, oneshot::Sender<Result<bool, ReasonCode>>),
+    /// Publish stored records of a device, and say how far that went, once it is on disk.
+    Slice(Box<Slice>),
     /// Take no connections any more, part with those there are, and answer when they are gone.
     Drain(Sender<()>),
     /// Answer when all that came before has been dealt with, and handed on.
@@ -111,21 +115,6 @@ pub struct SystemMessage {
     pub payload: Vec<u8>,
     /// Whether it is retained.
     pub retain: bool,
-}
-
-/// A message of somebody who has no session: a platform.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct OutsideMessage {
-    /// Who.
-    pub principal: Principal,
-    /// A topic name.
-    pub topic: String,
-    /// The payload.
-    pub payload: Vec<u8>,
-    /// At most once or at least once.
-    pub qos: QoS,
-    /// When it is no longer to be delivered, milliseconds since 1970 UTC.
-    pub expires_at_ms: u64,
 }
 
 /// The clocks of a broker.
@@ -164,6 +153,8 @@ pub(crate) struct Setup<G> {
     pub(crate) heartbeat: Arc<AtomicU64>,
     /// Has the gate's questions answered, if anybody has.
     pub(crate) asker: Option<Arc<dyn Asker>>,
+    /// Has messages of devices for the broker itself, if anybody has.
+    pub(crate) desk: Option<Arc<dyn Desk>>,
 }
 
 /// A shard's thread.
@@ -181,6 +172,7 @@ pub(crate) struct ShardThread<G> {
     now: Now,
     heartbeat: Arc<AtomicU64>,
     asker: Option<Arc<dyn Asker>>,
+    desk: Option<Arc<dyn Desk>>,
 
     links: Table<Link>,
     next_serial: u32,
@@ -216,6 +208,8 @@ pub(crate) struct ShardThread<G> {
     barriers: Vec<Sender<()>>,
     /// Who waits for a message from outside to be taken, by its number.
     publishing: HashMap<u64, oneshot::Sender<Result<bool, ReasonCode>>>,
+    /// Slices of history that are being committed.
+    slices: HashMap<u64, (SliceOutcome, oneshot::Sender<SliceOutcome>)>,
     next_number: u64,
     draining: bool,
     stopping: bool,
@@ -238,6 +232,7 @@ impl<G: Gate> ShardThread<G> {
             clock: setup.clock,
             heartbeat: setup.heartbeat,
             asker: setup.asker,
+            desk: setup.desk,
             links: Table::new(),
             next_serial: 0,
             by_conn: Vec::new(),
@@ -260,6 +255,7 @@ impl<G: Gate> ShardThread<G> {
             drained: Vec::new(),
             barriers: Vec::new(),
             publishing: HashMap::new(),
+            slices: HashMap::new(),
             next_number: 0,
             draining: false,
             stopping: false,
@@ -383,6 +379,7 @@ impl<G: Gate> ShardThread<G> {
                 Envelope::Batch(batch) => self.parts.extend(self.core.deliver(&batch, self.now)),
                 Envelope::Committed(tickets) => self.core.committed(&tickets, self.now),
                 Envelope::Answered(id, answer) => self.core.answered(id, answer, self.now),
+                Envelope::ErrandDone(id, outcome) => self.core.errand_done(id, outcome, false, self.now),
                 Envelope::Adopt(moved) => self.adopt(*moved),
                 Envelope::Control(command) => self.obey(command),
             }
@@ -416,6 +413,7 @@ impl<G: Gate> ShardThread<G> {
             Command::ForgetRetained(filters) => self.core.forget_retained(&filters),
             Command::System(messages) => self.publish_system(&messages),
             Command::Publish(message, reply) => self.publish_outside(&message, reply),
+            Command::Slice(slice) => self.publish_slice(*slice),
             Command::Drain(reply) => {
                 self.drain();
                 self.drained.push(reply);
@@ -431,28 +429,6 @@ impl<G: Gate> ShardThread<G> {
                 Ok(topic) => self.core.publish_system(topic, &message.payload, message.retain, self.now),
                 Err(_) => tracing::error!(topic = message.topic, "not a topic name; the message isn't published"),
             }
-        }
-    }
-
-    fn publish_outside(&mut self, message: &OutsideMessage, reply: oneshot::Sender<Result<bool, ReasonCode>>) {
-        self.next_number += 1;
-        let number = self.next_number;
-        let taken = TopicName::parse(&message.topic).map_err(|_| ReasonCode::TopicNameInvalid).and_then(|topic| {
-            let parts = MessageParts {
-                topic,
-                properties: &[],
-                payload: &message.payload,
-                qos: message.qos,
-                retain: false,
-                expires_at_ms: Some(message.expires_at_ms),
-                publisher: None,
-            };
-            self.core.publish_for(&message.principal, &parts, number, self.now)
-        });
-        match taken {
-            Ok(()) => drop(self.publishing.insert(number, reply)),
-            // Whoever asked may have given up waiting.
-            Err(reason) => drop(reply.send(Err(reason))),
         }
     }
 
@@ -498,12 +474,9 @@ impl<G: Gate> ShardThread<G> {
     }
 
     fn end_turn(&mut self) {
-        while let Some(taken) = self.core.next_taken() {
-            if let Some(reply) = self.publishing.remove(&taken.number) {
-                let _ = reply.send(Ok(taken.any));
-            }
-        }
+        self.tell_taken();
         self.ask();
+        self.hand_out();
         let output = self.core.end_turn();
         for (to, batch) in output.batches {
             if let Some(outbox) = self.outboxes.get_mut(usize::from(to.0)) {

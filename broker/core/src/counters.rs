@@ -78,6 +78,8 @@ pub struct Counters {
     pub packets_timed_out: u64,
     /// Messages handed to desks of the broker's own.
     pub errands: u64,
+    /// Stored records published.
+    pub history: u64,
     /// Sessions taken over by a new connection of the same client.
     pub taken_over: u64,
     /// Gauge: connections open.

@@ -22,6 +22,7 @@ mod dismiss;
 mod durability;
 mod errand;
 mod feed;
+mod history;
 mod judge;
 mod lifecycle;
 mod outside;
@@ -445,7 +446,7 @@ impl<G: Gate> Shard<G> {
     pub fn closed(&mut self, conn: ConnId, now: Now) {
         if self.conns.contains(conn.0 as usize) {
             self.forget_partial(conn);
-            drop(self.forget_errand(conn));
+            let _ = self.forget_errand(conn);
             self.detach(conn, lifecycle::Leaving::Abruptly, now);
             if let Some(connection) = self.conns.remove(conn.0 as usize) {
                 if connection.counted {

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use turnpike_core::clock::Now;
 use turnpike_core::concern::Concern;
 use turnpike_core::durable::{Op, Part};
-use turnpike_core::gate::Principal;
+use turnpike_core::gate::{DeviceIdentity, Principal};
 use turnpike_core::ids::{ShardId, Ticket, Turn};
 use turnpike_core::limits::Limits;
 use turnpike_core::message::Message;
@@ -24,7 +24,7 @@ use turnpike_store::{CommitEvent, CommitterHandle};
 
 use crate::inbox::{Envelope, Inbox};
 use crate::listener::ListenerSettings;
-use crate::shard::{Clock, Command, Door, OutsideMessage, ShardStats, SystemMessage};
+use crate::shard::{Clock, Command, Door, OutsideMessage, ShardStats, Slice, SystemMessage};
 use crate::tls::TlsError;
 use crate::transport::TransportLimits;
 
@@ -195,6 +195,17 @@ impl Control {
             inbox.push(Envelope::Control(Command::Publish(Box::new(message), reply)));
         }
         taken
+    }
+
+    /// Publishes stored records of a device, in order with all others of its: slices of one device are taken in the order of these calls. The
+    /// receiver resolves when what was taken is on disk.
+    pub fn publish_slice(&self, device: &DeviceIdentity, slice: Slice) {
+        let shards = u16::try_from(self.plane.inboxes.len()).unwrap_or(u16::MAX);
+        // Always the same shard for a device, whatever client id it has: tickets of one shard are committed in order.
+        let shard = home(&format!("{}/{}", device.product, device.device), shards);
+        if let Some(inbox) = self.plane.inboxes.get(usize::from(shard.0)) {
+            inbox.push(Envelope::Control(Command::Slice(Box::new(slice))));
+        }
     }
 
     /// The retained message of a topic.

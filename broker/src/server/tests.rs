@@ -79,6 +79,7 @@ fn parts_behind<G: Gate>(gate: Arc<G>, listeners: Vec<ListenerSettings>) -> Serv
         gate,
         store: Box::new(MemoryStore::new()),
         asker: None,
+        desk: None,
         registry: Box::new(|_, _| {}),
     }
 }

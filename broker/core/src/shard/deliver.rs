@@ -49,6 +49,8 @@ impl Kept {
 /// How far a queue may be filled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Room {
+    /// To half of its bounds: the rest is for live messages.
+    Half,
     /// To its bounds: the publisher hears at once if it is full.
     Bounds,
     /// A quarter beyond: what was under way between shards when it became full has been, or will be, acknowledged.
@@ -113,6 +115,13 @@ impl<G: Gate> Shard<G> {
             return Fate::Taken;
         }
         self.owe(parts, kept, to, room, now)
+    }
+
+    /// Whether a session of this shard could take so many bytes more.
+    pub(super) fn queue_has_room(&self, session: SessionRef, bytes: usize, room: Room) -> bool {
+        let found = self.sessions.get(session.slot).filter(|found| found.generation == session.generation);
+        let outgoing = found.and_then(|found| found.outgoing.as_deref());
+        outgoing.is_none_or(|outgoing| has_room(outgoing, bytes, &self.limits, room))
     }
 
     /// One message of QoS 0; false if it must wait for room.
@@ -310,6 +319,7 @@ impl<G: Gate> Shard<G> {
 /// Whether a message of so many bytes may be queued.
 fn has_room(outgoing: &Outgoing, bytes: usize, limits: &Limits, room: Room) -> bool {
     let bound = |most: u32| match room {
+        Room::Half => most as usize / 2,
         Room::Bounds => most as usize,
         Room::Overrun => most as usize + most as usize / 4,
     };

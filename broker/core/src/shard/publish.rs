@@ -177,7 +177,12 @@ impl<G: Gate> Shard<G> {
     }
 
     /// A publish that isn't taken: MQTT 5 hears why on the acknowledgement.
-    pub(super) fn refuse_publish(&mut self, conn: ConnId, publish: &Publish<'_>, reason: ReasonCode) -> Result<(), ReasonCode> {
+    pub(super) fn refuse_publish(
+        &mut self,
+        conn: ConnId,
+        publish: &Publish<'_>,
+        reason: ReasonCode,
+    ) -> Result<(), ReasonCode> {
         if reason == ReasonCode::NotAuthorized {
             self.counters.dropped.not_authorized += 1;
         }
