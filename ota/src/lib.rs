@@ -4,4 +4,7 @@
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing))]
 
+pub mod block;
+pub mod ids;
 pub mod target;
+pub mod token;
