@@ -2,7 +2,7 @@
 //!
 //! | of | what | kept where | above it |
 //! |---|---|---|---|
-//! | a device | messages and bytes a second, by its product or its own | its session's [`Meter`], 32 bytes | slowed, or 0x97 ([`turnpike_core::meter`]) |
+//! | a device | messages and bytes a second, by its product or its own | cells that all its sessions' [`Meter`]s hold | slowed, or 0x97 ([`turnpike_core::meter`]) |
 //! | a product | the same, of all its devices together | a [`Pool`] that the meters hold | likewise |
 //! | a user | the same, of all the user's sessions | a [`Pool`] within the app's | likewise |
 //! | an app | the same, of all its users | a [`Pool`] | likewise |
@@ -14,9 +14,8 @@
 //! product to a device, the shards are to ask for the meters of the sessions concerned again (`Shard::rejudge`,
 //! `Shard::remeter`). What was taken before stays taken.
 //!
-//! Memory is bounded by [`Sizes`]. A device with a session has its cells there; what it owes when the session ends is kept until it is
-//! paid, so that reconnecting buys nothing. Each session has cells of its own: a device that holds several at once, under several client
-//! ids, has the rate in each, and its product's pool over all of them.
+//! Memory is bounded by [`Sizes`]. A device's cells are shared by all its sessions, whatever their client ids and shards, and kept until what
+//! it owes is paid, so that neither reconnecting nor more connections buy anything.
 //!
 //! # Figures
 //!
@@ -48,7 +47,7 @@ use parking_lot::RwLock;
 use sha2::{Digest, Sha256};
 use turnpike_core::clock::Now;
 use turnpike_core::gate::Entry;
-use turnpike_core::meter::{Allowance, Debt, FlowRate, Meter, Pool};
+use turnpike_core::meter::{Allowance, Cells, FlowRate, Meter, Pool};
 
 pub use settings::{AppLimits, OriginLimits, ProductLimits, RequestLimits, Settings, Sizes};
 pub(crate) use text::count_and_period;
@@ -114,7 +113,7 @@ pub struct Quotas {
     devices: RwLock<HashMap<Key, DeviceQuota>>,
     apps: RwLock<HashMap<Box<str>, Arc<AppQuota>>>,
     users: Table<Key, UserQuota>,
-    debts: Table<Key, Debt>,
+    debts: Table<Key, Owed>,
     origins: Table<Origin, OriginCell>,
     requests: Table<Key, Counts>,
 }
@@ -160,9 +159,17 @@ impl Fades for OriginCell {
     }
 }
 
-impl Fades for Debt {
+/// The cells of a device, while a session holds them or something is owed; of a user's session, what it owed when it ended.
+#[derive(Debug, Default)]
+struct Owed(Option<Arc<Cells>>);
+
+impl Fades for Owed {
     fn weight(&self, now_ns: u64) -> u64 {
-        self.messages_tat_ns.max(self.bytes_tat_ns).saturating_sub(now_ns)
+        let Some(cells) = &self.0 else { return 0 };
+        let debt = cells.debt();
+        let owed_ns = debt.messages_tat_ns.max(debt.bytes_tat_ns).saturating_sub(now_ns);
+        // While a session holds them, other cells beside them would double the rate.
+        owed_ns.max(u64::from(Arc::strong_count(cells) > 1))
     }
 }
 
@@ -288,8 +295,14 @@ impl Quotas {
             Subject::Device { product, device } => self.device_meter(product, device)?,
             Subject::User { app, user } => self.user_meter(app, user, now)?,
         };
-        let debt = self.debts.remove(subject.key()).unwrap_or_default();
-        Some(Meter::new(allowance, pool, debt))
+        let cells = match subject {
+            Subject::Device { .. } => {
+                self.debts.with(subject.key(), nanos(now), |owed| Arc::clone(owed.0.get_or_insert_default()))
+            }
+            // What a user's sessions share is their pool.
+            Subject::User { .. } => self.debts.remove(subject.key()).and_then(|owed| owed.0).unwrap_or_default(),
+        };
+        Some(Meter::sharing(allowance, pool, cells))
     }
 
     fn device_meter(&self, product: &str, device: &str) -> Option<(Arc<Allowance>, Option<Arc<Pool>>)> {
@@ -343,7 +356,10 @@ impl Quotas {
     pub fn settle(&self, subject: Subject<'_>, meter: &Meter, now: Now) {
         let now_ns = nanos(now);
         if !meter.debt().is_paid(now_ns) {
-            self.debts.with(subject.key(), now_ns, |debt| *debt = meter.debt());
+            self.debts.with(subject.key(), now_ns, |owed| {
+                let cells = owed.0.get_or_insert_with(|| Arc::clone(meter.cells()));
+                cells.owe(meter.debt());
+            });
         }
     }
 

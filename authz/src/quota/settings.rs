@@ -119,6 +119,6 @@ pub struct Sizes {
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self { origins_max: 1 << 20, users_max: 1 << 20, debts_max: 1 << 18, callers_max: 1 << 17 }
+        Self { origins_max: 1 << 20, users_max: 1 << 20, debts_max: 1 << 20, callers_max: 1 << 17 }
     }
 }

@@ -89,7 +89,25 @@ fn reconnecting_buys_nothing() {
     assert_eq!(taken(&mut meter, 0), 0);
     assert_eq!(taken(&mut meter, 500), 1);
     quotas.settle(DEVICE, &meter, at(5000));
+    drop(meter);
+    quotas.sweep(at(5000));
     assert_eq!(quotas.remembered()[2], ("debts", 0), "what is paid isn't kept");
+}
+
+#[test]
+fn a_devices_sessions_share_its_rate() {
+    let quotas = quotas(Settings { each_device: flow("2/s"), ..Settings::default() });
+    let mut sessions: Vec<Meter> = (0..20).map(|_| quotas.meter(DEVICE, at(0)).expect("limited")).collect();
+    assert_eq!(sessions.iter_mut().map(|meter| taken(meter, 0)).sum::<usize>(), 2);
+    quotas.settle(DEVICE, &sessions.swap_remove(0), at(0));
+    let fresh = quotas.meter(DEVICE, at(0)).expect("limited");
+    assert_eq!(fresh.wait_ns(0), 500_000_000, "it isn't read before a message is due");
+    assert_eq!(sessions.iter_mut().map(|meter| taken(meter, 1000)).sum::<usize>(), 2);
+    quotas.sweep(at(60_000));
+    assert_eq!(quotas.remembered()[2], ("debts", 1), "held by sessions");
+    drop((sessions, fresh));
+    quotas.sweep(at(60_000));
+    assert_eq!(quotas.remembered()[2], ("debts", 0));
 }
 
 #[test]

@@ -5,13 +5,15 @@
 //! further ahead of now than the burst. Nothing runs in the background, and a cell whose TAT has passed is as good as new.
 //!
 //! ```text
-//!  session ── Meter 32 B: TAT of messages, TAT of bytes ──▶ Allowance: the rates of its kind of session, shared
-//!                                                      └──▶ Pool: one TAT of messages and one of bytes for many sessions
-//!                                                            └──▶ Pool: the pool that this one belongs to
+//!  session ── Meter 24 B ──▶ Cells: TAT of messages, TAT of bytes; of all sessions of a device
+//!                     ├──▶ Allowance: the rates of its kind of session, shared
+//!                     └──▶ Pool: one TAT of messages and one of bytes for many sessions
+//!                           └──▶ Pool: the pool that this one belongs to
 //! ```
 //!
 //! A device has its own cells and draws from its product's pool; a user's sessions draw from the user's pool, which belongs to
 //! the app's. The meter lives in the session, so a publish looks nothing up.
+//! A session that begins while its device still owes isn't read before that is paid ([`Meter::wait_ns`]): a new connection is no new burst.
 //!
 //! Two ways to keep a rate ([`Manner`]), and what a client sees of them:
 //!
@@ -326,19 +328,63 @@ impl Debt {
     }
 }
 
-/// One session's cells, and the pool that it draws from.
+/// What was taken by one owner, in whichever of its sessions: they may be of different shards.
+#[derive(Debug, Default)]
+pub struct Cells {
+    messages_tat: AtomicU64,
+    bytes_tat: AtomicU64,
+}
+
+impl Cells {
+    /// What is still to be paid for.
+    #[must_use]
+    pub fn debt(&self) -> Debt {
+        Debt { messages_tat_ns: self.messages_tat.load(Relaxed), bytes_tat_ns: self.bytes_tat.load(Relaxed) }
+    }
+
+    /// Owes this, too: whichever is more counts.
+    pub fn owe(&self, debt: Debt) {
+        self.messages_tat.fetch_max(debt.messages_tat_ns, Relaxed);
+        self.bytes_tat.fetch_max(debt.bytes_tat_ns, Relaxed);
+    }
+}
+
+/// The cells of a session's owner, and the pool that it draws from.
 #[derive(Debug)]
 pub struct Meter {
-    own: Debt,
+    own: Arc<Cells>,
     allowance: Arc<Allowance>,
     pool: Option<Arc<Pool>>,
 }
 
 impl Meter {
-    /// A meter that owes `debt`.
+    /// A meter with cells of its own that owes `debt`.
     #[must_use]
     pub fn new(allowance: Arc<Allowance>, pool: Option<Arc<Pool>>, debt: Debt) -> Self {
-        Self { own: debt, allowance, pool }
+        let own = Arc::new(Cells::default());
+        own.owe(debt);
+        Self::sharing(allowance, pool, own)
+    }
+
+    /// A meter that charges cells which other sessions of the same owner charge, too.
+    #[must_use]
+    pub fn sharing(allowance: Arc<Allowance>, pool: Option<Arc<Pool>>, own: Arc<Cells>) -> Self {
+        Self { own, allowance, pool }
+    }
+
+    /// The cells that it charges.
+    #[must_use]
+    pub fn cells(&self) -> &Arc<Cells> {
+        &self.own
+    }
+
+    /// In how many nanoseconds the next message conforms to the owner's rate; 0 for now. Pools aren't asked: others' debts
+    /// don't hold up whoever comes.
+    #[must_use]
+    pub fn wait_ns(&self, now_ns: u64) -> u64 {
+        let (messages, bytes, debt) = (self.allowance.messages.now(), self.allowance.bytes.now(), self.own.debt());
+        let wait = messages.wait_ns(debt.messages_tat_ns, messages.cost_ns(1), now_ns);
+        wait.max(bytes.wait_ns(debt.bytes_tat_ns, 0, now_ns))
     }
 
     /// How the rate is kept for MQTT 5.
@@ -350,17 +396,14 @@ impl Meter {
     /// What it has still to pay for.
     #[must_use]
     pub fn debt(&self) -> Debt {
-        self.own
+        self.own.debt()
     }
 
     /// Owes what the meter before it owed, too.
     #[must_use]
     pub fn owing(self, debt: Debt) -> Self {
-        let own = Debt {
-            messages_tat_ns: self.own.messages_tat_ns.max(debt.messages_tat_ns),
-            bytes_tat_ns: self.own.bytes_tat_ns.max(debt.bytes_tat_ns),
-        };
-        Self { own, ..self }
+        self.own.owe(debt);
+        self
     }
 
     /// One PUBLISH of so many bytes.
@@ -370,8 +413,8 @@ impl Meter {
         if manner == Manner::Refuse && !self.conforms(bytes, now_ns) {
             return Decision::Refuse;
         }
-        let mut wait = charge(&mut self.own.messages_tat_ns, self.allowance.messages.now(), 1, 1, now_ns);
-        wait = wait.max(charge(&mut self.own.bytes_tat_ns, self.allowance.bytes.now(), bytes, 0, now_ns));
+        let mut wait = charge(&self.own.messages_tat, self.allowance.messages.now(), 1, 1, now_ns);
+        wait = wait.max(charge(&self.own.bytes_tat, self.allowance.bytes.now(), bytes, 0, now_ns));
         for pool in self.pool.iter().flat_map(|pool| pool.chain()) {
             wait = wait.max(pool.charge(bytes, now_ns));
         }
@@ -386,27 +429,31 @@ impl Meter {
     /// never refused.
     #[inline]
     pub fn packet(&mut self, now_ns: u64) -> Decision {
-        match charge(&mut self.own.messages_tat_ns, self.allowance.messages.now(), 1, 1, now_ns) {
+        match charge(&self.own.messages_tat, self.allowance.messages.now(), 1, 1, now_ns) {
             0 => Decision::Pass,
             ns => Decision::Wait { ns },
         }
     }
 
     fn conforms(&self, bytes: u64, now_ns: u64) -> bool {
-        self.allowance.messages.now().conforms(self.own.messages_tat_ns, 1, now_ns)
-            && self.allowance.bytes.now().conforms(self.own.bytes_tat_ns, bytes, now_ns)
+        self.allowance.messages.now().conforms(self.own.messages_tat.load(Relaxed), 1, now_ns)
+            && self.allowance.bytes.now().conforms(self.own.bytes_tat.load(Relaxed), bytes, now_ns)
             && self.pool.iter().flat_map(|pool| pool.chain()).all(|pool| pool.conforms(bytes, now_ns))
     }
 }
 
 /// Charges a cell of one owner; gives the wait until `next` more units conform.
 #[inline]
-fn charge(tat: &mut u64, rate: Rate, units: u64, next: u64, now_ns: u64) -> u64 {
+fn charge(tat: &AtomicU64, rate: Rate, units: u64, next: u64, now_ns: u64) -> u64 {
     if rate.is_unlimited() {
         return 0;
     }
-    *tat = advanced(*tat, rate.cost_ns(units), now_ns);
-    rate.wait_ns(*tat, rate.cost_ns(next), now_ns)
+    let after = |tat: u64| advanced(tat, rate.cost_ns(units), now_ns);
+    let mut seen = tat.load(Relaxed);
+    while let Err(now) = tat.compare_exchange_weak(seen, after(seen), Relaxed, Relaxed) {
+        seen = now;
+    }
+    rate.wait_ns(after(seen), rate.cost_ns(next), now_ns)
 }
 
 #[cfg(test)]

@@ -107,15 +107,18 @@ impl<G: Gate> Shard<G> {
         }
     }
 
-    /// Asks the gate for a session's meter: at CONNECT, and when limits have changed. What the session owes goes with it; a
-    /// pause ends, and begins again with the next packet if it has to.
+    /// Asks the gate for a session's meter: at CONNECT, and when limits have changed. What the session owes goes with it. A
+    /// pause ends; one begins if the owner still owes, from whichever of its sessions: a new connection is no new burst.
     pub(super) fn remeter_one(&mut self, slot: u32, now: Now) {
         let Some(session) = self.sessions.get_mut(slot) else { return };
         let Some(conn) = session.conn else { return };
         let meter = self.gate.meter(&session.principal, now);
         let debt = session.meter.take().map(|before| before.debt()).unwrap_or_default();
         session.meter = meter.map(|meter| Box::new(meter.owing(debt)));
-        if self.conns.get(conn.0 as usize).is_some_and(|connection| connection.throttled != 0) {
+        let wait_ns = session.meter.as_ref().map_or(0, |meter| meter.wait_ns(now.mono_ns()));
+        if wait_ns > 0 {
+            self.pause(conn, wait_ns, now);
+        } else if self.conns.get(conn.0 as usize).is_some_and(|connection| connection.throttled != 0) {
             self.end_pause(conn, now);
         }
     }
