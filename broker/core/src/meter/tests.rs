@@ -158,6 +158,27 @@ fn debts_move_to_the_next_session() {
     assert_eq!(taken_at(&mut second, S, 10, 0), 1);
 }
 
+proptest! {
+    #[test]
+    fn meters_that_share_cells_are_as_one_meter(steps in proptest::collection::vec((0..4_usize, 0..S, 0..2000_usize), 1..100)) {
+        let flow = FlowRate { messages: rate(2, S, 3), bytes: rate(1000, S, 3000) };
+        let allowance = Arc::new(Allowance::new(flow, Excess::default()));
+        let cells = Arc::new(Cells::default());
+        let mut many: Vec<Meter> =
+            (0..4).map(|_| Meter::sharing(Arc::clone(&allowance), None, Arc::clone(&cells))).collect();
+        let mut model = meter(flow, None);
+        let mut now_ns = 0;
+        for (which, pass_ns, bytes) in steps {
+            now_ns += pass_ns;
+            let manner = if bytes % 2 == 0 { Manner::Slow } else { Manner::Refuse };
+            prop_assert_eq!(many[which].publish(now_ns, bytes, manner), model.publish(now_ns, bytes, manner));
+            // A session that ends and begins anew finds all as it was.
+            many[which] = Meter::sharing(Arc::clone(&allowance), None, Arc::clone(&cells));
+            prop_assert_eq!(many[which].debt(), model.debt());
+        }
+    }
+}
+
 #[test]
 fn mqtt_3_is_never_refused() {
     for bits in 0..4 {
