@@ -490,6 +490,18 @@ impl Gate for Gatekeeper {
         }
     }
 
+    fn is_gone(&self, principal: &Principal) -> bool {
+        match principal {
+            Principal::Device(identity) => self.registry.device(&identity.product, &identity.device).is_none(),
+            // An app's users come and go with their tokens, known here or not.
+            Principal::Anonymous
+            | Principal::Broker
+            | Principal::User(_)
+            | Principal::Service(_)
+            | Principal::Platform(_) => false,
+        }
+    }
+
     fn seals(&self, principal: &Principal, tls: bool) -> bool {
         match principal {
             Principal::Device(identity) => {

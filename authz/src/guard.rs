@@ -244,8 +244,20 @@ impl Guard {
     }
 
     fn is_banned(&self, address: IpAddr, now_ms: u64) -> bool {
-        self.blocked.read().holds(address, now_ms)
-            || self.origins.peek(Origin::of(address), |origin| origin.ban.left_ms(now_ms) > 0).unwrap_or(false)
+        self.blocked.read().holds(address, now_ms) || self.is_banned_for_failures(address, now_ms)
+    }
+
+    fn is_banned_for_failures(&self, address: IpAddr, now_ms: u64) -> bool {
+        self.origins.peek(Origin::of(address), |origin| origin.ban.left_ms(now_ms) > 0).unwrap_or(false)
+    }
+
+    /// Whether an operator at an address is listened to: unless it is banned for failures. A ban by hand keeps devices out, not whoever has to lift it.
+    ///
+    /// # Errors
+    /// [`Denied::Banned`]
+    pub fn admits_operator(&self, address: IpAddr, now: Now) -> Result<(), Denied> {
+        let banned = self.is_banned_for_failures(address, now.mono_ms);
+        self.count_denied(if banned { Err(Denied::Banned) } else { Ok(()) })
     }
 
     /// Whether credentials are to be looked at. `who` is claimed, none if nothing could be read from them.

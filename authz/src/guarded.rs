@@ -206,6 +206,10 @@ impl<G: Gate> Gate for Guarded<G> {
         self.gate.may_subscribe(principal, filter)
     }
 
+    fn is_gone(&self, principal: &Principal) -> bool {
+        self.gate.is_gone(principal)
+    }
+
     fn seals(&self, principal: &Principal, tls: bool) -> bool {
         self.gate.seals(principal, tls)
     }

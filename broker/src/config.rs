@@ -21,7 +21,7 @@ use crate::audit::AuditSettings;
 use crate::callout::CalloutSettings;
 use crate::listener::{ListenerSettings, WebSocketSettings};
 use crate::registrar::RegistrationSettings;
-use crate::tls::{CertificateSettings, ClientAuth, TlsSettings, TlsVersion};
+use crate::tls::{CertificateSettings, ClientAuth, ClientTrust, TlsSettings, TlsVersion};
 use crate::transport::TransportLimits;
 use crate::{logging, provision};
 pub use platform::PlatformSettings;
@@ -126,6 +126,7 @@ impl Listener {
             self.tls.clone().unwrap_or_else(|| TlsSettings {
                 certificates: development.cloned().into_iter().collect(),
                 client_auth: ClientAuth::None,
+                client_trust: ClientTrust::Files,
                 client_ca_files: Vec::new(),
                 crl_files: Vec::new(),
                 min_version: TlsVersion::V1_2,

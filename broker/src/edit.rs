@@ -7,6 +7,7 @@ use turnpike_authz::names::DeviceName;
 use turnpike_authz::people;
 use turnpike_authz::plan::Change;
 use turnpike_authz::policy;
+use turnpike_core::concern::Concern;
 use turnpike_core::durable::Op;
 
 use crate::server::Control;
@@ -54,13 +55,21 @@ impl Edit {
                     }
                     _ => Vec::new(),
                 };
+                let ended = match &change {
+                    Change::DeleteDevice(product, device) => Some(Concern::device(product.as_str(), device.as_str())),
+                    Change::DeleteProduct(product) => Some(Concern::Product(product.as_str().into())),
+                    _ => None,
+                };
                 let concerned = change.concerns().map(|(product, device)| (product.clone(), device.cloned()));
                 guarded.follow(&change);
                 gate.registry().apply(change);
                 if let Some((product, device)) = concerned {
                     control.rejudge(product.as_str(), device.as_ref().map(DeviceName::as_str));
                 }
-                // Whoever gets the name next isn't to find what this device left there.
+                // Whoever gets the name next isn't to find what this device left there, or was owed.
+                if let Some(ended) = ended {
+                    control.forget_soon(&ended);
+                }
                 if !left_behind.is_empty() {
                     control.forget_retained(left_behind);
                 }

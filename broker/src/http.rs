@@ -326,6 +326,10 @@ impl Problem {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
     }
 
+    fn banned() -> Self {
+        Self::new(StatusCode::FORBIDDEN, "banned", "this address is banned")
+    }
+
     fn invalid(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid", message)
     }
@@ -349,18 +353,28 @@ fn bearer(header: &str) -> Option<&str> {
     Some(token.trim()).filter(|token| !token.is_empty() && scheme.eq_ignore_ascii_case("bearer"))
 }
 
-/// Lets through whoever has the token.
+/// Lets through whoever has the token. A wrong one counts against the address as a failed log-in does.
 async fn authorize(State(api): State<Api>, request: Request, next: Next) -> Response {
-    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(bearer);
     let source = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
+    // Behind a proxy it isn't the proxy that is banned.
+    let guesser = source.map(|source| api.guest(source, request.headers()).source.ip());
+    if guesser.is_some_and(|address| api.guarded.guard().admits_operator(address, api.control.now()).is_err()) {
+        return Problem::banned().into_response();
+    }
     // Guesses at the token count, too.
     if let Some(problem) = source.and_then(|source| api.over_limit(source)) {
         return problem;
     }
-    if given.and_then(bearer).is_some_and(|token| api.is_token(token)) {
+    if given.is_some_and(|token| api.is_token(token)) {
         api.audit.called_from(source, next.run(request)).await
     } else {
         api.audit.refused(source);
+        // Without any token it is nobody's guess: a browser asks so before it has one.
+        if let Some(address) = guesser.filter(|_| given.is_some()) {
+            let events = api.guarded.guard().failed(address, None, api.control.now());
+            events.iter().for_each(|event| api.audit.sink().record_security(event));
+        }
         let problem = Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "a bearer token is needed");
         ([(header::WWW_AUTHENTICATE, "Bearer")], problem).into_response()
     }

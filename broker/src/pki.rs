@@ -129,6 +129,7 @@ mod tests {
         let settings = crate::tls::TlsSettings {
             certificates: vec![second.server],
             client_auth: crate::tls::ClientAuth::None,
+            client_trust: crate::tls::ClientTrust::Files,
             client_ca_files: Vec::new(),
             crl_files: Vec::new(),
             min_version: crate::tls::TlsVersion::V1_2,

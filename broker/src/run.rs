@@ -3,11 +3,11 @@
 mod auditing;
 mod chores;
 mod clouds;
+mod folder;
 mod reload;
 mod upkeep;
 
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -60,11 +60,8 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 /// Whatever keeps the broker from starting.
 pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
     warn(config);
-    // Messages of devices are in it, in clear.
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&config.data)
+    folder::keep_to_ourselves();
+    folder::prepare(&config.data)
         .with_context(|| format!("the data folder {} can't be made", config.data.display()))?;
     // Before anything is open, so that a signal during the start isn't lost.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("signals can't be handled")?;

@@ -88,6 +88,8 @@ pub(crate) enum Command {
     Remeter,
     /// Remove the retained messages of these filters.
     ForgetRetained(Vec<Box<str>>),
+    /// End the sessions of those who exist no more.
+    ForgetGone,
     /// Publish as the broker.
     System(Vec<SystemMessage>),
     /// Publish for somebody who has no session, and say whether anybody wants it, or why it isn't taken.
@@ -410,6 +412,7 @@ impl<G: Gate> ShardThread<G> {
                 let _ = reply.send(());
             }
             Command::Remeter => self.core.remeter(self.now),
+            Command::ForgetGone => self.core.forget_gone(self.now),
             Command::ForgetRetained(filters) => self.core.forget_retained(&filters),
             Command::System(messages) => self.publish_system(&messages),
             Command::Publish(message, reply) => self.publish_outside(&message, reply),

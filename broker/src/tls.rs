@@ -7,11 +7,14 @@
 //! handshake uses (`Live::judge`). Tickets of one listener mean nothing to another, since each has its own ticket keys; and when
 //! a reload changes what client certificates are judged by, the keys change too.
 
+mod any;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use any::AnyCertificate;
 use arc_swap::ArcSwap;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
@@ -32,10 +35,12 @@ pub struct TlsSettings {
     pub certificates: Vec<CertificateSettings>,
     /// Whether clients show a certificate.
     pub client_auth: ClientAuth,
-    /// PEM files of the authorities that client certificates are checked against.
+    /// What a client's certificate must be for the handshake to take it.
+    pub client_trust: ClientTrust,
+    /// PEM files of the authorities that client certificates are checked against. None with [`ClientTrust::Devices`].
     pub client_ca_files: Vec<PathBuf>,
     /// PEM or DER files of certificate revocation lists. If there are any, the issuer of every client certificate must have one;
-    /// authorities between it and the anchor needn't.
+    /// authorities between it and the anchor needn't. None with [`ClientTrust::Devices`].
     pub crl_files: Vec<PathBuf>,
     /// The oldest version spoken.
     pub min_version: TlsVersion,
@@ -60,6 +65,16 @@ pub enum ClientAuth {
     Optional,
     /// They must.
     Required,
+}
+
+/// What a client's certificate must be for the handshake to take it.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum ClientTrust {
+    /// Issued under the authorities of the listener's files.
+    #[default]
+    Files,
+    /// Any whose private key the client proves: whose it is, the log-in finds out, by fingerprint or a product's authorities.
+    Devices,
 }
 
 /// A version of TLS.
@@ -97,6 +112,9 @@ pub enum TlsError {
     /// Client certificates are asked for, and nothing says which are good.
     #[error("client certificates need at least one file of authorities")]
     NoAuthority,
+    /// Files of authorities or revocation lists that nothing would be held to.
+    #[error("with certificates of devices, TLS checks none against files of authorities or revocation lists")]
+    UnusedTrust,
     /// The verifier of client certificates can't be made.
     #[error("client certificates can't be verified: {0}")]
     Verifier(String),
@@ -130,6 +148,7 @@ impl fmt::Debug for Live {
 #[derive(PartialEq, Eq, Default)]
 struct Trust {
     client_auth: ClientAuth,
+    client_trust: ClientTrust,
     anchors: Vec<CertificateDer<'static>>,
     revoked: Vec<CertificateRevocationListDer<'static>>,
 }
@@ -236,7 +255,14 @@ fn load_trust(settings: &TlsSettings, faults: &mut Vec<TlsError>) -> Trust {
     if settings.client_auth == ClientAuth::None {
         return Trust::default();
     }
-    let mut trust = Trust { client_auth: settings.client_auth, ..Trust::default() };
+    let mut trust =
+        Trust { client_auth: settings.client_auth, client_trust: settings.client_trust, ..Trust::default() };
+    if settings.client_trust == ClientTrust::Devices {
+        if !settings.client_ca_files.is_empty() || !settings.crl_files.is_empty() {
+            faults.push(TlsError::UnusedTrust);
+        }
+        return trust;
+    }
     if settings.client_ca_files.is_empty() {
         faults.push(TlsError::NoAuthority);
     }
@@ -262,6 +288,10 @@ fn verifier(
 ) -> Result<Option<Arc<dyn ClientCertVerifier>>, Option<TlsError>> {
     if trust.client_auth == ClientAuth::None {
         return Ok(None);
+    }
+    if trust.client_trust == ClientTrust::Devices {
+        let is_mandatory = trust.client_auth == ClientAuth::Required;
+        return Ok(Some(Arc::new(AnyCertificate::new(is_mandatory, provider))));
     }
     if trust.anchors.is_empty() {
         return Err(None);

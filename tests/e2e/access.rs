@@ -8,6 +8,7 @@ use turnpike_tests::broker::{Broker, Setup, command};
 use turnpike_tests::certificate::Authority;
 use turnpike_tests::client::{Client, End};
 use turnpike_tests::credential::{Credential, PRODUCT, SECRET, aliyun, native};
+use turnpike_tests::http::Http;
 use turnpike_tests::time::SOON;
 use turnpike_tests::wire::{Connect, Packet, Publish, Version};
 
@@ -211,9 +212,7 @@ fn failures_ban_an_address_that_is_not_exempt() {
         assert_eq!(code(&broker, &native("c", "one", "ffffffffffffffffffffffffffffffff")), 0x86);
     }
     assert!(!is_heard(&broker));
-    assert_eq!(broker.http().get("/api/v1/bans").json()["bans"][0]["cause"], "failures");
-    assert_eq!(broker.http().delete("/api/v1/bans?network=127.0.0.1").status, 204);
-    assert_eq!(code(&broker, &native("c", "one", SECRET)), 0);
+    assert_eq!(broker.http().get("/api/v1/bans").status, 403, "nor by the API");
 }
 
 #[test]
@@ -268,8 +267,31 @@ fn failures_ban_the_address_that_the_proxy_tells() {
     for line in [r#"turnpike_guard_events_total{event="failure"} 3"#, r#"turnpike_guard_events_total{event="ban"} 1"#] {
         assert!(metrics.contains(line), "no {line} in {metrics}");
     }
+    assert_eq!(broker.http().get("/api/v1/bans").json()["bans"][0]["cause"], "failures");
     assert_eq!(broker.http().delete("/api/v1/bans?network=192.0.2.1").status, 204);
     assert_eq!(code("192.0.2.1", SECRET), Some(0));
+}
+
+#[test]
+fn guesses_at_the_administrators_token_ban_the_address() {
+    // Tests come from loopback.
+    let broker = Setup::closed().config("[guard]\naddress_failures = \"3/1d\"\nexempt = []\n").start();
+    let address = broker.address("http");
+    let asked = |token: Option<&str>| Http { address, token: token.map(str::to_owned) }.get("/api/v1/products").status;
+    for _ in 0..5 {
+        assert_eq!(asked(None), 401, "no guess");
+    }
+    for n in 0..3 {
+        assert_eq!(asked(Some(&format!("guess {n}"))), 401);
+    }
+    assert_eq!(asked(Some("guess 3")), 403);
+    assert_eq!(asked(None), 403);
+    assert_eq!(broker.http().get("/api/v1/products").status, 403, "even the right one");
+    assert_eq!(broker.http().get("/readyz").status, 200);
+    let metrics = broker.http().get("/metrics").body;
+    for line in [r#"turnpike_guard_events_total{event="failure"} 3"#, r#"turnpike_guard_events_total{event="ban"} 1"#] {
+        assert!(metrics.contains(line), "no {line} in {metrics}");
+    }
 }
 
 #[test]
@@ -301,4 +323,62 @@ fn a_clone_is_refused_where_the_product_says_so_until_it_is_pardoned() {
     // Only told, by default.
     policy(&broker, "{}");
     assert!(fight(&broker).iter().all(|code| *code == 0));
+}
+
+/// A session that outlives its connection, subscribed to the device's own topic.
+fn durable(broker: &Broker, device: &str, client_id: &str) -> (Client, bool) {
+    let login = native(client_id, device, SECRET);
+    let connect = Connect::durable(Version::V5, client_id, 1000).login(&login.user, &login.password);
+    let (client, ack) = Client::open(broker.mqtt(), &connect);
+    assert_eq!(ack.code, 0, "{device} as {client_id}");
+    (client, ack.session_present)
+}
+
+#[test]
+fn nobody_is_kept_out_by_another_device_with_its_client_id() {
+    let broker = registered();
+    let down = |device: &str| format!("dev/{PRODUCT}/{device}/sys/box");
+    for device in ["one", "two"] {
+        let (mut client, present) = durable(&broker, device, "the-same");
+        assert!(!present, "{device}");
+        assert_eq!(client.subscribe(&[(&down(device), 1)]), [1]);
+        client.disconnect();
+    }
+    let mut sender = enter(&broker, &native("sender", "one", SECRET));
+    assert_eq!(sender.publish(&Publish::new(&down("one"), "of one").qos(1, 1)), 0);
+    // Both at once, each in its own session.
+    let ((mut one, of_one), (mut two, of_two)) =
+        (durable(&broker, "one", "the-same"), durable(&broker, "two", "the-same"));
+    assert!(of_one && of_two);
+    assert_eq!(one.publish_in().text(), "of one");
+    two.quiet();
+}
+
+#[test]
+fn a_deleted_device_leaves_nothing_to_the_next_of_its_name() {
+    let broker = registered();
+    let http = broker.http();
+    let topic = format!("dev/{PRODUCT}/one/sys/box");
+    let whole = |http: &turnpike_tests::http::Http| {
+        assert_eq!(http.delete(&product_path("devices/one")).status, 204);
+        register(&broker);
+    };
+    let product = |http: &turnpike_tests::http::Http| {
+        assert_eq!(http.delete(&format!("/api/v1/products/{PRODUCT}")).status, 204);
+        register(&broker);
+    };
+    let ways: [&dyn Fn(&turnpike_tests::http::Http); 2] = [&whole, &product];
+    for delete in ways {
+        let (mut client, present) = durable(&broker, "one", "c");
+        assert!(!present);
+        assert_eq!(client.subscribe(&[(&topic, 1)]), [1]);
+        client.disconnect();
+        let mut sender = enter(&broker, &native("sender", "one", SECRET));
+        assert_eq!(sender.publish(&Publish::new(&topic, "of the former owner").qos(1, 1)), 0);
+        delete(&http);
+        assert_eq!(sender.end(), End::Disconnected(0x87));
+    }
+    let (mut client, present) = durable(&broker, "one", "c");
+    assert!(!present);
+    client.quiet();
 }

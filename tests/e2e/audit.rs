@@ -30,7 +30,14 @@ fn texts<'a>(records: &'a [Value], field: &str) -> Vec<&'a str> {
 
 #[track_caller]
 fn verify(broker: &Broker) -> (Option<i32>, String) {
-    let output = command().args(["audit", "verify", "--data"]).arg(broker.data()).output().expect("it runs");
+    verify_with(broker, &[])
+}
+
+#[track_caller]
+fn verify_with(broker: &Broker, options: &[&str]) -> (Option<i32>, String) {
+    let mut verify = command();
+    verify.args(["audit", "verify", "--data"]).arg(broker.data()).args(options);
+    let output = verify.output().expect("it runs");
     (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
@@ -182,4 +189,37 @@ fn an_audit_that_is_gone_is_missed() {
     broker.restart();
     broker.wait_for_log("this broker had an audit before");
     assert_eq!(records_of(&broker, "&action=chain_lost", 1).len(), 1);
+    broker.stop();
+    stays_noticed(&broker);
+}
+
+/// However often the broker starts, until an operator says that it is known.
+#[track_caller]
+fn stays_noticed(broker: &Broker) {
+    let (code, said) = verify(broker);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("begun anew 1 times") && !said.contains("missing\n"), "{said}");
+    let (code, said) = verify_with(broker, &["--accept-damages", "1"]);
+    assert_eq!(code, Some(0), "{said}");
+}
+
+#[test]
+fn a_restart_doesnt_heal_an_audit_that_was_cut_short() {
+    let mut broker = Broker::start();
+    for n in 0..10 {
+        assert!(broker.http().put(&format!("/api/v1/products/p{n}"), "{}").status < 300);
+    }
+    broker.stop();
+    let folder = broker.data().join("audit");
+    let files = std::fs::read_dir(&folder).expect("an audit").map(|entry| entry.expect("an entry").path());
+    let segment =
+        files.filter(|file| file.extension().is_some_and(|ending| ending == "jsonl")).max().expect("a segment");
+    let text = std::fs::read_to_string(&segment).expect("text");
+    let kept: String = text.split_inclusive('\n').take(4).collect();
+    std::fs::write(&segment, kept).expect("cut");
+    std::fs::remove_file(folder.join("head")).expect("removed");
+    assert_eq!(verify(&broker).0, Some(1));
+    broker.restart();
+    broker.stop();
+    stays_noticed(&broker);
 }

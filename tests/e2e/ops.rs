@@ -173,6 +173,39 @@ fn an_admin_token_is_made_and_kept_where_none_is_given() {
     assert!(!broker.log().contains(&token), "the token is in the log");
 }
 
+/// A folder and whatever is below it.
+fn below(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut found = vec![folder.to_owned()];
+    for entry in std::fs::read_dir(folder).expect("a folder").map_while(Result::ok) {
+        match entry.file_type().expect("a type").is_dir() {
+            true => found.extend(below(&entry.path())),
+            false => found.push(entry.path()),
+        }
+    }
+    found
+}
+
+#[test]
+fn nobody_else_can_read_what_is_in_the_data_folder() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let mut broker = Broker::start();
+    let mut client = broker.client(&Connect::durable(Version::V5, "durable", 1000));
+    client.subscribe(&[("t", 1)]);
+    let _ = broker.http().put("/api/v1/products/lamp", "{}");
+    let files = below(&broker.data());
+    assert!(files.iter().any(|file| file.extension().is_some_and(|ending| ending == "jnl")), "{files:?}");
+    for file in files {
+        let mode = std::fs::metadata(&file).expect("there").permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{}: {mode:o}", file.display());
+    }
+    broker.stop();
+    std::fs::set_permissions(broker.data(), PermissionsExt::from_mode(0o755)).expect("ours");
+    broker.restart();
+    broker.wait_for_log("others could read the data folder");
+    assert_eq!(std::fs::metadata(broker.data()).expect("there").permissions().mode() & 0o777, 0o700);
+}
+
 #[test]
 fn a_disk_that_is_full_from_the_first_start_on_keeps_nothing_but_readiness() {
     // More than any disk has free, so the store takes nothing, not even the demo device.

@@ -270,6 +270,18 @@ fn bans_are_listed_made_and_lifted_by_hand() {
 }
 
 #[test]
+fn an_operator_is_kept_out_by_failures_and_not_by_a_ban_that_has_to_be_lifted() {
+    let guard = guard();
+    guard.ban("10.0.0.0/8".parse().expect("a network"), "", None, at(0)).expect("room");
+    assert!(!guard.accepts(one_of(1), at(0)));
+    assert_eq!(guard.admits_operator(one_of(1), at(0)), Ok(()));
+    fail(&guard, one_of(1), None, 5, 0);
+    assert_eq!(guard.admits_operator(one_of(1), at(MINUTE - 1)), Err(Denied::Banned));
+    assert_eq!(guard.admits_operator(one_of(1), at(MINUTE)), Ok(()));
+    assert_eq!(guard.admits_operator(one_of(2), at(0)), Ok(()));
+}
+
+#[test]
 fn what_is_switched_off_does_nothing() {
     let settings = Settings {
         origin_failures: None,

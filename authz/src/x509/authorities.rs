@@ -79,6 +79,16 @@ impl Authorities {
         self.0.iter().map(AsRef::as_ref)
     }
 
+    /// Whether the time of one of them is over at that moment: it would vouch for nobody. One whose time is yet to come may wait.
+    #[must_use]
+    pub fn has_expired(&self, unix_ms: u64) -> bool {
+        self.iter().any(|ca| {
+            Certificate::from_der(ca).map_or(true, |ca| {
+                ca.tbs_certificate().validity().not_after.to_unix_duration().as_secs() < unix_ms / 1000
+            })
+        })
+    }
+
     /// Whether one of them has issued a certificate, for clients, and all of that is good at that moment.
     #[must_use]
     pub fn vouch_for(&self, der: &[u8], unix_ms: u64) -> bool {

@@ -184,3 +184,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_authority_that_has_expired_is_told() {
+    let authority = Authority::new("ca");
+    let authorities = authority.authorities();
+    let end = x509_cert::der::Decode::from_der(authorities.iter().next().expect("one"))
+        .map(|ca: x509_cert::Certificate| ca.tbs_certificate().validity().not_after.to_unix_duration().as_secs())
+        .expect("a certificate");
+    assert!(!authorities.has_expired(end * 1000 + 999));
+    assert!(authorities.has_expired((end + 1) * 1000));
+}

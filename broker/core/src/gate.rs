@@ -464,6 +464,11 @@ pub trait Gate: Send + Sync {
         let _ = (principal, topic, feed);
     }
 
+    /// Does it exist no more, so that nobody will ever come back to its session?
+    fn is_gone(&self, _principal: &Principal) -> bool {
+        false
+    }
+
     /// May anybody at that address speak? Asked for each accepted socket, before TLS; no means that it is closed.
     fn accepts(&self, _address: IpAddr, _now: Now) -> bool {
         true

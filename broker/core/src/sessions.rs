@@ -1,7 +1,10 @@
-//! The sessions of a shard, by slot and by client id.
+//! The sessions of a shard, by slot and by client.
 //!
-//! A slot is a key of a [`Table`]. By client id, a hash table says the slot and nothing more, 5 bytes with its control byte; the client id
-//! is the session's own. A look-up therefore reads one session, which the CONNECT that asked needs anyway.
+//! A client is a client id and who proved to have it: a client id is a name that anybody may choose, so each principal has its own, and nobody
+//! keeps another out by coming first. (The protocol knows of one client for an id [MQTT-3.1.4-2]; it knows nothing of who that is.)
+//!
+//! A slot is a key of a [`Table`]. By client, a hash table says the slot and nothing more, 5 bytes with its control byte; client id and
+//! principal are the session's own. A look-up therefore reads one session, which the CONNECT that asked needs anyway.
 //!
 //! The hash table is cut in 64 parts, whose shares of the hashes grow geometrically: the last is nearly twice as large as
 //! the first. So as sessions come, the parts double one after another instead of all at once: whatever their number, two thirds of the
@@ -18,13 +21,14 @@ use std::hash::BuildHasher;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
+use crate::gate::Principal;
 use crate::session::Session;
 use crate::table::Table;
 
-/// Parts of the index by client id.
+/// Parts of the index by client.
 const PARTS: usize = 64;
 
-/// Sessions by slot and by client id.
+/// Sessions by slot and by client.
 #[derive(Debug)]
 pub(crate) struct Sessions {
     table: Table<Session>,
@@ -52,27 +56,29 @@ impl Sessions {
         self.table.get(slot as usize)
     }
 
-    /// The same, to be changed; its client id stays.
+    /// The same, to be changed; its client id stays, and its principal stays equal.
     #[inline]
     pub(crate) fn get_mut(&mut self, slot: u32) -> Option<&mut Session> {
         self.table.get_mut(slot as usize)
     }
 
     /// The slot of a client's session.
-    pub(crate) fn find(&self, client: &str) -> Option<u32> {
-        let hash = self.hasher.hash_one(client);
-        let is_it = |slot: &u32| self.get(*slot).is_some_and(|session| session.client.as_str() == client);
+    pub(crate) fn find(&self, client: &str, principal: &Principal) -> Option<u32> {
+        let hash = self.hasher.hash_one((client, principal));
+        let is_it = |slot: &u32| {
+            self.get(*slot).is_some_and(|session| session.client.as_str() == client && session.principal == *principal)
+        };
         self.by_client.get(part(hash))?.find(hash, is_it).copied()
     }
 
     /// Adds a session, whose client has none, and gives its slot.
     pub(crate) fn insert(&mut self, session: Session) -> u32 {
         let Self { table, by_client, hasher } = self;
-        let hash = hasher.hash_one(session.client.as_str());
+        let hash = hash_of(hasher, &session);
         let slot = u32::try_from(table.insert(session)).expect("a table's keys are below 2^32");
         if let Some(part) = by_client.get_mut(part(hash)) {
             part.insert_unique(hash, slot, |slot| {
-                table.get(*slot as usize).map_or(0, |session| hasher.hash_one(session.client.as_str()))
+                table.get(*slot as usize).map_or(0, |session| hash_of(hasher, session))
             });
         }
         slot
@@ -81,7 +87,7 @@ impl Sessions {
     /// Takes a session out.
     pub(crate) fn remove(&mut self, slot: u32) -> Option<Session> {
         let session = self.table.remove(slot as usize)?;
-        let hash = self.hasher.hash_one(session.client.as_str());
+        let hash = hash_of(&self.hasher, &session);
         if let Some(part) = self.by_client.get_mut(part(hash))
             && let Ok(entry) = part.find_entry(hash, |known| *known == slot)
         {
@@ -94,6 +100,10 @@ impl Sessions {
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Session)> {
         self.table.iter().filter_map(|(key, session)| Some((u32::try_from(key).ok()?, session)))
     }
+}
+
+fn hash_of(hasher: &RandomState, session: &Session) -> u64 {
+    hasher.hash_one((session.client.as_str(), &session.principal))
 }
 
 /// The part that a hash belongs to. Part *i* has a share of 2^((i + 1) / 64) − 2^(i / 64).

@@ -21,7 +21,7 @@ pub struct Audit {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Follow the chain: exit 0 if it is whole, 1 with a line for everything that is changed, missing or out of order, 64 if it can't be read.
+    /// Follow the chain: exit 0 if it is whole, 1 with a line for everything that is changed, missing or out of order, or if it says itself that records were lost, 64 if it can't be read.
     Verify(Verify),
     /// Write records out, oldest first. It doesn't check them: verify first.
     Export(Export),
@@ -48,6 +48,9 @@ struct Verify {
     /// A record that it must have, as an earlier `verify`, or the broker's log, has told; may be repeated.
     #[arg(long, value_name = "SEQUENCE:MAC")]
     anchor: Vec<Anchor>,
+    /// How many times it may say that it was damaged or begun anew, because somebody has found out why.
+    #[arg(long, value_name = "TIMES", default_value_t = 0)]
+    accept_damages: u64,
 }
 
 #[derive(Args, Debug)]
@@ -139,8 +142,8 @@ impl Verify {
         let anchors: Vec<Link> = self.anchor.iter().map(|anchor| anchor.0).collect();
         let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
         let report = audit::verify(&folder, &keys, &anchors).map_err(failed)?;
-        print(&folder, &report, out).map_err(failed)?;
-        Ok(report.problem_count == 0)
+        print(&folder, &report, self.accept_damages, out).map_err(failed)?;
+        Ok(report.problem_count == 0 && report.summary.damages <= self.accept_damages)
     }
 }
 
@@ -155,7 +158,7 @@ fn in_use(config: &Config) -> Result<turnpike_authz::secret::MasterKey, String> 
     found.map(|found| found.key).map_err(|error| error.to_string())
 }
 
-fn print(folder: &Path, report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
+fn print(folder: &Path, report: &Report, accepted: u64, out: &mut dyn Write) -> std::io::Result<()> {
     let Report { summary, segments, problems, problem_count, unfinished_bytes, anchor } = report;
     for problem in problems {
         writeln!(out, "{problem}")?;
@@ -167,9 +170,14 @@ fn print(folder: &Path, report: &Report, out: &mut dyn Write) -> std::io::Result
     if *problem_count > 0 {
         writeln!(out, "{}: {problem_count} problems, {} records that are right", folder.display(), summary.records)?;
     } else {
+        // What was there before the broker began anew nobody can tell from what is there now.
+        let verdict = match summary.damages {
+            0 => "nothing is changed or missing",
+            _ => "nothing of these is changed",
+        };
         writeln!(
             out,
-            "{}: {} records in {segments} segments, {} to {}, from {} to {}; nothing is changed or missing",
+            "{}: {} records in {segments} segments, {} to {}, from {} to {}; {verdict}",
             folder.display(),
             summary.records,
             summary.first,
@@ -183,6 +191,10 @@ fn print(folder: &Path, report: &Report, out: &mut dyn Write) -> std::io::Result
     }
     if summary.damages > 0 {
         writeln!(out, "by its own account it was damaged or begun anew {} times", summary.damages)?;
+        if summary.damages > accepted {
+            let times = summary.damages;
+            writeln!(out, "records may be missing; once it is known why, --accept-damages {times} makes it no fault")?;
+        }
     }
     if *unfinished_bytes > 0 {
         writeln!(out, "{unfinished_bytes} bytes at the end are of a write under way, or of one that was interrupted")?;

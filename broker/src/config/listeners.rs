@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::read::Section;
 use super::{Config, Fault, Kind, Listener};
-use crate::tls::{Acceptor, CertificateSettings, ClientAuth, TlsError, TlsSettings, TlsVersion};
+use crate::tls::{Acceptor, CertificateSettings, ClientAuth, ClientTrust, TlsError, TlsSettings, TlsVersion};
 
 /// Bytes of a listener's name: it stands in every line of the log that is about it, and in metrics.
 const NAME_BYTES_MAX: usize = 64;
@@ -65,6 +65,7 @@ pub(super) fn tls(section: &mut Section<'_>, websocket: bool, client_auth: Clien
     let mut tls = TlsSettings {
         certificates: Vec::new(),
         client_auth,
+        client_trust: ClientTrust::Files,
         client_ca_files: Vec::new(),
         crl_files: Vec::new(),
         min_version: TlsVersion::V1_2,
@@ -86,17 +87,34 @@ pub(super) fn tls(section: &mut Section<'_>, websocket: bool, client_auth: Clien
     }
     let auths = &[("none", ClientAuth::None), ("optional", ClientAuth::Optional), ("required", ClientAuth::Required)];
     section.choice("client_auth", &mut tls.client_auth, auths);
+    let trusts = &[("files", ClientTrust::Files), ("devices", ClientTrust::Devices)];
+    section.choice("client_trust", &mut tls.client_trust, trusts);
     section.choice("min_version", &mut tls.min_version, &[("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)]);
     for (key, several) in [("client_ca_files", &mut tls.client_ca_files), ("crl_files", &mut tls.crl_files)] {
         section.paths(key, several);
         files.extend(several.iter().map(|file| (section.name(key), file.clone())));
     }
-    if tls.client_auth != ClientAuth::None && tls.client_ca_files.is_empty() {
-        section
-            .fault("client_ca_files", "must name the authorities of client certificates when client_auth isn't none");
-    }
+    check_trust(section, &tls);
     check_files(section, &tls, websocket, &files);
     tls
+}
+
+/// Whether something says which client certificates are good, and nothing says it in vain.
+fn check_trust(section: &mut Section<'_>, tls: &TlsSettings) {
+    let is_by_devices = tls.client_trust == ClientTrust::Devices;
+    if is_by_devices && tls.client_auth == ClientAuth::None {
+        section.fault("client_trust", "needs client_auth = \"optional\" or \"required\"");
+    }
+    for (key, files) in [("client_ca_files", &tls.client_ca_files), ("crl_files", &tls.crl_files)] {
+        if is_by_devices && !files.is_empty() {
+            section.fault(key, "counts for nothing with client_trust = \"devices\"; remove one of them");
+        }
+    }
+    if !is_by_devices && tls.client_auth != ClientAuth::None && tls.client_ca_files.is_empty() {
+        let message = "must name the authorities of client certificates when client_auth isn't none; \
+                       or client_trust = \"devices\" takes those that devices log in by";
+        section.fault("client_ca_files", message);
+    }
 }
 
 /// Everything that would keep a TLS listener from starting: `files` are those of `tls`, each with its dotted key.
@@ -118,7 +136,7 @@ fn check_files(section: &mut Section<'_>, tls: &TlsSettings, websocket: bool, fi
             TlsError::File { path, .. } => section.fault_at(key_of(path), fault.to_string()),
             TlsError::KeyMismatch { key_file, .. } => section.fault_at(key_of(key_file), fault.to_string()),
             // Said above, with the key to set.
-            TlsError::NoCertificate | TlsError::NoAuthority => {}
+            TlsError::NoCertificate | TlsError::NoAuthority | TlsError::UnusedTrust => {}
             TlsError::Verifier(_) => section.fault("client_ca_files", fault.to_string()),
             TlsError::Setup(_) => section.fault("", fault.to_string()),
         }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::listeners;
 use super::read::Section;
 use super::{Config, Fault};
-use crate::tls::{ClientAuth, TlsSettings, TlsVersion};
+use crate::tls::{ClientAuth, ClientTrust, TlsSettings, TlsVersion};
 
 /// The listener for platforms.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -34,6 +34,7 @@ pub(super) fn read(section: &mut Section<'_>) -> PlatformSettings {
         tls: TlsSettings {
             certificates: Vec::new(),
             client_auth: ClientAuth::Required,
+            client_trust: ClientTrust::Files,
             client_ca_files: Vec::new(),
             crl_files: Vec::new(),
             min_version: TlsVersion::V1_2,
@@ -48,6 +49,9 @@ pub(super) fn read(section: &mut Section<'_>) -> PlatformSettings {
         settings.tls = listeners::tls(section, true, ClientAuth::Required);
         if settings.tls.client_auth != ClientAuth::Required {
             section.fault("client_auth", "must be \"required\": platforms show a certificate; or remove it");
+        }
+        if settings.tls.client_trust != ClientTrust::Files {
+            section.fault("client_trust", "must be \"files\": platforms aren't devices; or remove it");
         }
     });
     settings

@@ -186,6 +186,13 @@ fn files_of_tls_are_read() {
     assert_eq!(keys(&listener(ca, key, "")), ["listeners[0].tls.certificates[0].key_file"]);
     assert_eq!(keys(&listener(key, key, "")), ["listeners[0].tls.certificates[0].chain_file"]);
     assert_eq!(keys(&listener(chain, key, &rest)), ["listeners[0].tls.client_ca_files"]);
+    // Certificates of devices: nothing else says which are good.
+    let devices = "client_trust = \"devices\"\n";
+    let optional = format!("{devices}client_auth = \"optional\"\n");
+    assert!(Config::parse(&listener(chain, key, &optional)).is_ok());
+    assert_eq!(keys(&listener(chain, key, devices)), ["listeners[0].tls.client_trust"]);
+    let vain = format!("{optional}client_ca_files = [{ca:?}]");
+    assert_eq!(keys(&listener(chain, key, &vain)), ["listeners[0].tls.client_ca_files"]);
 }
 
 #[test]

@@ -261,6 +261,9 @@ pub(super) async fn put_authorities(
     let text = std::str::from_utf8(&bytes).map_err(|_| Problem::invalid("the body isn't PEM"))?;
     let given = (!text.trim().is_empty()).then(|| Authorities::from_pem(text)).transpose();
     let given = given.map_err(|error| Problem::invalid(error.to_string()))?;
+    if given.as_ref().is_some_and(|given| given.has_expired(crate::audit::now_ms())) {
+        return Err(Problem::invalid("a CA certificate has expired"));
+    }
     let prints = given.iter().flat_map(Authorities::iter).map(|der| Fingerprint::of(der).to_string()).collect();
     let _changing = api.changing.lock().await;
     api.commit(vec![api.gate.registry().plan_set_authorities(&key, given)?]).await?;

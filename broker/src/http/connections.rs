@@ -1,7 +1,8 @@
 //! HTTP connections: how many at once, and how long each may say nothing.
 
+use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -12,6 +13,7 @@ use axum::extract::ConnectInfo;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -21,7 +23,7 @@ use tower_service::Service;
 /// What connections are held to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
-    /// Connections at once; those beyond are closed.
+    /// Connections at once; those beyond are closed. One address may have half of them, so that it can't keep out all others.
     pub(super) connections_max: usize,
     /// How long a request's head may take to come, the first's as that of any later one.
     pub(super) head_time_max: Duration,
@@ -40,6 +42,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Serves until the runtime ends.
 pub(super) async fn serve(listener: TcpListener, router: Router, bounds: Bounds) {
     let room = Arc::new(Semaphore::new(bounds.connections_max));
+    let shares = Shares::default();
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -49,7 +52,8 @@ pub(super) async fn serve(listener: TcpListener, router: Router, bounds: Bounds)
                 continue;
             }
         };
-        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
+        let held = Arc::clone(&room).try_acquire_owned().ok().zip(shares.take(peer.ip(), bounds.connections_max / 2));
+        let Some(held) = held else {
             tracing::debug!("an HTTP connection too many was closed");
             continue;
         };
@@ -57,8 +61,43 @@ pub(super) async fn serve(listener: TcpListener, router: Router, bounds: Bounds)
         tokio::spawn(async move {
             // How it ends is the peer's affair.
             let _ = converse(stream, peer, router, bounds).await;
-            drop(permit);
+            drop(held);
         });
+    }
+}
+
+/// How many connections each address has.
+#[derive(Clone, Default)]
+struct Shares(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// One connection's part of its address's share.
+struct Share {
+    of: Shares,
+    address: IpAddr,
+}
+
+impl Shares {
+    fn take(&self, address: IpAddr, most: usize) -> Option<Share> {
+        let mut counts = self.0.lock();
+        let count = counts.entry(address).or_insert(0);
+        // Whoever has none yet gets one.
+        if *count >= most.max(1) {
+            return None;
+        }
+        *count += 1;
+        Some(Share { of: self.clone(), address })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut counts = self.of.0.lock();
+        if let Some(count) = counts.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.address);
+            }
+        }
     }
 }
 

@@ -62,7 +62,7 @@ async fn receive(State(api): State<Api>, mut request: Request, next: Next) -> Re
     let guest = api.guest(peer, request.headers());
     let now = api.control.now();
     if !api.guarded.guard().accepts(guest.source.ip(), now) {
-        return Problem::new(StatusCode::FORBIDDEN, "banned", "this address is banned").into_response();
+        return Problem::banned().into_response();
     }
     if let Err(wait) = api.registrar.asked_by(guest.source.ip(), now) {
         let after_s = wait.after_ms.div_ceil(1000).to_string();
@@ -209,7 +209,7 @@ pub(super) async fn register(
 
 impl Api {
     /// Who is behind a peer, which may be a proxy.
-    fn guest(&self, peer: SocketAddr, headers: &HeaderMap) -> Guest {
+    pub(super) fn guest(&self, peer: SocketAddr, headers: &HeaderMap) -> Guest {
         let address = peer.ip().to_canonical();
         if !self.registrar.settings().proxies.iter().any(|net| net.contains(&address)) {
             return Guest { source: peer, tls: false, is_guarded: false };

@@ -61,6 +61,7 @@ impl Chores {
         if self.sweep_packages() == Done::Ended {
             return;
         }
+        self.control.forget_gone();
         self.change(|| {
             let changes = provision::demo(registry, self.gate.master_key(), now_s());
             auditing::tell(registry, &changes, &self.audit);

@@ -154,6 +154,16 @@ impl Control {
         }
     }
 
+    /// The same, without waiting: each shard does it before it takes anything that comes later.
+    pub fn forget_soon(&self, concern: &Concern) {
+        drop(self.ask(|reply| Command::Forget(concern.clone(), reply)));
+    }
+
+    /// Ends the sessions of those who exist no more.
+    pub fn forget_gone(&self) {
+        self.tell_all(|| Command::ForgetGone);
+    }
+
     /// Has all shards ask the gate for the meters of their sessions again: rate limits have changed for everybody.
     pub fn remeter(&self) {
         self.tell_all(|| Command::Remeter);

@@ -73,6 +73,7 @@ impl Authority {
         TlsSettings {
             certificates,
             client_auth: ClientAuth::None,
+            client_trust: ClientTrust::Files,
             client_ca_files: vec![self.ca_file()],
             crl_files: Vec::new(),
             min_version: TlsVersion::V1_2,

@@ -132,7 +132,7 @@ impl Layers {
         self.tls.is_some()
     }
 
-    /// DER of the client's certificate, verified.
+    /// DER of the client's certificate, verified as the listener's `ClientTrust` says.
     pub(crate) fn certificate(&self) -> Option<Box<[u8]>> {
         self.tls.as_ref()?.certificate()
     }

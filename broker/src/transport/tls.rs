@@ -143,7 +143,7 @@ impl TlsStream {
         }
     }
 
-    /// DER of the client's certificate, which has been verified.
+    /// DER of the client's certificate. It has been verified as the listener's `ClientTrust` says: at the least, its private key is the client's.
     pub(crate) fn certificate(&self) -> Option<Box<[u8]>> {
         Some(self.conn.peer_certificates()?.first()?.as_ref().into())
     }

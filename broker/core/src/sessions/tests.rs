@@ -49,7 +49,7 @@ fn the_parts_double_one_after_another() {
         }
         before = now;
     }
-    assert!((0..40_000).all(|n| sessions.find(&format!("client-{n}")) == Some(n)));
+    assert!((0..40_000).all(|n| sessions.find(&format!("client-{n}"), &Principal::Anonymous) == Some(n)));
 }
 
 #[test]
@@ -61,8 +61,22 @@ fn every_hash_has_a_part() {
 fn a_client_that_is_a_part_of_another_is_not_taken_for_it() {
     let mut sessions = Sessions::new();
     let slots = ["", "a", "ab"].map(|client| sessions.insert(session(client)));
-    assert_eq!([Some(slots[0]), Some(slots[1]), Some(slots[2])], ["", "a", "ab"].map(|client| sessions.find(client)));
-    assert_eq!(sessions.find("b"), None);
+    assert_eq!(
+        [Some(slots[0]), Some(slots[1]), Some(slots[2])],
+        ["", "a", "ab"].map(|client| sessions.find(client, &Principal::Anonymous))
+    );
+    assert_eq!(sessions.find("b", &Principal::Anonymous), None);
+}
+
+#[test]
+fn a_client_id_is_of_each_principal_its_own() {
+    let mut sessions = Sessions::new();
+    let who = |name: &str| Principal::Device(std::sync::Arc::new(crate::gate::DeviceIdentity::new("p", name)));
+    let slots = ["one", "two"].map(|name| sessions.insert(Session { principal: who(name), ..session("c") }));
+    assert_eq!(["one", "two"].map(|name| sessions.find("c", &who(name))), slots.map(Some));
+    assert_eq!(sessions.find("c", &Principal::Anonymous), None);
+    sessions.remove(slots[0]);
+    assert_eq!(["one", "two"].map(|name| sessions.find("c", &who(name))), [None, Some(slots[1])]);
 }
 
 #[derive(Clone, Debug)]
@@ -86,7 +100,7 @@ proptest! {
             match action {
                 Action::Come(client) => {
                     let slot = model.get(&client).copied();
-                    prop_assert_eq!(sessions.find(&client.to_string()), slot);
+                    prop_assert_eq!(sessions.find(&client.to_string(), &Principal::Anonymous), slot);
                     if slot.is_none() {
                         model.insert(client, sessions.insert(session(&client.to_string())));
                     }
@@ -97,13 +111,13 @@ proptest! {
                         prop_assert_eq!(gone, Some(ClientId::new(&client.to_string())));
                         prop_assert!(sessions.get(slot).is_none() && sessions.remove(slot).is_none());
                     }
-                    None => prop_assert_eq!(sessions.find(&client.to_string()), None),
+                    None => prop_assert_eq!(sessions.find(&client.to_string(), &Principal::Anonymous), None),
                 },
             }
             prop_assert_eq!(sessions.len(), model.len());
         }
         for (client, slot) in &model {
-            prop_assert_eq!(sessions.find(&client.to_string()), Some(*slot));
+            prop_assert_eq!(sessions.find(&client.to_string(), &Principal::Anonymous), Some(*slot));
         }
         let slots: Vec<u32> = sessions.iter().map(|(slot, _)| slot).collect();
         let mut expected: Vec<u32> = model.into_values().collect();

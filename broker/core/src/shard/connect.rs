@@ -311,20 +311,14 @@ impl<G: Gate> Shard<G> {
         let Admission { principal, data, client_id, until_ms, cipher } = admission;
         let data = data.as_deref();
         let will = self.judge_will(connect, &principal)?;
-        let assigned = if connect.client_id.is_empty() { Some(self.new_client_id()) } else { None };
+        let assigned = if connect.client_id.is_empty() { Some(self.new_client_id(&principal)) } else { None };
         let client = ClientId::new(assigned.as_deref().or(client_id.as_deref()).unwrap_or(connect.client_id));
         if home(client.as_str(), self.shards) != self.id {
             // Its session would be out of reach of everybody else who names it.
             return Err(ConnectReason::ClientIdentifierNotValid);
         }
-        let existing = self.sessions.find(client.as_str());
-        if let Some(slot) = existing {
-            let owner = self.sessions.get(slot).map(|session| &session.principal);
-            if owner.is_some_and(|owner| *owner != principal) {
-                // A client id is a name, not a proof: nobody takes over somebody else's session.
-                return Err(ConnectReason::NotAuthorized);
-            }
-        }
+        // A client id is a name, not a proof: nobody takes over somebody else's session, or is kept out by one.
+        let existing = self.sessions.find(client.as_str(), &principal);
         if let Some(slot) = existing {
             self.judge_take_over(conn, slot, now)?;
         }
@@ -413,12 +407,12 @@ impl<G: Gate> Shard<G> {
     }
 
     /// An id that nobody has, whose home is here [MQTT-3.1.3-6] [MQTT-3.2.2-16].
-    fn new_client_id(&mut self) -> String {
+    fn new_client_id(&mut self, principal: &Principal) -> String {
         loop {
             let mut random = [0; 12];
             (self.entropy)(&mut random);
             let id = random.iter().fold(String::from("auto-"), |id, byte| format!("{id}{byte:02x}"));
-            if home(&id, self.shards) == self.id && self.sessions.find(&id).is_none() {
+            if home(&id, self.shards) == self.id && self.sessions.find(&id, principal).is_none() {
                 return id;
             }
         }

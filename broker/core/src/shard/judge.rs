@@ -18,6 +18,7 @@ use crate::concern::Concern;
 use crate::gate::{Gate, Principal};
 use crate::ids::ClientId;
 use crate::message::Message;
+use crate::session::Session;
 
 /// A session, as its owner is told of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -143,17 +144,24 @@ impl<G: Gate> Shard<G> {
     /// Signs a principal out of one of its sessions: the connection is closed, and the session ends with all that it was owed. False if there is
     /// no such session of that principal.
     pub fn sign_out(&mut self, principal: &Principal, client: &str, now: Now) -> bool {
-        let Some(slot) = self.sessions.find(client) else { return false };
-        let owned = self.sessions.get(slot).is_some_and(|session| session.principal == *principal);
-        if owned {
-            self.end_for_good(slot, now);
-        }
-        owned
+        let Some(slot) = self.sessions.find(client, principal) else { return false };
+        self.end_for_good(slot, now);
+        true
     }
 
     /// Ends every session of these, connected or not, with all that it was owed.
     pub fn forget(&mut self, concern: &Concern, now: Now) {
         for slot in self.principals.concerned(concern, &self.sessions) {
+            self.end_for_good(slot, now);
+        }
+    }
+
+    /// Ends the sessions of those who exist no more, as a crash between their end and this may have left them.
+    pub fn forget_gone(&mut self, now: Now) {
+        let is_gone = |session: &Session| self.gate.is_gone(&session.principal);
+        let gone: Vec<u32> =
+            self.sessions.iter().filter(|(_, session)| is_gone(session)).map(|(slot, _)| slot).collect();
+        for slot in gone {
             self.end_for_good(slot, now);
         }
     }

@@ -48,10 +48,22 @@ fn a_head_or_body_that_never_ends_is_cut_off() {
 
 #[test]
 fn connections_beyond_the_bound_are_closed_and_room_comes_back() {
-    let address = start(Bounds { head_time_max: Duration::from_secs(600), ..SHORT });
+    let bounds = Bounds {
+        connections_max: 4,
+        head_time_max: Duration::from_secs(600),
+        quiet_time_max: Duration::from_secs(600),
+    };
+    let address = start(bounds);
     let held = [say(address, "G"), say(address, "G")];
     let beyond = ending(say(address, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"));
-    assert_eq!(beyond, "");
+    assert_eq!(beyond, "", "half of the room is one address's");
+    let elsewhere: SocketAddr = ([127, 0, 0, 2], 0).into();
+    let other = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    other.bind(&elsewhere.into()).expect("another address");
+    other.connect(&address.into()).expect("connects");
+    let mut other = TcpStream::from(other);
+    other.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").expect("writes");
+    assert!(ending(other).ends_with("here"), "the rest is others'");
     drop(held);
     while !ending(say(address, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")).ends_with("here") {}
 }

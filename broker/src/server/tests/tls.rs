@@ -6,7 +6,7 @@ use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, Strea
 
 use super::*;
 use crate::tls::tests::Authority;
-use crate::tls::{CertificateSettings, ClientAuth, TlsSettings, TlsVersion};
+use crate::tls::{CertificateSettings, ClientAuth, ClientTrust, TlsSettings, TlsVersion};
 
 type Tls = StreamOwned<ClientConnection, TcpStream>;
 
@@ -142,6 +142,59 @@ fn client_certificates_are_judged() {
         assert!(enters(optional, None));
     }
     until(&server, |stats| stats.iter().map(|shard| shard.net.handshakes_failed).sum::<u64>() == 10);
+}
+
+#[test]
+fn certificates_of_devices_are_taken_whoever_issued_them() {
+    let (authority, stranger) = (Authority::new("ca"), Authority::new("stranger"));
+    let foreign = stranger.issue("foreign", 10);
+    let required = TlsSettings {
+        client_auth: ClientAuth::Required,
+        client_trust: ClientTrust::Devices,
+        client_ca_files: Vec::new(),
+        ..authority.settings(vec![authority.issue("a.test", 1)])
+    };
+    let optional = TlsSettings { client_auth: ClientAuth::Optional, ..required.clone() };
+    let (server, required) =
+        start(vec![tls_listener(required), ListenerSettings { name: "optional".to_owned(), ..tls_listener(optional) }]);
+    let optional = server.addresses()[1].1;
+    // The certificate of one and the key of another.
+    let stolen = CertificateSettings { key_file: stranger.issue("thief", 11).key_file, ..foreign.clone() };
+    for version in [V12, V13] {
+        let enters = |address, certificate| {
+            let config = Arc::new(client_config(&authority, version, certificate));
+            try_connect(address, &config, "a.test", "x").is_ok()
+        };
+        assert!(enters(required, Some(&foreign)) && enters(optional, Some(&foreign)));
+        assert!(!enters(required, None) && enters(optional, None));
+    }
+    let mut signer = client_config(&authority, V13, Some(&foreign));
+    signer.client_auth_cert_resolver = Arc::new(Thief::new(&stolen));
+    assert!(try_connect(optional, &Arc::new(signer), "a.test", "x").is_err(), "a certificate without its key");
+}
+
+/// Shows a certificate, and signs with a key that isn't its.
+#[derive(Debug)]
+struct Thief(Arc<rustls::sign::CertifiedKey>);
+
+impl Thief {
+    fn new(stolen: &CertificateSettings) -> Self {
+        let chain = CertificateDer::pem_file_iter(&stolen.chain_file).expect("a file");
+        let chain = chain.collect::<Result<Vec<_>, _>>().expect("PEM");
+        let key = PrivateKeyDer::from_pem_file(&stolen.key_file).expect("a key");
+        let key = rustls::crypto::ring::sign::any_supported_type(&key).expect("supported");
+        Self(Arc::new(rustls::sign::CertifiedKey::new(chain, key)))
+    }
+}
+
+impl rustls::client::ResolvesClientCert for Thief {
+    fn resolve(&self, _: &[&[u8]], _: &[rustls::SignatureScheme]) -> Option<Arc<rustls::sign::CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
 }
 
 #[test]
