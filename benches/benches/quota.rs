@@ -11,7 +11,7 @@ use turnpike_authz::quota::{Caller, OriginLimits, Quotas, RequestLimits, Setting
 use turnpike_core::clock::Now;
 use turnpike_core::meter::{FlowRate, Manner, Meter};
 
-const SIZES: Sizes = Sizes { origins_max: 1 << 21, users_max: 1 << 20, debts_max: 1 << 20, callers_max: 1 << 20 };
+const SIZES: Sizes = Sizes { origins_max: 1 << 21, owners_max: 1 << 21, callers_max: 1 << 20 };
 
 fn now(mono_ms: u64) -> Now {
     Now { mono_ms, unix_ms: mono_ms }

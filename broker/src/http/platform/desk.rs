@@ -106,7 +106,7 @@ impl Desk {
         let admitted = desk.book.platforms().admit(&request, &peer.certificate, desk.control.now());
         let admitted = admitted.map_err(|refused| Failed { cause: refused.cause, platform: refused.platform })?;
         let failed = |cause| Failed { cause, platform: Some(admitted.platform) };
-        rate(Caller::Service(admitted.platform.as_str())).map_err(failed)?;
+        rate(Caller::Platform(admitted.platform.as_str())).map_err(failed)?;
         let body = self.work(&request, &admitted, peer).await.map_err(failed)?;
         Ok((body, admitted))
     }
