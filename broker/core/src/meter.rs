@@ -12,7 +12,8 @@
 //!
 //! An owner is a device, which draws from its product's pool, or a user, who draws from the app's. All its sessions charge the same cells,
 //! whatever their client ids and shards, so that more connections are no higher rate. The meter lives in the session, so a publish looks nothing up.
-//! A session that begins while its owner still owes isn't read before that is paid ([`Meter::wait_ns`]): a new connection is no new burst.
+//! A session that begins while its owner still owes isn't read before that is paid ([`Meter::wait_ns`]), or, where it may be refused, not beyond the first
+//! packet that is slowed: a new connection is no new burst.
 //!
 //! Two ways to keep a rate ([`Manner`]), and what a client sees of them:
 //!

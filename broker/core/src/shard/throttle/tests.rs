@@ -495,6 +495,28 @@ fn reconnecting_buys_nothing() {
 }
 
 #[test]
+fn who_may_be_refused_waits_for_what_it_owes_only_with_what_is_slowed() {
+    let mut world = World::new();
+    let excess = Excess { refuse_acked: true, drop_unacked: false };
+    world.limit(two_and_ten_a_second(), excess);
+    let listener = world.listener();
+    let fast = world.connect(Version::V5, FAST, 2);
+    world.publish_five(fast, QoS::AtLeastOnce, "t");
+    assert_eq!(world.heard(listener), delivered(1..=2));
+    let again = world.connect(Version::V5, FAST, 2);
+    world.heard(again);
+    world.publish_five(again, QoS::AtLeastOnce, "t");
+    assert_eq!(world.heard(again).len(), 5, "each is answered");
+    assert_eq!(world.heard(listener), [], "all of them with a refusal");
+    assert!(!world.clients[again].paused);
+    world.publish_five(again, QoS::AtMostOnce, "t");
+    assert!(world.clients[again].paused);
+    assert_eq!(world.heard(listener), [], "the first of them isn't taken either");
+    world.pass(10_000);
+    assert_eq!(world.heard(listener), delivered(1..=5), "and none is lost");
+}
+
+#[test]
 fn a_pause_that_was_another_connections_ends_nobodys() {
     let mut world = World::new();
     let slow = Rate::new(1, 10_000_000_000, 1).expect("a rate");
