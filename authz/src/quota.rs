@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | a device | messages and bytes a second, by its product or its own | cells that all its sessions' [`Meter`]s hold | slowed, or 0x97 ([`turnpike_core::meter`]) |
 //! | a product | the same, of all its devices together | a [`Pool`] that the meters hold | likewise |
-//! | a user | the same, by its app or as for all | likewise | likewise |
+//! | a user of an app | the same, by the app's limits or those of all | likewise: cells that all its sessions hold | likewise |
 //! | an app | the same, of all its users | a [`Pool`] | likewise |
 //! | an address (IPv6: a /64) | connections open at once | a table | CONNACK 0x97 (3.x: 3); twice as many and 16: closed at accept |
 //! | an address | attempts to connect in a time | the same entry | CONNACK 0x9F (3.x: 3) |
@@ -23,15 +23,13 @@
 //!
 //! | what | cost |
 //! |---|---|
-//! | a publish of a device, slowed, refused | 5–7 ns, 8–10 ns |
-//! | with a limit of its product, too | 13–15 ns, 17–23 ns |
-//! | with another core publishing for that product without a pause | 27–41 ns |
-//! | a publish of a user within an app | 21–25 ns, 28–33 ns |
-//! | a session's meter | 154–183 ns, 32 bytes |
 //! | an attempt to connect, of a million addresses | 114–122 ns |
 //! | a connection entered and left, of a million addresses | 239–287 ns |
 //! | a request to the API, two windows | 275–314 ns |
 //! | an address of a million | 57–58 bytes |
+//!
+//! The costs of a publish, of a session's meter and of a million devices that owe something are to be measured anew since cells are shared; the
+//! same command prints them.
 //!
 //! [`Pool`]: turnpike_core::meter::Pool
 
