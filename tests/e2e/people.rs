@@ -14,6 +14,8 @@ use turnpike_tests::credential::{PRODUCT, SECRET, native, now_ms};
 use turnpike_tests::time::{SOON, until};
 use turnpike_tests::wire::{Connect, Packet, Publish, Version};
 
+use crate::limits::taken_of;
+
 const APP: &str = "home";
 
 /// A broker of one shard, so that what was delivered before a PINGRESP is known; the product; the app, whose secret it is.
@@ -44,7 +46,11 @@ fn device_path(device: &str, rest: &str) -> String {
 
 impl World {
     fn new() -> Self {
-        let broker = Setup::closed().config("shards = 1\n").start();
+        Self::with("shards = 1\n")
+    }
+
+    fn with(toml: &str) -> Self {
+        let broker = Setup::closed().config(toml).start();
         let mut world = Self { broker, secret: String::new() };
         world.ask("PUT", &format!("/api/v1/products/{PRODUCT}"), &json!({}));
         let app = world.ask("PUT", &format!("/api/v1/apps/{APP}"), &json!({}));
@@ -635,4 +641,27 @@ fn what_is_deleted_takes_its_bindings_with_it() {
         assert!(said.contains(&json!(action)), "{action} in {said:?}");
     }
     assert!(!world.broker.log().contains(&world.secret));
+}
+
+#[test]
+fn many_connections_of_one_user_have_the_rate_of_one() {
+    let limits =
+        "[limits.user]\nmessages = \"5/1h\"\n[limits.app]\nmessages = \"7/1h\"\n[limits.excess]\nrefuse_acked = true\n";
+    let world = World::with(&format!("shards = 2\n{limits}"));
+    world.put_device("one");
+    let down = format!("dev/{PRODUCT}/one/down/x");
+    for user in ["ada", "bob"] {
+        world.put_user(user);
+    }
+    world.bind("one", "ada");
+    world.share("one", "bob", &json!({ "role": "control" }));
+    let connect = |n: usize, user: &str| world.broker.client(&world.user_connect(&format!("{user}-{n}"), user));
+    let mut clients: Vec<Client> = (0..20).map(|n| connect(n, "ada")).collect();
+    assert_eq!(taken_of(&mut clients, &down, 40), 5);
+    clients.drain(..).for_each(Client::drop_connection);
+    for n in 0..3 {
+        assert_eq!(taken_of(&mut [connect(n, "ada")], &down, 3), 0, "{n}");
+    }
+    let mut clients: Vec<Client> = (0..20).map(|n| connect(n, "bob")).collect();
+    assert_eq!(taken_of(&mut clients, &down, 40), 2, "what the app has left");
 }

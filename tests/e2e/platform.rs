@@ -38,12 +38,17 @@ struct Cloud {
 }
 
 fn world() -> World {
+    world_with("")
+}
+
+/// The same with more in the configuration.
+fn world_with(more: &str) -> World {
     let folder = tempfile::tempdir().expect("a folder");
     let servers = Authority::new(folder.path(), "servers");
     let partners = Authority::new(folder.path(), "partners");
     let server = servers.sign("server");
     let toml = format!(
-        "[platform]\naddress = \"127.0.0.1:0\"\n[platform.tls]\nclient_ca_files = [{:?}]\n[[platform.tls.certificates]]\nchain_file = {:?}\nkey_file = {:?}\n",
+        "[platform]\naddress = \"127.0.0.1:0\"\n[platform.tls]\nclient_ca_files = [{:?}]\n[[platform.tls.certificates]]\nchain_file = {:?}\nkey_file = {:?}\n{more}",
         partners.certificate, server.certificate, server.key
     );
     let broker = Setup::listeners(&["mqtt"], &server).and_listener(&toml).start();
@@ -283,6 +288,26 @@ fn a_request_is_good_once_and_in_its_time() {
     let cloud = Cloud { https: cloud.https.at(world.broker.address("platform")), ..cloud };
     refused(&cloud.send(path, &body), 2004);
     assert_eq!(code(&cloud.ask("login", &json!({}))), 0);
+}
+
+#[test]
+fn a_platform_has_a_rate_of_its_own() {
+    let world = world_with("[limits.platform]\nrequests = \"1000/1s, 3/1d\"\n");
+    let (cloud, other) = (world.cloud("cloud", true), world.cloud("other", true));
+    let path = "/platform/v1/login";
+    // What isn't proved to be its doesn't count.
+    for _ in 0..4 {
+        let mut fields = cloud.fields(&json!({}));
+        fields.insert("sign".to_owned(), "0".repeat(64).into());
+        refused(&cloud.send(path, &Value::Object(fields).to_string()), 2001);
+    }
+    let (access, _) = cloud.log_in();
+    let list = json!({"product": PRODUCT, "after": "", "limit": 100});
+    let codes: Vec<u64> = (0..4).map(|_| code(&cloud.ask("devices/list", &with(&access, &list)))).collect();
+    assert_eq!(codes, [0, 0, 4001, 4001]);
+    other.log_in();
+    let refusals = || world.audit("api_refused").iter().filter(|record| record["cause"] == "too_many").count();
+    until("both are on record", SOON, || (refusals() == 2).then_some(()));
 }
 
 #[test]

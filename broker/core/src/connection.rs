@@ -151,6 +151,8 @@ pub(crate) struct Connection {
     pub(crate) awaited_pubacks: u32,
     /// Which pause it is in for being too fast; 0 for none.
     pub(crate) throttled: u32,
+    /// Its owner owed something when it began, and what is slowed is to wait for that; what may be refused is.
+    pub(crate) owes: bool,
     pub(crate) extras: Option<Box<Extras>>,
 }
 
@@ -178,6 +180,7 @@ impl Connection {
             awaited: 0,
             awaited_pubacks: 0,
             throttled: 0,
+            owes: false,
             extras: None,
         }
     }

@@ -348,6 +348,9 @@ impl<G: Gate> Shard<G> {
             };
             let length = frame.len();
             connection.last_heard_ms = now.mono_ms;
+            if connection.owes && self.waits_for_debt(conn, version, &frame, now) {
+                break Next::Pause;
+            }
             self.counters.packets_received += 1;
             let next =
                 if live { self.live_packet(conn, version, frame, now) } else { self.early_packet(conn, frame, now) };

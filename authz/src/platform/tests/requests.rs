@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::quota::RequestLimits;
 
 /// A request of each kind, but for what all have.
 fn examples() -> Vec<(Operation, Vec<(&'static str, Value)>)> {
@@ -141,7 +142,7 @@ fn number_certificate_and_signature_must_fit_together_and_nobody_hears_which_doe
     let world = World::new();
     let now = at(0);
     let refused = |request: &Request, certificate: &Leaf| {
-        let refused = world.platforms.admit(request, certificate, now).expect_err("refused");
+        let refused = world.platforms.admit(request, certificate, &world.quotas, now).expect_err("refused");
         assert_eq!((refused.cause.code(), refused.platform), (Code::Identity, None));
         refused.cause
     };
@@ -202,6 +203,33 @@ fn a_nonce_that_can_not_be_remembered_is_not_taken() {
     }
     assert!(seen.contains(&None) && seen.contains(&Some(Cause::NoncesFull)));
     assert_eq!(Cause::NoncesFull.code(), Code::TooMany);
+}
+
+#[test]
+fn a_platform_has_so_many_requests_and_those_above_use_no_nonce() {
+    let world = World::new();
+    let platform = "3/1s, 4/60s".parse().expect("windows");
+    let requests = RequestLimits { platform, ..RequestLimits::default() };
+    world.quotas.set(Settings { requests, ..Settings::default() });
+    let request = || world.request(Operation::LogIn, &[], at(0));
+    let admitted = |now| (0..20).filter(|_| world.admit(&request(), now).is_ok()).count();
+    for _ in 0..20 {
+        let mut forged = request();
+        forged.signature = [0; 32];
+        assert_eq!(world.admit(&forged, at(0)).expect_err("refused"), Cause::WrongSignature, "and not at its cost");
+    }
+    assert_eq!(admitted(at(0)), 3);
+    let later = request();
+    let refused = world.platforms.admit(&later, &world.certificate, &world.quotas, at(0)).expect_err("refused");
+    assert_eq!((refused.cause.code(), refused.platform), (Code::TooMany, Some(world.id)));
+    assert!(world.admit(&later, at(3000)).is_ok(), "its nonce is good still");
+    assert_eq!(admitted(at(6000)), 0, "the longer window");
+    let Created { id, auth_token, changes } =
+        world.platforms.plan_create(edit("other", b"other"), &making(2)).expect("made");
+    world.apply(changes);
+    let other = World { id, auth: auth_token, certificate: leaf(b"other", 730), ..world };
+    let request = other.request(Operation::LogIn, &[], at(6000));
+    assert!(other.admit(&request, at(6000)).is_ok(), "each has its own");
 }
 
 #[test]

@@ -94,8 +94,8 @@ impl Desk {
 
     async fn serve(&self, request: Request<Incoming>, peer: &Peer) -> Result<(Vec<u8>, Admitted), Failed> {
         let desk = &*self.0;
-        let rate = |caller| desk.quotas.request(&[caller], desk.control.now()).map_err(|_| Cause::TooMany);
-        rate(Caller::Address(peer.address.ip()))?;
+        let callers = [Caller::Address(peer.address.ip())];
+        desk.quotas.request(&callers, desk.control.now()).map_err(|_| Cause::TooMany)?;
         let operation = Operation::at(request.uri().path()).filter(|_| request.uri().query().is_none());
         let operation = operation.filter(|_| request.method() == Method::POST).ok_or(Cause::UnknownRequest)?;
         if !is_json(request.headers().get(header::CONTENT_TYPE)) {
@@ -103,10 +103,9 @@ impl Desk {
         }
         let bytes = body(request).await?;
         let request = platform::Request::read(operation, json::fields(&bytes)?)?;
-        let admitted = desk.book.platforms().admit(&request, &peer.certificate, desk.control.now());
+        let admitted = desk.book.platforms().admit(&request, &peer.certificate, &desk.quotas, desk.control.now());
         let admitted = admitted.map_err(|refused| Failed { cause: refused.cause, platform: refused.platform })?;
         let failed = |cause| Failed { cause, platform: Some(admitted.platform) };
-        rate(Caller::Service(admitted.platform.as_str())).map_err(failed)?;
         let body = self.work(&request, &admitted, peer).await.map_err(failed)?;
         Ok((body, admitted))
     }
