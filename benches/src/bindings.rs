@@ -59,6 +59,9 @@ struct Cost {
     process: f64,
 }
 
+/// One of the two figures.
+type Part = fn(&Cost) -> f64;
+
 /// A round with changes, and what it is held against.
 #[derive(Clone, Copy, PartialEq, Debug)]
 struct Round {
@@ -69,12 +72,12 @@ struct Round {
 
 impl Round {
     /// How much more a delivery cost, by one of the two figures.
-    fn ratio(&self, of: fn(&Cost) -> f64) -> f64 {
+    fn ratio(&self, of: Part) -> f64 {
         of(&self.changing) / ((of(&self.before) + of(&self.after)) / 2.0)
     }
 
     /// What the quiet rounds say of each other.
-    fn noise(&self, of: fn(&Cost) -> f64) -> f64 {
+    fn noise(&self, of: Part) -> f64 {
         of(&self.after) / of(&self.before)
     }
 }
@@ -174,7 +177,7 @@ fn print(rounds: &[Round], changes: &Changes, bindings: &Bindings) {
     println!(
         "| CPU of a delivery, ns | quiet | while bindings change | ratio | quiet to quiet |\n|---|---|---|---|---|"
     );
-    let rows: [(&str, fn(&Cost) -> f64); 2] =
+    let rows: [(&str, Part); 2] =
         [("the shards' threads", |cost| cost.shards), ("the whole process", |cost| cost.process)];
     for (name, of) in rows {
         let quiet = median(rounds.iter().flat_map(|round| [of(&round.before), of(&round.after)]));

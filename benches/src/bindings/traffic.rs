@@ -50,6 +50,8 @@ impl Traffic {
     pub(super) fn pause(&mut self) -> anyhow::Result<u64> {
         let now = now_ns();
         self.workers.send(Command::Publish { begin_ns: now, end_ns: now })?;
+        // What it has told meanwhile is past.
+        while self.workers.next(Duration::ZERO)?.is_some() {}
         let (copies, mut before) = (self.copies, None);
         // Two ticks that say the same: the first may have been on its way before the worker was told.
         self.wait(ARRIVAL_TIME_MAX_NS, |counts, event| {
