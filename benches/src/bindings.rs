@@ -1,11 +1,16 @@
 //! What a delivery costs the broker while bindings change, beside what it costs when none does.
 //!
 //! Devices, each bound to a user, publish to a service and to their users' feeds: every message is judged by what the device may, and every
-//! delivery to a feed by whom the device is bound to. Rounds in which nothing changes alternate with rounds in which clients of the HTTP API bind,
-//! share and unbind other devices. The connections are the same in all rounds. A round's cost is the broker's CPU from standstill to standstill over
-//! the deliveries in between: that of the shards' threads alone, which is the path of a message, and that of the whole process, in which the
-//! API's work, the audit and the store are too. It is held against the mean of the quiet rounds before and after it. Those against each other say how far
-//! the machine can be trusted.
+//! delivery to a feed by whom the device is bound to. There are rounds of three kinds:
+//!
+//! - *quiet*: nothing changes.
+//! - *bindings*: clients of the HTTP API bind, share and unbind other devices.
+//! - *codes*: the same clients have as many session codes issued, which are audited and committed as bindings are, and are nothing to a message. What a delivery
+//!   costs more in these is the machine's: cores and caches that are shared with the API, the audit, the store, and the clients.
+//!
+//! Every other round is quiet. The connections are the same in all, and so is the broker's one shard, which is kept busy, so that its turns are about as
+//! long in each kind of round. A round's cost is the broker's CPU from standstill to standstill over the deliveries in between: that of the shard's
+//! thread alone, which is the path of a message, and that of the whole process. It is held against the mean of the quiet rounds before and after it.
 
 mod changes;
 mod probe;
@@ -18,7 +23,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 
-use self::changes::Changers;
+use self::changes::{Changers, Kind};
 use self::probe::InForce;
 use self::stage::Stage;
 use self::traffic::Traffic;
@@ -33,20 +38,20 @@ pub struct Bindings {
     /// Devices that publish, each bound to a user who is connected.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub devices: u16,
-    /// Bindings changed in all rounds together.
+    /// Bindings changed in all rounds together, and codes issued.
     #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(100..))]
     pub changes: u32,
-    /// In so many rounds.
+    /// In so many rounds of each kind.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,
     /// Clients of the HTTP API that make them.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub clients: u32,
     /// Length of a round without changes, seconds. One with changes takes as long as they do.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=600))]
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=600))]
     pub seconds: u16,
     /// Messages of a device that are under way at once.
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub window: u32,
 }
 
@@ -65,6 +70,7 @@ type Part = fn(&Cost) -> f64;
 /// A round with changes, and what it is held against.
 #[derive(Clone, Copy, PartialEq, Debug)]
 struct Round {
+    kind: Kind,
     before: Cost,
     changing: Cost,
     after: Cost,
@@ -74,11 +80,6 @@ impl Round {
     /// How much more a delivery cost, by one of the two figures.
     fn ratio(&self, of: Part) -> f64 {
         of(&self.changing) / ((of(&self.before) + of(&self.after)) / 2.0)
-    }
-
-    /// What the quiet rounds say of each other.
-    fn noise(&self, of: Part) -> f64 {
-        of(&self.after) / of(&self.before)
     }
 }
 
@@ -94,31 +95,40 @@ pub fn run(bindings: &Bindings) -> anyhow::Result<()> {
     let stage = Stage::new(&program, bindings)?;
     let mut traffic = Traffic::start(&stage.spec()?)?;
     let mut probe = stage.probe()?;
-    let mut changers = Changers::new(&stage, bindings.clients)?;
-    let mut changes = Changes::default();
+    let mut changers = Changers::new(&stage, bindings.clients, bindings.changes)?;
+    let (mut quiets, mut changing, mut changes) = (Vec::new(), Vec::new(), Changes::default());
 
     // Caches, and what is set up with the first messages.
     quiet(&mut traffic, &stage, bindings)?;
-    let mut quiets = vec![quiet(&mut traffic, &stage, bindings)?];
-    let mut changing = Vec::new();
+    quiets.push(quiet(&mut traffic, &stage, bindings)?);
     for round in 0..bindings.rounds {
         let count = share(bindings.changes, bindings.rounds, round);
-        changing.push(measure(&mut traffic, &stage, || {
-            changes.elapsed += changers.run(count)?;
-            changes.count += count;
-            changes.in_force.push(probe.last_change()?);
-            Ok(())
-        })?);
-        quiets.push(quiet(&mut traffic, &stage, bindings)?);
+        for kind in order(round) {
+            let cost = measure(&mut traffic, &stage, || {
+                let elapsed = changers.run(kind, count)?;
+                if kind == Kind::Bindings {
+                    changes.elapsed += elapsed;
+                    changes.count += count;
+                    changes.in_force.push(probe.last_change(&mut stage.http()?)?);
+                }
+                Ok(())
+            })?;
+            changing.push((kind, cost));
+            quiets.push(quiet(&mut traffic, &stage, bindings)?);
+        }
     }
     traffic.end()?;
-    let rounds: Vec<Round> = changing
-        .into_iter()
-        .zip(quiets.windows(2))
-        .map(|(changing, around)| Round { before: around[0], changing, after: around[1] })
+    let around = changing.into_iter().zip(quiets.windows(2));
+    let rounds: Vec<Round> = around
+        .map(|((kind, changing), around)| Round { kind, before: around[0], changing, after: around[1] })
         .collect();
     print(&rounds, &changes, bindings);
     Ok(())
+}
+
+/// Each kind comes first in every other round.
+fn order(round: u32) -> [Kind; 2] {
+    if round.is_multiple_of(2) { [Kind::Codes, Kind::Bindings] } else { [Kind::Bindings, Kind::Codes] }
 }
 
 /// What was changed.
@@ -175,19 +185,32 @@ fn print(rounds: &[Round], changes: &Changes, bindings: &Bindings) {
         cpu::machine()
     );
     println!(
-        "| CPU of a delivery, ns | quiet | while bindings change | ratio | quiet to quiet |\n|---|---|---|---|---|"
+        "| CPU of a delivery, ns | quiet | codes issued | bindings changed | codes : quiet | bindings : quiet | bindings : codes |\n\
+         |---|---|---|---|---|---|---|"
     );
+    let of_kind = |kind: Kind| rounds.iter().filter(move |round| round.kind == kind);
     let rows: [(&str, Part); 2] =
-        [("the shards' threads", |cost| cost.shards), ("the whole process", |cost| cost.process)];
+        [("the shard's thread", |cost| cost.shards), ("the whole process", |cost| cost.process)];
     for (name, of) in rows {
         let quiet = median(rounds.iter().flat_map(|round| [of(&round.before), of(&round.after)]));
-        let changing = median(rounds.iter().map(|round| of(&round.changing)));
-        let (ratio, noise) =
-            (median(rounds.iter().map(|round| round.ratio(of))), median(rounds.iter().map(|round| round.noise(of))));
-        println!("| {name} | {quiet:.0} | {changing:.0} | {ratio:.3} | {noise:.3} |");
+        let cost = |kind| median(of_kind(kind).map(|round| of(&round.changing)));
+        let ratio = |kind| median(of_kind(kind).map(|round| round.ratio(of)));
+        let pairs = of_kind(Kind::Bindings).zip(of_kind(Kind::Codes));
+        let apart = median(pairs.map(|(bindings, codes)| bindings.ratio(of) / codes.ratio(of)));
+        let (codes, bindings) = (Kind::Codes, Kind::Bindings);
+        println!(
+            "| {name} | {quiet:.0} | {:.0} | {:.0} | {:.3} | {:.3} | {apart:.3} |",
+            cost(codes),
+            cost(bindings),
+            ratio(codes),
+            ratio(bindings)
+        );
     }
-    let ratios: Vec<String> = rounds.iter().map(|round| format!("{:.3}", round.ratio(rows[0].1))).collect();
-    println!("\nratio of the shards' threads by round: {}", ratios.join(", "));
+    println!();
+    for kind in [Kind::Codes, Kind::Bindings] {
+        let ratios: Vec<String> = of_kind(kind).map(|round| format!("{:.3}", round.ratio(rows[0].1))).collect();
+        println!("the shard's thread by round, {} : quiet: {}", kind.name(), ratios.join(", "));
+    }
     let ms = |of: fn(&InForce) -> Duration| {
         let of = |in_force: &InForce| of(in_force).as_secs_f64() * 1e3;
         let most = changes.in_force.iter().map(of).fold(0.0, f64::max);
@@ -214,10 +237,9 @@ mod tests {
     #[test]
     fn a_round_is_held_against_both_around_it() {
         let cost = |shards| Cost { shards, process: shards * 2.0 };
-        let round = Round { before: cost(90.0), changing: cost(105.0), after: cost(110.0) };
+        let round = Round { kind: Kind::Bindings, before: cost(90.0), changing: cost(105.0), after: cost(110.0) };
         assert!((round.ratio(|cost| cost.shards) - 1.05).abs() < 1e-9);
         assert!((round.ratio(|cost| cost.process) - 1.05).abs() < 1e-9);
-        assert!((round.noise(|cost| cost.shards) - 110.0 / 90.0).abs() < 1e-9);
         assert!((median([3.0, 1.0, 2.0].into_iter()) - 2.0).abs() < 1e-9);
     }
 }

@@ -1,15 +1,36 @@
-//! Clients of the HTTP API that change bindings.
+//! Clients of the HTTP API that change bindings, or something else.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::stage::{APP, PRODUCT, Stage, bind, device_path, user_path};
+use super::stage::{APP, CODE_TTL_S, PRODUCT, Stage, bind, device_path, user_path};
 use crate::http::Http;
 
 /// Devices of a client; so many are bound by it at once.
 const DEVICES: u32 = 250;
 /// Users of a client, who own its devices and are given shares.
 const USERS: u32 = 50;
+
+/// Session codes that a user can have.
+const CODES_OF_USER: u32 = 20;
+
+/// What a round changes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    /// Whom devices are bound to.
+    Bindings,
+    /// What users may log in with: stored and audited, and no message's concern.
+    Codes,
+}
+
+impl Kind {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Bindings => "bindings",
+            Self::Codes => "codes",
+        }
+    }
+}
 
 /// What is done to each device in turn, and then again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,42 +49,50 @@ fn change(n: u32) -> (Step, u32) {
 }
 
 /// The clients.
-pub(super) struct Changers(Vec<Changer>);
-
-struct Changer {
-    http: Http,
-    number: u32,
-    /// Changes made so far.
-    made: u32,
+pub(super) struct Changers<'a> {
+    stage: &'a Stage,
+    changers: Vec<Changer>,
 }
 
-impl Changers {
-    /// Clients with devices and users of their own, none of them bound yet.
-    pub(super) fn new(stage: &Stage, clients: u32) -> anyhow::Result<Self> {
-        let mut changers = Vec::new();
-        for number in 0..clients {
-            changers.push(Changer { http: stage.http()?, number, made: 0 });
-        }
-        let mut changers = Self(changers);
-        changers.each(Changer::prepare)?;
+struct Changer {
+    number: u32,
+    /// Changes of bindings so far.
+    made: u32,
+    /// Codes issued so far.
+    codes: u32,
+}
+
+impl<'a> Changers<'a> {
+    /// Clients with devices and users of their own, none of them bound yet, and users enough for as many codes as changes.
+    pub(super) fn new(stage: &'a Stage, clients: u32, changes: u32) -> anyhow::Result<Self> {
+        let changers = (0..clients).map(|number| Changer { number, made: 0, codes: 0 }).collect();
+        let mut changers = Self { stage, changers };
+        // A client's share of a round may be one above the mean.
+        let holders = (changes / clients + 100).div_ceil(CODES_OF_USER);
+        changers.each(|changer, http| changer.prepare(http, holders))?;
         Ok(changers)
     }
 
-    /// Makes so many changes, all clients together, each as fast as it is answered. How long that takes.
-    pub(super) fn run(&mut self, count: u32) -> anyhow::Result<Duration> {
-        let clients = u32::try_from(self.0.len())?;
+    /// Makes so many changes of a kind, all clients together, each as fast as it is answered. How long that takes.
+    pub(super) fn run(&mut self, kind: Kind, count: u32) -> anyhow::Result<Duration> {
+        let clients = u32::try_from(self.changers.len())?;
         let begun = Instant::now();
-        self.each(|changer| {
+        self.each(|changer, http| {
             let count = super::share(count, clients, changer.number);
-            (0..count).try_for_each(|_| changer.next())
+            (0..count).try_for_each(|_| match kind {
+                Kind::Bindings => changer.next(http),
+                Kind::Codes => changer.issue(http),
+            })
         })?;
         Ok(begun.elapsed())
     }
 
-    fn each(&mut self, work: impl Fn(&mut Changer) -> anyhow::Result<()> + Sync) -> anyhow::Result<()> {
-        let work = &work;
+    /// Each on a connection of its own, which the broker would close in a long pause.
+    fn each(&mut self, work: impl Fn(&mut Changer, &mut Http) -> anyhow::Result<()> + Sync) -> anyhow::Result<()> {
+        let (work, stage) = (&work, self.stage);
         thread::scope(|scope| {
-            let running: Vec<_> = self.0.iter_mut().map(|changer| scope.spawn(move || work(changer))).collect();
+            let work = move |changer| work(changer, &mut stage.http()?);
+            let running: Vec<_> = self.changers.iter_mut().map(|changer| scope.spawn(move || work(changer))).collect();
             running.into_iter().try_for_each(|thread| thread.join().map_err(|_| anyhow::anyhow!("a client failed"))?)
         })
     }
@@ -78,25 +107,39 @@ impl Changer {
         format!("other-{}-{}", self.number, n % USERS)
     }
 
-    fn prepare(&mut self) -> anyhow::Result<()> {
+    fn holder(&self, n: u32) -> String {
+        format!("holder-{}-{n}", self.number)
+    }
+
+    fn prepare(&mut self, http: &mut Http, holders: u32) -> anyhow::Result<()> {
+        for n in 0..holders {
+            http.ask("PUT", &user_path(&self.holder(n), ""), "")?;
+        }
         for n in 0..USERS {
-            self.http.ask("PUT", &user_path(&self.user(n), ""), "")?;
+            http.ask("PUT", &user_path(&self.user(n), ""), "")?;
         }
         for n in 0..DEVICES {
-            self.http.ask("PUT", &device_path(&self.device(n), ""), "{}")?;
+            http.ask("PUT", &device_path(&self.device(n), ""), "{}")?;
         }
         Ok(())
     }
 
-    fn next(&mut self) -> anyhow::Result<()> {
+    fn issue(&mut self, http: &mut Http) -> anyhow::Result<()> {
+        let holder = self.holder(self.codes / CODES_OF_USER);
+        http.ask("POST", &user_path(&holder, "/codes"), &format!(r#"{{"ttl_s":{CODE_TTL_S}}}"#))?;
+        self.codes += 1;
+        Ok(())
+    }
+
+    fn next(&mut self, http: &mut Http) -> anyhow::Result<()> {
         let (step, n) = change(self.made);
         let (device, owner, guest) = (self.device(n), self.user(n), self.user(n + 1));
         let binding = |user: &str| device_path(&device, &format!("/users/{APP}/{user}"));
         match step {
-            Step::Bind => bind(&mut self.http, PRODUCT, &device, &owner)?,
-            Step::Share => drop(self.http.ask("PUT", &binding(&guest), r#"{"role":"control"}"#)?),
-            Step::Unshare => drop(self.http.ask("DELETE", &binding(&guest), "")?),
-            Step::Unbind => drop(self.http.ask("DELETE", &binding(&owner), "")?),
+            Step::Bind => bind(http, PRODUCT, &device, &owner)?,
+            Step::Share => drop(http.ask("PUT", &binding(&guest), r#"{"role":"control"}"#)?),
+            Step::Unshare => drop(http.ask("DELETE", &binding(&guest), "")?),
+            Step::Unbind => drop(http.ask("DELETE", &binding(&owner), "")?),
         }
         self.made += 1;
         Ok(())

@@ -29,7 +29,6 @@ pub(super) struct InForce {
 }
 
 pub(super) struct Probe {
-    http: Http,
     stream: TcpStream,
     received: Vec<u8>,
     /// Path of the share.
@@ -37,16 +36,10 @@ pub(super) struct Probe {
 }
 
 impl Probe {
-    pub(super) fn new(
-        address: SocketAddr,
-        http: Http,
-        login: &Login,
-        feed: &str,
-        share: String,
-    ) -> anyhow::Result<Self> {
+    pub(super) fn new(address: SocketAddr, login: &Login, feed: &str, share: String) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
-        let mut probe = Self { http, stream, received: Vec::new(), share };
+        let mut probe = Self { stream, received: Vec::new(), share };
         let mut out = Vec::new();
         let connect = Connect {
             version: Version::V311,
@@ -70,15 +63,15 @@ impl Probe {
     }
 
     /// Gives the share and takes it back.
-    pub(super) fn last_change(&mut self) -> anyhow::Result<InForce> {
+    pub(super) fn last_change(&mut self, http: &mut Http) -> anyhow::Result<InForce> {
         let asked = Instant::now();
-        self.http.ask("PUT", &self.share, r#"{"role":"view"}"#)?;
+        http.ask("PUT", &self.share, r#"{"role":"view"}"#)?;
         let answered = asked.elapsed();
         let first = self.next(PacketType::Publish, ANSWER_TIME_MAX)?.context("the share brings nothing")?;
         let shared = first.duration_since(asked);
 
         let asked = Instant::now();
-        self.http.ask("DELETE", &self.share, "")?;
+        http.ask("DELETE", &self.share, "")?;
         let mut last = asked;
         let deadline = asked + ANSWER_TIME_MAX;
         while let Some(at) = self.next(PacketType::Publish, QUIET)? {

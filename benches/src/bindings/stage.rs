@@ -26,7 +26,7 @@ const SECRET: &str = "0123456789abcdef0123456789abcdef";
 /// Has nothing of its own.
 const GUEST: &str = "guest";
 /// Of a user's session code: longer than any run.
-const CODE_TTL_S: u32 = 86_400;
+pub(super) const CODE_TTL_S: u32 = 86_400;
 
 pub(super) struct Stage {
     broker: Broker,
@@ -36,7 +36,7 @@ pub(super) struct Stage {
 
 impl Stage {
     pub(super) fn new(program: &Path, bindings: &Bindings) -> anyhow::Result<Self> {
-        let broker = Broker::turnpike(program, false, None)?;
+        let broker = Broker::turnpike(program, false, None, "shards = 1\n")?;
         let stage = Self { broker, devices: usize::from(bindings.devices), window: bindings.window };
         let mut http = stage.http()?;
         http.ask("PUT", &format!("/api/v1/products/{PRODUCT}"), "{}")?;
@@ -87,10 +87,9 @@ impl Stage {
 
     /// Sees when a share of the first device holds.
     pub(super) fn probe(&self) -> anyhow::Result<Probe> {
-        let mut http = self.http()?;
-        let login = user_login(&mut http, GUEST)?;
+        let login = user_login(&mut self.http()?, GUEST)?;
         let share = device_path(&device(0), &format!("/users/{APP}/{GUEST}"));
-        Probe::new(self.address(), http, &login, &format!("user/{APP}:{GUEST}/#"), share)
+        Probe::new(self.address(), &login, &format!("user/{APP}:{GUEST}/#"), share)
     }
 }
 

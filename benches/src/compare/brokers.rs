@@ -157,13 +157,18 @@ impl Broker {
         Ok(broker)
     }
 
-    /// This broker with TCP, and with TLS if clients may show a certificate of an authority.
-    pub(crate) fn turnpike(program: &Path, anonymous: bool, authority: Option<&str>) -> anyhow::Result<Self> {
+    /// This broker with TCP, and with TLS if clients may show a certificate of an authority. `more`: of its configuration.
+    pub(crate) fn turnpike(
+        program: &Path,
+        anonymous: bool,
+        authority: Option<&str>,
+        more: &str,
+    ) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir().context("no temporary folder")?;
         let [address, tls, http] = free()?;
         let path = |name: &str| folder.path().join(name).display().to_string();
         let mut toml = format!(
-            "data = \"{}\"\nanonymous = {anonymous}\nhttp.address = \"{http}\"\n\
+            "data = \"{}\"\nanonymous = {anonymous}\nhttp.address = \"{http}\"\n{more}\
              [[listeners]]\nkind = \"mqtt\"\naddress = \"{address}\"\n",
             path("data")
         );
