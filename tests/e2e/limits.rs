@@ -306,9 +306,9 @@ fn who_reconnects_between_messages_has_the_rate_of_who_stays() {
         let taken = taken_of(std::slice::from_mut(&mut client), &topic, 1);
         // In good order, or not.
         if n.is_multiple_of(2) {
-            client.disconnect()
+            client.disconnect();
         } else {
-            client.drop_connection()
+            client.drop_connection();
         }
         taken
     };
