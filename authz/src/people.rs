@@ -38,6 +38,8 @@ pub mod apps;
 pub mod bindings;
 pub mod change;
 pub mod codes;
+mod erase;
+pub mod erasure;
 mod export;
 mod fields;
 pub mod ids;
@@ -62,6 +64,7 @@ use self::bindings::Bindings;
 pub use self::change::Change;
 use self::change::user_concern;
 use self::codes::{CodeHash, Codes};
+use self::erasure::Erasures;
 use self::ids::{AccessKey, AppId, TenantId, UserKey};
 use self::jwks::KeySet;
 use self::log_ins::{LogIn, LogIns, NewPlace, Place};
@@ -82,6 +85,7 @@ pub struct People {
     codes: Codes,
     log_ins: LogIns,
     proofs: Proofs,
+    erasures: Erasures,
 }
 
 impl People {
@@ -124,6 +128,8 @@ impl People {
             Change::PutService(key, service) => self.services.put(key, service),
             Change::DeleteService(key) => self.services.delete(&key),
             Change::SetTenant(product, tenant) => self.services.set_tenant(product, tenant),
+            Change::PutErasure(number, erasure) => self.erasures.put(number, *erasure),
+            Change::DeleteErasure(number) => self.erasures.delete(number),
         }
     }
 

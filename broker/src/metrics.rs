@@ -7,6 +7,7 @@ use prometheus::{Encoder, TextEncoder};
 use turnpike_authz::Gatekeeper;
 use turnpike_authz::callout::Counts;
 use turnpike_authz::guarded::Guarded;
+use turnpike_authz::people::People;
 use turnpike_core::counters::{Dropped, Flow};
 use turnpike_store::stats::{CommitStats, LATENCY_BOUNDS_US};
 
@@ -109,6 +110,7 @@ pub fn text(
     guarded.gate().callout().into_iter().for_each(|callout| called_out(&mut families, &callout.counts()));
     let samples = registrar.counts().map(|(outcome, count)| counter(&[("outcome", outcome)], count)).collect();
     families.family("registrations_total", "Registrations of devices asked for.", MetricType::COUNTER, samples);
+    people(&mut families, guarded.gate().people());
     messages(&mut families, shards);
     store(&mut families, commits, totals);
     audit.into_iter().for_each(|status| audited(&mut families, status));
@@ -143,6 +145,18 @@ fn guard(families: &mut Families, guarded: &Guarded<Gatekeeper>) {
     };
     let samples = [of("limits", guarded.quotas().remembered()), of("guard", guarded.guard().remembered())].concat();
     families.family("remembered", "Entries of limits and guard, which are bounded.", MetricType::GAUGE, samples);
+}
+
+/// Users: what is to be erased of them, and what they are bound to.
+fn people(families: &mut Families, people: &People) {
+    let now_s = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
+    let tally = people.erasure_tally(now_s);
+    let states =
+        [("waiting", tally.waiting), ("running", tally.running), ("failing", tally.failing), ("done", tally.done)];
+    let samples = states.map(|(state, count)| gauge(&[("state", state)], count));
+    families.family("erasures", "Erasures of users; of those done, reports.", MetricType::GAUGE, samples.to_vec());
+    families.gauge("erasures_overdue", "Erasures of users that should have been done.", tally.overdue);
+    families.gauge("bindings", "Devices bound to users: one for each user of a device.", people.bindings().len());
 }
 
 fn clients(families: &mut Families, shards: &[ShardStats], gate: &Gatekeeper) {

@@ -40,6 +40,7 @@ use crate::audit::{Audit, AuditSink, now_ms};
 use crate::callout::Caller;
 use crate::cli::Serve;
 use crate::config::{Config, Engine, Fault, Kind};
+use crate::erasure::Eraser;
 use crate::http::platform::Book;
 use crate::http::{self, Api, ApiParts, Changing, Connects, Questions};
 use crate::nonces::NonceFiles;
@@ -170,11 +171,13 @@ fn open(
     };
     let book = Book::new(Arc::clone(&own.clouds.platforms), control.clone());
     let opening = begin_chores(config, server, chores, own.development)?;
+    let eraser = Eraser::new(control.clone(), Arc::clone(guarded), Arc::clone(&changing), audit.sink());
     let upkeep = Upkeep {
         control: control.clone(),
         guarded: Arc::clone(guarded),
         changing: Arc::clone(&changing),
         audit: audit.sink(),
+        eraser: eraser.clone(),
     };
     upkeep.start().context("a thread can't be started")?;
     own.clouds.open(config, guarded, audit, &book)?;
@@ -187,6 +190,7 @@ fn open(
             auditing: auditing::of_api(config, gate, audit),
             registrar: Arc::clone(&registrar),
             book,
+            eraser,
         });
         let bound = http::serve(address, api.clone(), own.questions)
             .with_context(|| format!("the HTTP API can't listen on {address}"))?;

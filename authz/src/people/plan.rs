@@ -96,6 +96,9 @@ pub enum PlanError {
     /// Ownership passes with [`People::plan_transfer`].
     #[error("ownership is not shared")]
     OwnerShared,
+    /// A new user of that id has to wait: what is left of the old one is being erased.
+    #[error("the user of that id is still being erased")]
+    BeingErased,
     /// It would have expired already.
     #[error("a share must not have expired")]
     Expired,
@@ -241,12 +244,15 @@ impl People {
     /// Creates a user, or leaves it as it is; also says whether it is new.
     ///
     /// # Errors
-    /// [`PlanError::NoSuchApp`], [`PlanError::TooMuch`] above the app's bound.
+    /// [`PlanError::NoSuchApp`], [`PlanError::TooMuch`] above the app's bound; [`PlanError::BeingErased`].
     pub fn plan_put_user(&self, key: &UserKey, now_s: u64) -> Result<(Change, bool), PlanError> {
         let app = self.app(key.app.as_str()).ok_or(PlanError::NoSuchApp)?;
         let before = self.bindings.user(key.app.as_str(), key.user.as_str());
         if before.is_none() && self.bindings.user_count(key.app.as_str()) >= u64::from(app.users_max) {
             return Err(PlanError::TooMuch);
+        }
+        if before.is_none() && self.is_to_be_erased(key) {
+            return Err(PlanError::BeingErased);
         }
         let new = User { frozen: false, created_at_s: u32::try_from(now_s).unwrap_or(u32::MAX) };
         Ok((Change::PutUser(key.clone(), before.unwrap_or(new)), before.is_none()))
@@ -269,7 +275,7 @@ impl People {
         self.registered(key).map(|_| self.deletion(key))
     }
 
-    fn deletion(&self, key: &UserKey) -> Vec<Change> {
+    pub(super) fn deletion(&self, key: &UserKey) -> Vec<Change> {
         let devices = self.bindings.devices_of(key).into_iter();
         let unbound = devices.flat_map(|(device, binding)| self.unbinding(&device, key, binding.role));
         let last = [Change::DeleteLogIns(key.clone()), Change::DeleteUser(key.clone())];

@@ -3,7 +3,7 @@
 //!
 //! The clock goes on whatever the store does: a share that has ended counts for nothing from that second on.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
@@ -22,6 +22,7 @@ use turnpike_authz::people::{Change, People};
 
 use crate::audit::{AuditSink, now_ms};
 use crate::edit::{Edit, Told};
+use crate::erasure::Eraser;
 use crate::fetch::{FetchError, Fetcher, Target};
 use crate::http::Changing;
 use crate::server::{Control, StoreHealth};
@@ -48,6 +49,7 @@ pub(super) struct Upkeep {
     pub(super) guarded: Arc<Guarded<Gatekeeper>>,
     pub(super) changing: Changing,
     pub(super) audit: AuditSink,
+    pub(super) eraser: Eraser,
 }
 
 impl Upkeep {
@@ -56,7 +58,9 @@ impl Upkeep {
         let fetcher = Fetcher::new(DOCUMENT_BYTES_MAX, KEYS_TIME_MAX)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let work = move || {
-            runtime.block_on(async { tokio::join!(self.follow_clock(), self.keep_store(), self.keep_keys(&fetcher)) });
+            runtime.block_on(async {
+                tokio::join!(self.follow_clock(), self.keep_store(), self.erase(), self.keep_keys(&fetcher))
+            });
         };
         std::thread::Builder::new().name("upkeep".to_owned()).spawn(work)?;
         Ok(())
@@ -92,6 +96,16 @@ impl Upkeep {
                 tracing::warn!(left_out = now_left_out - left_out, "log-ins were left out of what is kept of users");
                 left_out = now_left_out;
             }
+        }
+    }
+
+    /// Erases users whose time has come. Beside the rest: shards and store may take their time.
+    async fn erase(&self) {
+        let mut overdue = HashSet::new();
+        loop {
+            self.eraser.run_due().await;
+            self.eraser.tell_overdue(&mut overdue);
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
 

@@ -17,7 +17,7 @@ use turnpike_core::limits::Limits;
 use turnpike_core::message::Message;
 use turnpike_core::shard::{SessionView, home};
 use turnpike_core::shared::Shared;
-use turnpike_mqtt::{ReasonCode, TopicName};
+use turnpike_mqtt::{ReasonCode, TopicFilter, TopicName};
 use turnpike_store::group::CONTROL_PLANE;
 use turnpike_store::stats::CommitStats;
 use turnpike_store::{CommitEvent, CommitterHandle};
@@ -201,6 +201,20 @@ impl Control {
     #[must_use]
     pub fn retained(&self, topic: TopicName<'_>) -> Option<Arc<Message>> {
         self.shared.retained.get(topic, self.now().unix_ms)
+    }
+
+    /// Topics of up to `limit` retained messages that a filter takes, expired ones included.
+    #[must_use]
+    pub fn retained_topics(&self, filter: &str, limit: usize) -> Vec<Box<str>> {
+        let mut topics = Vec::new();
+        let Ok(filter) = TopicFilter::parse(filter) else { return topics };
+        // As of the beginning of time: what has expired is found as well.
+        self.shared.retained.matching(filter, 0, &mut |message| {
+            if topics.len() < limit {
+                topics.push(message.topic().as_str().into());
+            }
+        });
+        topics
     }
 
     /// Figures of all shards, in their order; a shard that is ending is left out.
