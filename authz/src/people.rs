@@ -38,12 +38,14 @@ pub mod apps;
 pub mod bindings;
 pub mod change;
 pub mod codes;
+mod counts;
 mod erase;
 pub mod erasure;
 mod export;
 mod fields;
 pub mod ids;
 pub mod jwks;
+pub mod key_desk;
 pub mod log_in;
 pub mod log_ins;
 pub mod plan;
@@ -64,9 +66,11 @@ use self::bindings::Bindings;
 pub use self::change::Change;
 use self::change::user_concern;
 use self::codes::{CodeHash, Codes};
+use self::counts::BindingCounts;
 use self::erasure::Erasures;
 use self::ids::{AccessKey, AppId, TenantId, UserKey};
 use self::jwks::KeySet;
+use self::key_desk::KeyDesk;
 use self::log_ins::{LogIn, LogIns, NewPlace, Place};
 use self::policy::Access;
 pub use self::policy::addressed;
@@ -86,6 +90,8 @@ pub struct People {
     log_ins: LogIns,
     proofs: Proofs,
     erasures: Erasures,
+    key_desk: KeyDesk,
+    binding_counts: BindingCounts,
 }
 
 impl People {
@@ -106,11 +112,16 @@ impl People {
     /// # Errors
     /// [`RecordError`]; the caller refuses to start on it.
     pub fn load(&self, key: &[u8], value: &[u8]) -> Result<(), RecordError> {
-        record::decode(key, value).map(|change| self.apply(change))
+        record::decode(key, value).map(|change| self.take(change))
     }
 
     /// Makes a committed change visible.
     pub fn apply(&self, change: Change) {
+        self.binding_counts.count(&self.bindings, &change);
+        self.take(change);
+    }
+
+    fn take(&self, change: Change) {
         match change {
             Change::PutApp(id, app) => self.apps.put(id, app),
             Change::DeleteApp(id) => self.apps.delete(&id),
@@ -154,6 +165,12 @@ impl People {
         self.apps.key_sources()
     }
 
+    /// When they are fetched.
+    #[must_use]
+    pub fn key_desk(&self) -> &KeyDesk {
+        &self.key_desk
+    }
+
     /// The keys that an app's tokens are checked with, as they were fetched. Nothing happens if there is no such app any more.
     pub fn set_keys(&self, id: AppId, keys: KeySet) {
         if self.apps.get(id.as_str()).is_some() {
@@ -171,6 +188,12 @@ impl People {
     #[must_use]
     pub fn bindings(&self) -> &Bindings {
         &self.bindings
+    }
+
+    /// Changes of bindings since the start, by what they were.
+    #[must_use]
+    pub fn binding_changes(&self) -> [(&'static str, u64); 4] {
+        self.binding_counts.all()
     }
 
     /// An app.

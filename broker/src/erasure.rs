@@ -147,11 +147,7 @@ impl Eraser {
     }
 
     /// Commits and applies what `plan` says, and `besides` with it; if there is nothing planned, nothing.
-    async fn commit(
-        &self,
-        besides: Vec<Op>,
-        plan: impl FnOnce(&People) -> Vec<Change>,
-    ) -> Result<(), NotCommitted> {
+    async fn commit(&self, besides: Vec<Op>, plan: impl FnOnce(&People) -> Vec<Change>) -> Result<(), NotCommitted> {
         let parts = &self.0;
         let held = parts.changing.lock().await;
         let edits: Vec<Edit> = plan(self.people()).into_iter().map(Edit::from).collect();

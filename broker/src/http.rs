@@ -429,6 +429,7 @@ async fn metrics_text(State(api): State<Api>) -> Response {
         &api.control.totals(),
         (&api.guarded, &api.registrar),
         audit.as_ref(),
+        api.control.now().mono_ms,
     ) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => {

@@ -4,6 +4,7 @@ mod auditing;
 mod chores;
 mod clouds;
 mod folder;
+mod keys;
 mod reload;
 mod upkeep;
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use turnpike_tests::broker::{Broker, Setup};
 use turnpike_tests::client::End;
-use turnpike_tests::credential::{PRODUCT, SECRET};
+use turnpike_tests::credential::{PRODUCT, SECRET, native};
 use turnpike_tests::time::{SOON, until};
 use turnpike_tests::wire::{Connect, Publish, Version};
 
@@ -60,7 +60,9 @@ fn a_user_is_erased_and_the_report_says_what_was_there() {
     let mut away = broker.client(&login("away"));
     assert_eq!(away.subscribe(&[("user/home:alice@example.com/#", 1)]), [1]);
     away.disconnect();
-    let mut device = broker.client(&Connect::new(Version::V5, "d").login(&login_of_d.user_name, &login_of_d.password));
+    let of_device = native("d", "d", SECRET);
+    let connect = Connect::new(Version::V5, &of_device.client_id).login(&of_device.user, &of_device.password);
+    let mut device = broker.client(&connect);
     device.publish(&Publish::new(&format!("dev/{PRODUCT}/d/up/x"), b"for her").qos(1, 1));
     let mut here = broker.client(&login("here"));
     let asked = ask(&broker, "POST", &format!("{USER}/erasure"), &Value::Null);
