@@ -139,6 +139,8 @@ impl People {
             Change::PutService(key, service) => self.services.put(key, service),
             Change::DeleteService(key) => self.services.delete(&key),
             Change::SetTenant(product, tenant) => self.services.set_tenant(product, tenant),
+            Change::PutProofs(device, stored) => self.proofs.put(&device, stored),
+            Change::DeleteProofs(device) => self.proofs.use_up(&device),
             Change::PutErasure(number, erasure) => self.erasures.put(number, *erasure),
             Change::DeleteErasure(number) => self.erasures.delete(number),
         }
@@ -156,7 +158,10 @@ impl People {
     /// done it.
     #[must_use]
     pub fn next_expiry_s(&self) -> Option<u64> {
-        self.bindings.next_expiry_s().into_iter().chain(self.codes.next_expiry_s()).min()
+        [self.bindings.next_expiry_s(), self.codes.next_expiry_s(), self.proofs.next_expiry_s()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Apps whose keys are elsewhere, and where: to be fetched now and then, and handed to [`Self::set_keys`].

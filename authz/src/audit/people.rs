@@ -171,6 +171,8 @@ fn describe_one(people: &People, all: &[Change], deleted: &[&UserKey], change: &
             DescribedPeople { enabled, secret_replaced, ..DescribedPeople::new(Action::ServicePut, target) }
         }
         Change::DeleteService(key) => DescribedPeople::new(Action::ServiceDelete, Target::Service(key.clone())),
+        Change::PutProofs(device, _) => DescribedPeople::proof(device),
+        Change::DeleteProofs(_) => return None,
         Change::PutErasure(number, erasure) => return erasing(people, *number, erasure),
         Change::DeleteErasure(_) => return None,
         Change::SetTenant(product, _) => DescribedPeople::new(Action::ProductTenant, Target::Product(product.clone())),

@@ -416,18 +416,27 @@ impl People {
     pub fn plan_forget_product(&self, product: &ProductKey, limit: usize) -> Vec<Change> {
         let devices = self.bindings.bound_devices(product.as_str(), limit);
         let mut changes: Vec<Change> = devices.iter().flat_map(|device| self.plan_forget_device(device)).collect();
+        changes.extend(self.proofs.of_product(product, limit).into_iter().map(Change::DeleteProofs));
         if changes.is_empty() && self.services.tenant_of(product.as_str()) != TenantId::default() {
             changes.push(Change::SetTenant(product.clone(), TenantId::default()));
         }
         changes
     }
 
-    /// Removes up to `limit` shares and as many session codes that have expired. They have counted for nothing since they did.
+    /// Voids the proofs that a device has: with its binding, and before its end.
+    #[must_use]
+    pub fn plan_use_up(&self, device: &DeviceKey) -> Option<Change> {
+        self.proofs.has(device).then(|| Change::DeleteProofs(device.clone()))
+    }
+
+    /// Removes up to `limit` shares and as many session codes and devices' proofs that have expired. They have counted for nothing since they did.
     #[must_use]
     pub fn plan_expire(&self, limit: usize) -> Vec<Change> {
         let shares = self.bindings.expired(limit).into_iter().map(|(device, user)| Change::Unbind(device, user));
         let codes = self.codes.expired(self.bindings.now_s(), limit).into_iter();
-        shares.chain(codes.filter_map(|hash| Some(Change::DeleteCode(hash, self.codes.find(hash)?.user)))).collect()
+        let codes = codes.filter_map(|hash| Some(Change::DeleteCode(hash, self.codes.find(hash)?.user)));
+        let proofs = self.proofs.expired(self.bindings.now_s(), limit).into_iter().map(Change::DeleteProofs);
+        shares.chain(codes).chain(proofs).collect()
     }
 
     /// Issues a session code that is good for so many seconds, at most [`CODE_TTL_MAX_S`]. `random` is fresh.

@@ -8,6 +8,7 @@
 //! | `uc\0{SHA-256 of a session code, hexadecimal}` | layout, expiry (seconds, 8 bytes), app, user |
 //! | `ul\0{app}\0{user}` | layout, the last log-ins: flags, seconds, address, client id |
 //! | `ue\0{number, 16 hexadecimal digits}` | layout, an erasure: app, user (until it is done), masked id, who asked, times, failures, what was left, counts |
+//! | `up\0{product}\0{device}` | layout, passcode and QR code: whether there is one, its HMAC, expiry (seconds, 8 bytes) |
 //! | `us\0{access key}` | layout, flags, created, tenant, sealed secret, networks, grants |
 //! | `ut\0{product}` | layout, tenant; absent where it is the default one |
 //!
@@ -23,6 +24,7 @@ use super::erasure::{Counts, Erasure, ErasureNumber, Kind};
 use super::fields::{Reader, Writer};
 use super::ids::{AccessKey, AppId, TenantId, UserId, UserKey};
 use super::log_ins::is_record;
+use super::proofs::{Open, Stored};
 use super::services::{Grant, Rights, Service};
 use crate::names::{DeviceName, ProductKey};
 use crate::record::RecordError;
@@ -83,6 +85,8 @@ pub(super) fn encode(change: &Change) -> Op {
         Change::SetTenant(product, tenant) => {
             put(tenant_key(product), Writer::default().u8(LAYOUT).bytes(tenant.as_str().as_bytes()))
         }
+        Change::PutProofs(device, stored) => put(proofs_key(device), proofs_value(stored)),
+        Change::DeleteProofs(device) => delete(proofs_key(device)),
         Change::PutErasure(number, erasure) => put(erasure_key(*number), erasure_value(erasure)),
         Change::DeleteErasure(number) => delete(erasure_key(*number)),
     }
@@ -114,6 +118,25 @@ fn log_ins_key(key: &UserKey) -> String {
 
 fn tenant_key(product: &ProductKey) -> String {
     format!("ut\0{product}")
+}
+
+fn proofs_key(device: &DeviceKey) -> String {
+    format!("up\0{}\0{}", device.product, device.device)
+}
+
+fn proofs_value(stored: &Stored) -> Writer {
+    stored.iter().fold(Writer::default().u8(LAYOUT), |writer, open| match open {
+        Some(open) => writer.u8(1).bytes(&open.hash).u64(open.expires_at_s),
+        None => writer.u8(0),
+    })
+}
+
+fn read_proof(value: &mut Reader<'_>) -> Option<Option<Open>> {
+    match value.u8()? {
+        0 => Some(None),
+        1 => Some(Some(Open { hash: value.bytes()?.try_into().ok()?, expires_at_s: value.u64()? })),
+        _ => None,
+    }
 }
 
 fn erasure_key(number: ErasureNumber) -> String {
@@ -297,6 +320,12 @@ fn read(key: &str, value: &mut Reader<'_>) -> Option<Change> {
             let number = ErasureNumber::from_str_radix(key, 16).ok()?;
             (key == format!("{number:016x}")).then_some(())?;
             Change::PutErasure(number, Box::new(read_erasure(value)?))
+        }
+        "up" => {
+            let (product, device) = (ProductKey::parse(part()?).ok()?, DeviceName::parse(part()?).ok()?);
+            let stored = [read_proof(value)?, read_proof(value)?];
+            stored.iter().any(Option::is_some).then_some(())?;
+            Change::PutProofs(DeviceKey { product, device }, stored)
         }
         "us" => Change::PutService(AccessKey::parse(part()?).ok()?, read_service(value)?),
         "ut" => {

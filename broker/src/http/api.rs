@@ -403,7 +403,5 @@ pub(super) async fn delete_device(
     let (key, name) = (product_key(&product)?, device_name(&device)?);
     let deleted = api.gate.registry().plan_delete_device(&key, &name)?;
     api.commit_all(api.unbinding(deleted)).await?;
-    let device = DeviceKey { product: key, device: name };
-    api.gate.people().proofs().use_up(&device);
     Ok(StatusCode::NO_CONTENT)
 }
