@@ -460,7 +460,7 @@ impl Guard {
         self.identities.remove(who.key(None)).is_some_and(|identity| identity.refused_until_ms > now.mono_ms)
     }
 
-    /// Bans a network by hand, for so long or for ever. Connections that it has stay; none is accepted any more.
+    /// Bans a network by hand, for so long or for ever. None is accepted any more; the connections that it has are the shell's to close.
     ///
     /// # Errors
     /// [`BlocklistFull`]

@@ -21,7 +21,9 @@ impl Default for Outcomes {
 impl Outcomes {
     pub(super) fn count(&self, refused: Option<Cause>) {
         let counter = refused.map_or(Some(&self.ok), |cause| self.refused.get(cause as usize));
-        counter.into_iter().for_each(|counter| drop(counter.fetch_add(1, Relaxed)));
+        if let Some(counter) = counter {
+            counter.fetch_add(1, Relaxed);
+        }
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {

@@ -5,7 +5,6 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use turnpike_authz::names::{DeviceName, ProductKey};
-use turnpike_authz::people::bindings::DeviceKey;
 use turnpike_authz::plan::{DeviceRequest, Making, PlanError};
 use turnpike_authz::registry::{Device, Product};
 use turnpike_authz::secret::Secret;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use turnpike_core::clock::Now;
@@ -162,6 +163,11 @@ impl Control {
     /// Ends the sessions of those who exist no more.
     pub fn forget_gone(&self) {
         self.tell_all(|| Command::ForgetGone);
+    }
+
+    /// Closes the connections that come from a network. What is under way to one (TLS) is closed when its address is looked at again.
+    pub fn shut_out(&self, network: IpNet) {
+        self.tell_all(|| Command::ShutOut(network));
     }
 
     /// Has all shards ask the gate for the meters of their sessions again: rate limits have changed for everybody.

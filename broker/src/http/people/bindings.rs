@@ -5,9 +5,10 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use turnpike_authz::audit::DescribedPeople;
+use turnpike_authz::people::Change;
 use turnpike_authz::people::bindings::{Binding, DeviceKey, Role};
 use turnpike_authz::people::plan::{PlanError, Share};
-use turnpike_authz::people::proofs::{Given, ProofKind, scanned};
+use turnpike_authz::people::proofs::{Given, IssuedProof, NotProved, ProofKey, ProofKind, scanned};
 use utoipa::ToSchema;
 
 use super::super::api::now_s;
