@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::json;
 use turnpike_tests::broker::{Broker, Setup};
 use turnpike_tests::certificate::Identity;
-use turnpike_tests::client::Client;
+use turnpike_tests::client::{Client, End};
 use turnpike_tests::credential::{Credential, PRODUCT, SECRET, aliyun, hmac_sha256, native};
 use turnpike_tests::time::{SOON, until};
 use turnpike_tests::wire::{Connect, Version, user};

@@ -490,6 +490,42 @@ fn a_device_is_bound_by_what_proves_that_it_is_at_hand() {
 }
 
 #[test]
+fn a_code_for_binding_outlives_a_kill_and_what_voided_it_does_too() {
+    let mut world = World::new();
+    for device in ["printed", "typed", "pressed", "guessed"] {
+        world.put_device(device);
+    }
+    world.put_user("o");
+    let issue = |world: &World, device: &str, kind: &str| {
+        world.ask("POST", &device_path(device, "/proofs"), &json!({ "kind": kind }))["text"].clone()
+    };
+    let by = |device: &str, passcode: &Value| json!({ "product": PRODUCT, "device": device, "passcode": passcode });
+    let printed = json!({ "qr": issue(&world, "printed", "qr") });
+    let typed = by("typed", &issue(&world, "typed", "passcode"));
+    let guessed = by("guessed", &issue(&world, "guessed", "passcode"));
+    issue(&world, "pressed", "presence");
+    let devices = user_path("o", "/devices");
+    let wrong = (403, "wrong_proof".to_owned());
+    for _ in 0..5 {
+        assert_eq!(world.refused("POST", &devices, &by("guessed", &json!("wrong"))), wrong);
+    }
+    world.broker.kill();
+    world.broker.restart();
+    world.ask("POST", &devices, &printed);
+    world.ask("POST", &devices, &typed);
+    assert_eq!(world.refused("POST", &devices, &guessed), wrong);
+    let pressed = json!({ "product": PRODUCT, "device": "pressed" });
+    assert_eq!(world.refused("POST", &devices, &pressed), wrong, "a window is closed by a restart");
+    world.broker.kill();
+    world.broker.restart();
+    for device in ["printed", "typed"] {
+        world.unbind(device, "o");
+    }
+    assert_eq!(world.refused("POST", &devices, &printed), wrong, "once");
+    assert_eq!(world.refused("POST", &devices, &typed), wrong, "once");
+}
+
+#[test]
 fn a_user_has_codes_sessions_and_log_ins_until_deleted() {
     let mut world = World::new();
     world.put_device("d");

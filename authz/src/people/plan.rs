@@ -266,15 +266,14 @@ impl People {
         Ok(Change::PutUser(key.clone(), User { frozen, ..self.registered(key)? }))
     }
 
-    /// Deletes a user with all data: bindings, and with those of an owner the shares of its devices; session codes; log-ins. Its sessions and what
-    /// waits for it are the shards' to end ([`turnpike_core::shard::Shard::forget`]).
-    ///
-    /// # Errors
-    /// [`PlanError::NoSuchUser`].
-    pub fn plan_delete_user(&self, key: &UserKey) -> Result<Vec<Change>, PlanError> {
+    /// What an erasure deletes, without the erasure.
+    #[cfg(test)]
+    pub(crate) fn plan_delete_user(&self, key: &UserKey) -> Result<Vec<Change>, PlanError> {
         self.registered(key).map(|_| self.deletion(key))
     }
 
+    /// The end of a user's records: bindings, and with those of an owner the shares of its devices; session codes; log-ins. Its sessions and what
+    /// waits for it are the shards' to end ([`turnpike_core::shard::Shard::forget`]).
     pub(super) fn deletion(&self, key: &UserKey) -> Vec<Change> {
         let devices = self.bindings.devices_of(key).into_iter();
         let unbound = devices.flat_map(|(device, binding)| self.unbinding(&device, key, binding.role));

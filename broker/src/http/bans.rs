@@ -70,18 +70,6 @@ fn network(text: &str) -> Result<IpNet, Problem> {
     text.parse().or_else(|_| address()).map_err(|_| invalid())
 }
 
-/// A network of IPv4 addresses as IPv6 writes them, as IPv4 does: so the shards know it.
-fn canonical(network: IpNet) -> IpNet {
-    match network {
-        IpNet::V6(network) if network.prefix_len() >= 96 => {
-            let mapped = network.addr().to_ipv4_mapped();
-            let v4 = mapped.and_then(|address| ipnet::Ipv4Net::new(address, network.prefix_len() - 96).ok());
-            v4.map_or(IpNet::V6(network), IpNet::V4)
-        }
-        other => other,
-    }
-}
-
 /// Bans in force.
 #[utoipa::path(get, path = "/api/v1/bans", responses((status = 200, body = BanList)), security(("token" = [])))]
 pub(super) async fn list_bans(State(api): State<Api>) -> Json<BanList> {
@@ -109,9 +97,9 @@ pub(super) async fn put_ban(State(api): State<Api>, Bounded(bytes): Bounded) -> 
     let full = |error: turnpike_authz::guard::BlocklistFull| {
         Problem::new(StatusCode::CONFLICT, "too_many_bans", error.to_string())
     };
-    api.guarded.guard().ban(network, &asked.note, for_ms, api.control.now()).map_err(full)?;
+    let banned = api.guarded.guard().ban(network, &asked.note, for_ms, api.control.now()).map_err(full)?;
     // After the ban: who is closed can't come back.
-    api.control.shut_out(canonical(network));
+    api.control.shut_out(banned);
     Ok(StatusCode::NO_CONTENT)
 }
 
