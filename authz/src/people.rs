@@ -170,6 +170,12 @@ impl People {
         self.apps.key_sources()
     }
 
+    /// Whether an app has keys that its tokens are checked with.
+    #[must_use]
+    pub fn has_keys(&self, id: &AppId) -> bool {
+        self.apps.keys(id.as_str()).is_some()
+    }
+
     /// When they are fetched.
     #[must_use]
     pub fn key_desk(&self) -> &KeyDesk {

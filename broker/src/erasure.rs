@@ -9,7 +9,7 @@ use std::time::Duration;
 use turnpike_authz::Gatekeeper;
 use turnpike_authz::audit::{DescribedPeople, Outcome, Subject};
 use turnpike_authz::guarded::Guarded;
-use turnpike_authz::people::erasure::{Counts, Erasure, ErasureNumber, Kind, State};
+use turnpike_authz::people::erasure::{Counts, Erasure, ErasureNumber, Kind, OPEN_MAX, State};
 use turnpike_authz::people::ids::UserKey;
 use turnpike_authz::people::{Change, People};
 use turnpike_core::concern::Concern;
@@ -92,7 +92,7 @@ impl Eraser {
 
     /// Raises an alarm for those that should have been done, and aren't in `known`, which is brought up to date.
     pub fn tell_overdue(&self, known: &mut std::collections::HashSet<ErasureNumber>) {
-        let overdue = self.people().erasures_overdue(now_s(), ROUND);
+        let overdue = self.people().erasures_overdue(now_s(), OPEN_MAX);
         known.retain(|number| overdue.iter().any(|(other, _)| other == number));
         for (number, erasure) in overdue {
             if known.insert(number) {

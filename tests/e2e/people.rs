@@ -689,6 +689,12 @@ fn a_new_key_of_an_issuer_is_fetched_when_a_token_names_it_and_not_too_often() {
     until("the new set is there", SOON, || (code(&new) == 0).then_some(()));
     assert_eq!(code(&unknown), 0x86, "within the half minute nothing is fetched for it");
     assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), 2);
+    // An app that comes to the same place later has its keys without another fetch.
+    world.ask("PUT", "/api/v1/apps/second", &json!({ "tokens": { "keys_url": url, "audience": APP } }));
+    world.ask("PUT", "/api/v1/apps/second/users/o", &Value::Null);
+    let second = || Client::open(world.broker.mqtt(), &Connect::new(Version::V5, "c").login("second/o", &new)).1.code;
+    until("the second app has them", SOON, || (second() == 0).then_some(()));
+    assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), 2);
     let metrics = world.broker.http().get("/metrics").body;
     for line in ["jwks_fetches_total{outcome=\"ok\"} 2", "jwks_fetches_asked_total 1", "jwks_sources 1"] {
         assert!(metrics.contains(&format!("turnpike_{line}\n")), "{line} in {metrics}");

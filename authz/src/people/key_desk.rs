@@ -4,7 +4,7 @@
 //! names a key which isn't in the set has it fetched at once, since its issuer may have changed keys: at most once in [`ASKED_INTERVAL_MS`] from one source,
 //! whoever asks how often, and never twice at the same time. Apps with one source share its fetches.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
@@ -75,7 +75,8 @@ impl KeyDesk {
     pub fn take_due(&self, now: &[KeySource], limit: usize, mono_ms: u64) -> Vec<KeySource> {
         let mut sources = self.sources.lock();
         // One that is under way stays, so that it isn't fetched twice at once.
-        sources.retain(|source, kept| kept.busy || now.contains(source));
+        let there: HashSet<&KeySource> = now.iter().collect();
+        sources.retain(|source, kept| kept.busy || there.contains(source));
         let mut due = Vec::new();
         for source in now {
             let new =

@@ -1,5 +1,6 @@
 //! Sets of keys for users' tokens, fetched: by URL or from a file, when [`KeyDesk`] says so.
 
+use std::collections::{HashMap, HashSet};
 use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
@@ -32,8 +33,18 @@ pub(super) fn fetcher() -> anyhow::Result<Fetcher> {
 /// Fetches what is due, until the process ends. The last good set stays until there is another.
 pub(super) async fn keep(people: &People, control: &Control, fetcher: &Fetcher) {
     let mut fetching = JoinSet::new();
+    // The last good set of each source: an app that comes to one later has it at once.
+    let mut good: HashMap<KeySource, KeySet> = HashMap::new();
     loop {
-        let sources: Vec<KeySource> = people.key_sources().into_iter().map(|(_, source)| source).collect();
+        let wanted = people.key_sources();
+        let there: HashSet<&KeySource> = wanted.iter().map(|(_, source)| source).collect();
+        good.retain(|source, _| there.contains(source));
+        for (app, source) in wanted.iter().filter(|(app, _)| !people.has_keys(app)) {
+            if let Some(keys) = good.get(source) {
+                people.set_keys(app.clone(), keys.clone());
+            }
+        }
+        let sources: Vec<KeySource> = wanted.into_iter().map(|(_, source)| source).collect();
         let room = FETCHES_MAX - fetching.len();
         for source in people.key_desk().take_due(&sources, room, control.now().mono_ms) {
             let fetcher = fetcher.clone();
@@ -49,18 +60,20 @@ pub(super) async fn keep(people: &People, control: &Control, fetcher: &Fetcher) 
         };
         let Ok((source, found)) = fetched else { continue };
         // Before the desk hears of it: whoever is told that it isn't under way any more finds the new keys.
-        match &found {
+        let fetched = found.is_ok();
+        match found {
             Ok(keys) => {
                 // Apps may have gone meanwhile, or have their keys elsewhere by now.
                 let of_source = people.key_sources().into_iter().filter(|(_, other)| *other == source);
                 of_source.for_each(|(app, _)| people.set_keys(app, keys.clone()));
+                good.insert(source.clone(), keys);
             }
             Err(error) => {
                 let apps = people.key_sources().iter().filter(|(_, other)| *other == source).count();
                 tracing::warn!(apps, %error, "keys for apps' tokens can't be fetched; those they have stay");
             }
         }
-        people.key_desk().done(&source, found.is_ok(), control.now().mono_ms);
+        people.key_desk().done(&source, fetched, control.now().mono_ms);
     }
 }
 
