@@ -99,7 +99,7 @@ impl Eraser {
                 tracing::error!(number, due_at = erasure.due_at_s, "an erasure is overdue");
                 let told = DescribedPeople::overdue(number, &erasure);
                 told.tell(now_ms(), (Subject::Broker, None), Outcome::Failed("overdue"), |event| {
-                    self.0.audit.record(event)
+                    self.0.audit.record(event);
                 });
             }
         }

@@ -107,11 +107,11 @@ fn a_token_with_an_unknown_key_has_the_set_fetched_and_is_told_to_come_again() {
     assert_eq!(door.log_in("a/o", &named).map(drop), Err(Refusal::UnknownTokenKey), "there is nothing to fetch");
     let url = KeySource::Url("https://id.example/keys".into());
     door.world.put_app("a", with_keys(url.clone()));
-    let desk = |door: &Door, now_ms| door.world.people.key_desk().take_due(&[url.clone()], 9, now_ms);
+    let desk = |door: &Door, now_ms| door.world.people.key_desk().take_due(std::slice::from_ref(&url), 9, now_ms);
     assert_eq!(desk(&door, 0).len(), 1);
     door.world.people.key_desk().done(&url, true, 1);
     assert_eq!(door.log_in("a/o", &named).map(drop), Err(Refusal::KeysAwaited));
-    assert_eq!(desk(&door, NOW.mono_ms), [url.clone()]);
+    assert_eq!(desk(&door, NOW.mono_ms), std::slice::from_ref(&url));
     door.world.people.key_desk().done(&url, true, NOW.mono_ms);
     assert_eq!(door.log_in("a/o", &named).map(drop), Err(Refusal::UnknownTokenKey), "not so soon again");
     for header in [json!({ "alg": "EdDSA" }), json!({ "alg": "none", "kid": "new" })] {
