@@ -155,8 +155,17 @@ impl Eraser {
             return Ok(());
         }
         let told = Told::of(parts.guarded.gate(), &edits);
-        for told in &told {
-            told.tell(now_ms(), (Subject::Broker, None), Outcome::Accepted, |event| parts.audit.record(event));
+        let record = |told: &Told| {
+            told.tell(now_ms(), (Subject::Broker, None), Outcome::Accepted, |event| parts.audit.record_durable(event))
+        };
+        // All of them first: they share an fsync.
+        let written: Vec<_> = told.iter().map(record).collect();
+        for written in written {
+            // That it was asked for is on record; a duty with a term doesn't wait for the audit to be well.
+            if !matches!(tokio::time::timeout(STEP_TIME_MAX, written).await, Ok(Ok(()))) {
+                tracing::warn!("a step of an erasure is done that isn't on record");
+                break;
+            }
         }
         let ops = edits.iter().map(Edit::op).chain(besides).collect();
         let mut committed = parts.control.commit_registry(ops);
