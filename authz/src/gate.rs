@@ -123,6 +123,12 @@ impl Gatekeeper {
         }
     }
 
+    /// Other clouds, if there are to be any.
+    #[must_use]
+    pub fn platforms(&self) -> Option<&Arc<Platforms>> {
+        self.platforms.as_ref()
+    }
+
     /// The same gate, which lets these platforms publish to the devices that they are granted.
     #[must_use]
     pub fn with_platforms(self, platforms: Arc<Platforms>) -> Self {

@@ -460,13 +460,16 @@ impl Guard {
         self.identities.remove(who.key(None)).is_some_and(|identity| identity.refused_until_ms > now.mono_ms)
     }
 
-    /// Bans a network by hand, for so long or for ever. Connections that it has stay; none is accepted any more.
+    /// Bans a network by hand, for so long or for ever. None is accepted any more; the connections that it has are the shell's to close: those
+    /// whose canonical address is in the network that this gives.
     ///
     /// # Errors
     /// [`BlocklistFull`]
-    pub fn ban(&self, network: IpNet, note: &str, for_ms: Option<u64>, now: Now) -> Result<(), BlocklistFull> {
+    pub fn ban(&self, network: IpNet, note: &str, for_ms: Option<u64>, now: Now) -> Result<IpNet, BlocklistFull> {
         let until_ms = for_ms.map(|for_ms| now.mono_ms.saturating_add(for_ms));
-        self.blocked.write().insert(network, note, until_ms, now.mono_ms)
+        let network = blocklist::canonical(network);
+        self.blocked.write().insert(network, note, until_ms, now.mono_ms)?;
+        Ok(network)
     }
 
     /// Lifts bans: that network's by hand, and those of its addresses for failures, with all that is held against them.

@@ -58,6 +58,8 @@ refusals! {
     UnknownCode = "unknown_code" => BadUserNameOrPassword,
     /// The token names no key that the app has, or an algorithm that isn't taken.
     UnknownTokenKey = "unknown_token_key" => BadUserNameOrPassword,
+    /// The token names a key that isn't in the app's set, which is being fetched anew.
+    KeysAwaited = "keys_awaited" => ServerUnavailable,
     /// The token is rightly signed, for another audience or user, or by another issuer.
     ForeignToken = "foreign_token" => BadUserNameOrPassword,
     /// The token is rightly signed, and over or not yet begun.

@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 pub mod descriptors;
 pub mod edit;
+pub mod erasure;
 pub mod fetch;
 pub mod http;
 mod inbox;

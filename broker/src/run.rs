@@ -4,6 +4,7 @@ mod auditing;
 mod chores;
 mod clouds;
 mod folder;
+mod keys;
 mod reload;
 mod upkeep;
 
@@ -28,6 +29,7 @@ use turnpike_authz::presale;
 use turnpike_authz::quota::{self, Quotas};
 use turnpike_authz::registry::{RecordError, Registry};
 use turnpike_core::clock::Now;
+use turnpike_core::concern::Concern;
 use turnpike_store::Store;
 use turnpike_store::embedded::{EmbeddedStore, Options};
 use turnpike_store::memory::MemoryStore;
@@ -40,6 +42,7 @@ use crate::audit::{Audit, AuditSink, now_ms};
 use crate::callout::Caller;
 use crate::cli::Serve;
 use crate::config::{Config, Engine, Fault, Kind};
+use crate::erasure::Eraser;
 use crate::http::platform::Book;
 use crate::http::{self, Api, ApiParts, Changing, Connects, Questions};
 use crate::nonces::NonceFiles;
@@ -98,10 +101,13 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
     };
     let gate = Arc::new(if config.anonymous { gate.open_to_all() } else { keep_nonces(gate, config)? });
     let development = development(config)?;
-    let guarded = Arc::new(guarded(config, &gate, &sink));
+    let steering = Arc::new(std::sync::OnceLock::new());
+    let guarded = Arc::new(guarded(config, &gate, &sink, Arc::clone(&steering)));
     let (connects, questions) = Connects::new(asker);
     let parts = (store, Arc::new(connects) as Arc<dyn Asker>);
     let (server, damaged) = start(config, development.as_ref(), &guarded, (&registrar, &clouds.platforms), parts)?;
+    // Nobody else sets it.
+    let _ = steering.set(server.control());
     starting.store(false, Relaxed);
     // From here on there is something to put down in good order, whatever goes wrong.
     let own = Own { made, token, damaged, development, registrar, clouds: Arc::clone(&clouds), questions };
@@ -170,11 +176,13 @@ fn open(
     };
     let book = Book::new(Arc::clone(&own.clouds.platforms), control.clone());
     let opening = begin_chores(config, server, chores, own.development)?;
+    let eraser = Eraser::new(control.clone(), Arc::clone(guarded), Arc::clone(&changing), audit.sink());
     let upkeep = Upkeep {
         control: control.clone(),
         guarded: Arc::clone(guarded),
         changing: Arc::clone(&changing),
         audit: audit.sink(),
+        eraser: eraser.clone(),
     };
     upkeep.start().context("a thread can't be started")?;
     own.clouds.open(config, guarded, audit, &book)?;
@@ -187,6 +195,7 @@ fn open(
             auditing: auditing::of_api(config, gate, audit),
             registrar: Arc::clone(&registrar),
             book,
+            eraser,
         });
         let bound = http::serve(address, api.clone(), own.questions)
             .with_context(|| format!("the HTTP API can't listen on {address}"))?;
@@ -237,12 +246,25 @@ fn begin_chores(
     Ok(opening)
 }
 
-/// The gate with limits and a guard around it, whose events go into the log and into the audit.
-fn guarded(config: &Config, gate: &Arc<Gatekeeper>, audit: &AuditSink) -> Guarded<Gatekeeper> {
+/// The gate with limits and a guard around it, whose events go into the log and into the audit. `steering` is there once the shards are.
+fn guarded(
+    config: &Config,
+    gate: &Arc<Gatekeeper>,
+    audit: &AuditSink,
+    steering: Arc<std::sync::OnceLock<Control>>,
+) -> Guarded<Gatekeeper> {
     let quotas = Arc::new(Quotas::new(config.rates.clone(), quota::Sizes::default()));
     let guard = Arc::new(Guard::new(config.guard.clone(), guard::Sizes::default()));
     let audit = audit.clone();
-    let tell = Box::new(move |event: SecurityEvent| audit.record_security(&event));
+    let tell = Box::new(move |event: SecurityEvent| {
+        audit.record_security(&event);
+        // Whoever is refused from now on is closed, too: the gate says no to what it has open when it is asked again.
+        if let (Some(identity), Some(control)) = (event.bars(), steering.get()) {
+            let (product, name) = (&*identity.product, &*identity.name);
+            let concerns = [Concern::device(product, name), Concern::user(product, name), Concern::service(name)];
+            concerns.iter().for_each(|concern| control.judge_again(concern));
+        }
+    });
     Guarded::new(Arc::clone(gate), quotas, guard, claimed_by_user_name, tell)
 }
 

@@ -27,6 +27,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use ipnet::IpNet;
 use mio::{Events, Poll, Token};
 use tokio::sync::oneshot;
 use turnpike_core::clock::Now;
@@ -84,6 +85,8 @@ pub(crate) enum Command {
     SignOut(Principal, Arc<str>, oneshot::Sender<bool>),
     /// End the sessions of these for good. Answer when that is done.
     Forget(Concern, oneshot::Sender<()>),
+    /// Close the connections that come from there.
+    ShutOut(IpNet),
     /// Rate limits have changed for everybody.
     Remeter,
     /// Remove the retained messages of these filters.
@@ -410,6 +413,9 @@ impl<G: Gate> ShardThread<G> {
             Command::Forget(concern, reply) => {
                 self.core.forget(&concern, self.now);
                 let _ = reply.send(());
+            }
+            Command::ShutOut(network) => {
+                self.core.shut_out(&|address| network.contains(&address.to_canonical()), self.now);
             }
             Command::Remeter => self.core.remeter(self.now),
             Command::ForgetGone => self.core.forget_gone(self.now),

@@ -9,6 +9,7 @@ mod clients;
 mod clones;
 mod durable;
 mod enroll;
+mod erasure;
 mod gate;
 mod harness;
 mod limits;

@@ -64,13 +64,17 @@ fn fingerprint(identity: &Identity) -> String {
 
 /// What the page for partners says is signed.
 fn canonical(path: &str, fields: &Map<String, Value>) -> String {
+    canonical_of("POST", path, fields)
+}
+
+fn canonical_of(method: &str, path: &str, fields: &Map<String, Value>) -> String {
     let mut names: Vec<&String> = fields.keys().filter(|name| *name != "sign").collect();
     names.sort();
     let line = |name: &&String| match &fields[*name] {
         Value::String(text) => format!("{name}={text}\n"),
         other => format!("{name}={other}\n"),
     };
-    format!("turnpike-platform-1\nPOST\n{path}\n{}", names.iter().map(line).collect::<String>())
+    format!("turnpike-platform-1\n{method}\n{path}\n{}", names.iter().map(line).collect::<String>())
 }
 
 impl World {
@@ -351,6 +355,27 @@ fn what_is_no_request_is_refused_and_not_repeated() {
     }
     refused(&with("POST", "/platform/v1/login?x=1", "application/json"), 1001);
     assert_eq!(code(&cloud.ask("login", &json!({}))), 0, "after all of that");
+}
+
+#[test]
+fn put_means_the_same_as_post_and_is_signed_as_what_it_is() {
+    let world = world();
+    let cloud = world.cloud("cloud", false);
+    let path = "/platform/v1/login";
+    let put = |signed_as: &str| {
+        let mut fields = cloud.fields(&json!({}));
+        let sign = hmac(&cloud.auth_token, &canonical_of(signed_as, path, &fields));
+        fields.insert("sign".to_owned(), sign.into());
+        let body = Value::Object(fields).to_string();
+        cloud.https.request("PUT", path, "application/json", &body).expect("an answer")
+    };
+    let answer = put("PUT");
+    assert_eq!((answer.status, code(&answer.json())), (200, 0), "{answer:?}");
+    refused(&put("POST"), 2001);
+    let metrics = world.broker.http().get("/metrics").body;
+    for line in ["{outcome=\"ok\"} 1", "{outcome=\"wrong_signature\"} 1", "{outcome=\"store_unavailable\"} 0"] {
+        assert!(metrics.contains(&format!("turnpike_platform_requests_total{line}\n")), "{line} in {metrics}");
+    }
 }
 
 #[test]

@@ -128,6 +128,14 @@ labels! {
         UserExport = "user_export",
         /// A user and their data were deleted.
         UserDelete = "user_delete",
+        /// What is kept of a user is to be erased.
+        ErasureAsk = "erasure_ask",
+        /// An attempt has left something; there will be another.
+        ErasureFail = "erasure_fail",
+        /// It should have been done by now.
+        ErasureOverdue = "erasure_overdue",
+        /// Nothing is left of a user.
+        ErasureDone = "erasure_done",
         /// A user has logged in from a device or an address that isn't among the last ones.
         NewPlace = "new_place",
         /// A session was ended from outside.
@@ -238,6 +246,8 @@ labels! {
         Package = "package",
         /// A way of registration.
         Way = "way",
+        /// Number of an erasure.
+        Erasure = "erasure",
         /// Whether something needs a restart.
         RestartNeeded = "restart_needed",
     }

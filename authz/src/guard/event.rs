@@ -71,6 +71,21 @@ pub enum SecurityEvent {
 }
 
 impl SecurityEvent {
+    /// An identity that is refused everywhere from now on: what it has open is to be closed.
+    #[must_use]
+    pub fn bars(&self) -> Option<&Identity> {
+        match self {
+            Self::CloneSuspected { identity, refused_ms: Some(_), .. }
+            | Self::AttestationMismatch { identity, refused_ms: Some(_), .. } => Some(identity),
+            Self::Banned { .. }
+            | Self::IdentityUnderAttack { .. }
+            | Self::ProductUnderAttack { .. }
+            | Self::Flapping { .. }
+            | Self::CloneSuspected { refused_ms: None, .. }
+            | Self::AttestationMismatch { refused_ms: None, .. } => None,
+        }
+    }
+
     /// As a label of a metric.
     #[must_use]
     pub fn label(&self) -> &'static str {

@@ -180,6 +180,7 @@ fn a_session_that_goes_back_and_forth_has_a_clone() {
     let suspected =
         |a, b| SecurityEvent::CloneSuspected { identity: LAMP.identity(), networks: networks(a, b), refused_ms: None };
     assert_eq!(events, [(4, &suspected(1, 2)), (8, &suspected(1, 2))]);
+    assert!(events.iter().all(|(_, event)| event.bars().is_none()));
     assert_eq!(guard.counts().clones, 2);
 }
 
@@ -190,6 +191,7 @@ fn a_product_may_refuse_clones_for_a_time() {
     let judged = fight(&guard, 5);
     assert_eq!(judged[4].verdict, Err(Denied::Suspected(60 * MINUTE)));
     assert!(matches!(judged[4].events[..], [SecurityEvent::CloneSuspected { refused_ms: Some(3_600_000), .. }]));
+    assert_eq!(judged[4].events[0].bars(), Some(&LAMP.identity()), "what it has open is closed");
     assert_eq!(guard.suspicion(LAMP, at(5 * S)), Err(Denied::Suspected(60 * MINUTE - S)));
     assert_eq!(guard.suspicion(FAN, at(5 * S)), Ok(()));
     let judged = guard.logged_in(one_of(3), LAMP, at(5 * S));

@@ -96,13 +96,14 @@ impl World {
         for (name, value) in head.iter().chain(more) {
             fields.put(name, value.clone()).expect("a field");
         }
-        let signature = sign(self.auth.expose().as_bytes(), &[fields.canonical(operation.path()).as_bytes()]);
+        let signature =
+            sign(self.auth.expose().as_bytes(), &[fields.canonical(Method::Post, operation.path()).as_bytes()]);
         fields.put("sign", Value::Text(signature.into())).expect("a field");
         fields
     }
 
     fn request(&self, operation: Operation, more: &[(&str, Value)], now: Now) -> Request {
-        Request::read(operation, self.fields(operation, more, now)).expect("a request")
+        Request::read(operation, Method::Post, self.fields(operation, more, now)).expect("a request")
     }
 
     fn admit(&self, request: &Request, now: Now) -> Result<Admitted, Cause> {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use turnpike_core::clock::Now;
@@ -17,7 +18,7 @@ use turnpike_core::limits::Limits;
 use turnpike_core::message::Message;
 use turnpike_core::shard::{SessionView, home};
 use turnpike_core::shared::Shared;
-use turnpike_mqtt::{ReasonCode, TopicName};
+use turnpike_mqtt::{ReasonCode, TopicFilter, TopicName};
 use turnpike_store::group::CONTROL_PLANE;
 use turnpike_store::stats::CommitStats;
 use turnpike_store::{CommitEvent, CommitterHandle};
@@ -164,6 +165,11 @@ impl Control {
         self.tell_all(|| Command::ForgetGone);
     }
 
+    /// Closes the connections that come from a network. What is under way to one (TLS) is closed when its address is looked at again.
+    pub fn shut_out(&self, network: IpNet) {
+        self.tell_all(|| Command::ShutOut(network));
+    }
+
     /// Has all shards ask the gate for the meters of their sessions again: rate limits have changed for everybody.
     pub fn remeter(&self) {
         self.tell_all(|| Command::Remeter);
@@ -201,6 +207,20 @@ impl Control {
     #[must_use]
     pub fn retained(&self, topic: TopicName<'_>) -> Option<Arc<Message>> {
         self.shared.retained.get(topic, self.now().unix_ms)
+    }
+
+    /// Topics of up to `limit` retained messages that a filter takes, expired ones included.
+    #[must_use]
+    pub fn retained_topics(&self, filter: &str, limit: usize) -> Vec<Box<str>> {
+        let mut topics = Vec::new();
+        let Ok(filter) = TopicFilter::parse(filter) else { return topics };
+        // As of the beginning of time: what has expired is found as well.
+        self.shared.retained.matching(filter, 0, &mut |message| {
+            if topics.len() < limit {
+                topics.push(message.topic().as_str().into());
+            }
+        });
+        topics
     }
 
     /// Figures of all shards, in their order; a shard that is ending is left out.

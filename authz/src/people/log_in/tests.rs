@@ -93,6 +93,34 @@ fn signed(by: &Secret, key: &str, timestamp_ms: u64, nonce: &str) -> String {
 }
 
 #[test]
+fn a_token_with_an_unknown_key_has_the_set_fetched_and_is_told_to_come_again() {
+    let mut door = door();
+    let with_keys = |keys: KeySource| {
+        let tokens = Some(TokenRules { keys, ..TokenRules::default() });
+        AppRequest { secret: Some(secret()), tokens, ..AppRequest::default() }
+    };
+    let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let token = |header: Value| {
+        format!("{}.{}.{}", part(header), part(json!({ "sub": "o", "aud": "a", "exp": NOW_S + 60 })), part(json!("x")))
+    };
+    let named = token(json!({ "alg": "EdDSA", "kid": "new" }));
+    assert_eq!(door.log_in("a/o", &named).map(drop), Err(Refusal::UnknownTokenKey), "there is nothing to fetch");
+    let url = KeySource::Url("https://id.example/keys".into());
+    door.world.put_app("a", with_keys(url.clone()));
+    let desk = |door: &Door, now_ms| door.world.people.key_desk().take_due(std::slice::from_ref(&url), 9, now_ms);
+    assert_eq!(desk(&door, 0).len(), 1);
+    door.world.people.key_desk().done(&url, true, 1);
+    assert_eq!(door.log_in("a/o", &named).map(drop), Err(Refusal::KeysAwaited));
+    assert_eq!(desk(&door, NOW.mono_ms), std::slice::from_ref(&url));
+    door.world.people.key_desk().done(&url, true, NOW.mono_ms);
+    assert_eq!(door.log_in("a/o", &named).map(drop), Err(Refusal::UnknownTokenKey), "not so soon again");
+    for header in [json!({ "alg": "EdDSA" }), json!({ "alg": "none", "kid": "new" })] {
+        assert_eq!(door.log_in("a/o", &token(header)).map(drop), Err(Refusal::UnknownTokenKey));
+    }
+    assert!(desk(&door, NOW.mono_ms).is_empty());
+}
+
+#[test]
 fn a_user_comes_in_with_a_token_of_the_app() {
     let mut door = door();
     let right = token(&secret(), "o", "a");

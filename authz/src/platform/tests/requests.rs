@@ -53,7 +53,7 @@ fn read(operation: Operation, fields: &[(&str, Value)]) -> Result<Request, Cause
     for (name, value) in fields {
         all.put(name, value.clone())?;
     }
-    Request::read(operation, all)
+    Request::read(operation, Method::Post, all)
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn number_certificate_and_signature_must_fit_together_and_nobody_hears_which_doe
     let mut other = world.fields(Operation::LogIn, &[], now);
     other.take("nonce");
     other.put("nonce", text(&"5".repeat(32))).expect("a field");
-    let altered = Request::read(Operation::LogIn, other).expect("a request");
+    let altered = Request::read(Operation::LogIn, Method::Post, other).expect("a request");
     assert_eq!(refused(&altered, &world.certificate), Cause::WrongSignature);
     assert!(world.admit(&request(), now).is_ok());
 }
@@ -171,7 +171,7 @@ fn a_signature_is_for_one_path() {
     let access = format!("{}{}", "0123456789abcdef", "Aa0-".repeat(12));
     let more = [("access_token", text(&access)), ("user", text(user(1).as_str()))];
     let fields = world.fields(Operation::UserLogIn, &more, at(0));
-    let moved = Request::read(Operation::UserLogOut, fields).expect("the same fields");
+    let moved = Request::read(Operation::UserLogOut, Method::Post, fields).expect("the same fields");
     assert_eq!(world.admit(&moved, at(0)).expect_err("refused"), Cause::WrongSignature);
 }
 
@@ -277,7 +277,7 @@ fn the_vector_of_the_page_for_partners() {
     ] {
         fields.put(name, value).expect("a field");
     }
-    let canonical = fields.canonical(Operation::ControlDevice.path());
+    let canonical = fields.canonical(Method::Post, Operation::ControlDevice.path());
     let page = include_str!("../../../PLATFORM.md");
     assert!(page.contains(&canonical), "{canonical}");
     let key = b"Qm7sT2vX9cLdR4fHk0ZwB8nYpJ3gA6eU1iOxVtSMhNrCuKzE";
