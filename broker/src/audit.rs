@@ -12,6 +12,9 @@
 //! **Invariant:** a record is on disk whole or not at all, and the head never knows of a record that isn't: segment first, then head, each with
 //! its fsync. What a failed write has left is cut off before the next one.
 //!
+//! **Invariant:** what is written can be found again: a write to a file whose path leads elsewhere by now has failed. Then the chain goes on in new files,
+//! and a record says so.
+//!
 //! A segment ends at its size or with the day (UTC). Only whole segments are ever removed, oldest first, after a record says so.
 
 mod batch;
@@ -26,7 +29,6 @@ mod verify;
 mod witness;
 mod writer;
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
@@ -97,8 +99,6 @@ pub struct Audit {
     sink: AuditSink,
     thread: Option<JoinHandle<()>>,
     is_new: bool,
-    /// Two that write one chain would break it.
-    _lock: Option<File>,
 }
 
 impl Audit {
@@ -110,20 +110,22 @@ impl Audit {
     pub fn start(settings: &AuditSettings, data: &Path, key: &ChainKey) -> io::Result<Self> {
         match settings.enabled {
             true => Self::start_on(Box::new(Disk), settings, data, key),
-            false => Ok(Self { sink: AuditSink::disabled(), thread: None, is_new: false, _lock: None }),
+            false => Ok(Self { sink: AuditSink::disabled(), thread: None, is_new: false }),
         }
     }
 
     fn start_on(medium: Box<dyn Medium>, settings: &AuditSettings, data: &Path, key: &ChainKey) -> io::Result<Self> {
         let folder = settings.folder(data);
         let lock = files::lock(&folder)?;
-        let (book, notes) = Book::open(folder, key.clone(), settings.segment_bytes_max, medium)?;
+        let (mut book, notes) = Book::open(folder, key.clone(), settings.segment_bytes_max, medium)?;
+        // Two that write one chain would break it.
+        book.hold(lock);
         let is_new = book.link().sequence == 0;
         let sink = AuditSink::new(settings, &book);
         notes.iter().for_each(|note| tell(note, &sink));
         let writer = Writer::new(book, sink.shared(), settings);
         let thread = std::thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run())?;
-        Ok(Self { sink, thread: Some(thread), is_new, _lock: Some(lock) })
+        Ok(Self { sink, thread: Some(thread), is_new })
     }
 
     /// The handle to record with.

@@ -223,3 +223,34 @@ fn a_restart_doesnt_heal_an_audit_that_was_cut_short() {
     broker.stop();
     stays_noticed(&broker);
 }
+
+#[test]
+fn an_audit_that_goes_under_the_broker_is_missed_at_once() {
+    let data = tempfile::tempdir().expect("a folder");
+    let folder = data.path().join("audit");
+    let mut broker = Setup::closed().config(&format!("[audit]\nfolder = {folder:?}\n")).start();
+    let http = broker.http();
+    assert!(http.put("/api/v1/products/one", "{}").status < 300);
+    // A file in the folder's place keeps the broker from making it again for now.
+    std::fs::remove_dir_all(&folder).expect("removed");
+    std::fs::write(&folder, "").expect("a file");
+    let refused = http.put("/api/v1/products/two", "{}");
+    assert_eq!((refused.status, refused.json()["error"]["code"].as_str()), (503, Some("audit_unavailable")));
+    assert_eq!(http.get("/api/v1/products/two").status, 404, "nothing has changed");
+    let ready = http.get("/readyz");
+    assert!(ready.status == 503 && ready.body.contains("audit"), "{ready:?}");
+    assert!(http.get("/metrics").body.contains("turnpike_audit_healthy 0"));
+    broker.wait_for_log("was removed or replaced under the broker");
+
+    std::fs::remove_file(&folder).expect("removed");
+    until("it is ready again", SOON, || (http.get("/readyz").status == 200).then_some(()));
+    assert!(http.put("/api/v1/products/two", "{}").status < 300);
+    let damages = records_of(&broker, "&action=damage_found", 1);
+    assert_eq!((damages.len(), damages[0]["detail"]["how"].as_str()), (1, Some("files_gone")));
+    assert_eq!(records(&broker, "&action=product_create").len(), 1, "what went is gone");
+    broker.stop();
+    let config = broker.folder().join("turnpike.toml");
+    let (code, said) = verify_with(&broker, &["--config", config.to_str().expect("a path")]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("no record says that they were removed") && said.contains("1 times"), "{said}");
+}

@@ -178,7 +178,7 @@ labels! {
         RecordsRemoved = "records_removed",
         /// What an interrupted write had left at the end of the last segment was cut off.
         UnfinishedRemoved = "unfinished_removed",
-        /// Records are missing or changed that the head knows of.
+        /// Records are missing or changed that the head knows of, or files were removed while they were written.
         DamageFound = "damage_found",
         /// The audit has begun anew although this broker had one before.
         ChainLost = "chain_lost",
@@ -218,7 +218,7 @@ labels! {
         ToMs = "to_ms",
         /// Bytes.
         Bytes = "bytes",
-        /// How a client has gone.
+        /// How a client has gone, or what has become of the audit's files.
         How = "how",
         /// A user who is concerned.
         User = "user",
