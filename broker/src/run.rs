@@ -4,6 +4,7 @@ mod auditing;
 mod chores;
 mod clouds;
 mod folder;
+mod mark;
 mod reload;
 mod upkeep;
 
@@ -101,15 +102,20 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
     let guarded = Arc::new(guarded(config, &gate, &sink));
     let (connects, questions) = Connects::new(asker);
     let parts = (store, Arc::new(connects) as Arc<dyn Asker>);
-    let (server, damaged) = start(config, development.as_ref(), &guarded, (&registrar, &clouds.platforms), parts)?;
+    let mark = mark::Found::default();
+    let loaders = (&registrar, &clouds.platforms, &mark);
+    let (server, damaged) = start(config, development.as_ref(), &guarded, loaders, parts)?;
     starting.store(false, Relaxed);
     // From here on there is something to put down in good order, whatever goes wrong.
-    let own = Own { made, token, damaged, development, registrar, clouds: Arc::clone(&clouds), questions };
-    if let Err(error) = open(config, &server, &guarded, &audit, own) {
-        server.drain(config.drain_timeout);
-        audit.finish(AUDIT_TIME_MAX);
-        return Err(error);
-    }
+    let own = Own { made, token, damaged, development, registrar, clouds: Arc::clone(&clouds), questions, mark };
+    let keeper = match open(config, &server, &guarded, &audit, own) {
+        Ok(keeper) => keeper,
+        Err(error) => {
+            server.drain(config.drain_timeout);
+            audit.finish(AUDIT_TIME_MAX);
+            return Err(error);
+        }
+    };
     tracing::info!(data = %config.data.display(), shards = config.shards, anonymous = config.anonymous, "serving");
     for signal in &mut signals {
         match signal {
@@ -118,6 +124,7 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
         }
     }
     tracing::info!("draining");
+    keeper.iter().for_each(|keeper| keeper.keep_last());
     let whole = server.drain(config.drain_timeout);
     sink.record(&Event::own(now_ms(), Action::BrokerStop, &[]));
     let audited = audit.finish(AUDIT_TIME_MAX);
@@ -137,23 +144,25 @@ struct Own {
     clouds: Arc<Clouds>,
     /// Registrations by CONNECT. Where nobody takes them, they are answered so.
     questions: Questions,
+    /// What the store knew of the audit.
+    mark: mark::Found,
 }
 
-/// What comes after the data plane: the registry's own affairs, the addresses, the HTTP API, `$SYS`.
+/// What comes after the data plane: the audit's mark in the store, which this gives, the registry's own affairs, the addresses, the HTTP API, `$SYS`.
 fn open(
     config: &Config,
     server: &Server,
     guarded: &Arc<Guarded<Gatekeeper>>,
     audit: &Audit,
     own: Own,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Option<Arc<mark::Keeper>>> {
     let (control, gate) = (server.control(), guarded.gate());
     if let Some(error) = own.damaged {
         return Err(error).context("the registry can't be read");
     }
     own.made.keep(gate.registry().any_device().is_some() || gate.people().has_secrets())?;
     gate.check_key().context("the registry was sealed under another master key")?;
-    auditing::begin(gate, audit);
+    let keeper = auditing::begin(gate, audit, &control, &own.mark).context("a thread can't be started")?;
     // Sessions that began before this get their meters now.
     gate.registry().followed().iter().for_each(|change| guarded.follow(change));
     control.remeter();
@@ -200,7 +209,8 @@ fn open(
     // Kept until here: now there is all that the lines for the terminal speak of.
     drop(opening);
     forget(control.clone(), Arc::clone(guarded), registrar).context("a thread can't be started")?;
-    sys::start(control, config.sys_interval).context("a thread can't be started")
+    sys::start(control, config.sys_interval).context("a thread can't be started")?;
+    Ok(keeper)
 }
 
 /// The gate with its call-out, and who makes the calls; as it is, if there is none.
@@ -299,11 +309,11 @@ fn start(
     config: &Config,
     development: Option<&pki::Development>,
     gate: &Arc<Guarded<Gatekeeper>>,
-    (registrar, platforms): (&Arc<Registrar>, &Arc<Platforms>),
+    (registrar, platforms, mark): (&Arc<Registrar>, &Arc<Platforms>, &mark::Found),
     (store, asker): (Box<dyn Store>, Arc<dyn Asker>),
 ) -> anyhow::Result<(Server, Option<RecordError>)> {
     let (registry, people) = (Arc::clone(gate.gate().registry()), Arc::clone(gate.gate().people()));
-    let (registrar, platforms) = (Arc::clone(registrar), Arc::clone(platforms));
+    let (registrar, platforms, mark) = (Arc::clone(registrar), Arc::clone(platforms), mark.clone());
     let damaged = Arc::new(std::sync::OnceLock::new());
     let found = Arc::clone(&damaged);
     let certificate = development.map(|development| &development.server);
@@ -320,6 +330,7 @@ fn start(
         asker: Some(asker),
         registry: Box::new(move |key, value| {
             let loaded = match () {
+                () if mark.load(key, value) => Ok(()),
                 () if presale::is_record(key) => registrar.load(key, value),
                 () if People::is_record(key) => people.load(key, value),
                 () if platform::is_ours(key) => platforms.load(key, value),
