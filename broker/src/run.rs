@@ -88,7 +88,7 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
     let _ = people.advance(now_ms() / 1000, 0);
     let gate = Gatekeeper::new(Arc::clone(&registry), key, config.nonces_max).with_people(people);
     let gate = gate.with_platforms(Arc::clone(&clouds.platforms));
-    let (gate, asker) = call_out(gate, config)?;
+    let (gate, asker) = call_out(gate, config, &sink)?;
     let gate = match provision::platform_key(&config.data)? {
         Some(key) => gate.unwrapping_with(key),
         None => gate,
@@ -214,10 +214,14 @@ fn open(
 }
 
 /// The gate with its call-out, and who makes the calls; as it is, if there is none.
-fn call_out(gate: Gatekeeper, config: &Config) -> anyhow::Result<(Gatekeeper, Option<Arc<dyn Asker>>)> {
+fn call_out(
+    gate: Gatekeeper,
+    config: &Config,
+    audit: &AuditSink,
+) -> anyhow::Result<(Gatekeeper, Option<Arc<dyn Asker>>)> {
     let Some(settings) = &config.callout else { return Ok((gate, None)) };
     let callout = Arc::new(Callout::new(settings.bounds.clone(), provision::random()));
-    let caller = Caller::start(settings, Arc::clone(&callout)).context("nobody can be called out to")?;
+    let caller = Caller::start(settings, Arc::clone(&callout), audit.clone()).context("nobody can be called out to")?;
     Ok((gate.calling_out(callout), Some(Arc::new(caller))))
 }
 

@@ -162,6 +162,10 @@ labels! {
         AuditRead = "audit_read",
         /// Configuration and certificates were read again.
         ConfigReload = "config_reload",
+        /// The call-out's breaker has opened: its devices are refused, but for those whose answers are kept.
+        CalloutOpen = "callout_open",
+        /// The call-out answers again.
+        CalloutClose = "callout_close",
         /// The broker has started.
         BrokerStart = "broker_start",
         /// The broker has ended in good order.
