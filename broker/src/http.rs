@@ -424,6 +424,9 @@ fn degraded(api: &Api) -> Vec<&'static str> {
     if is_open {
         degraded.push("callout: it fails, and nobody is called");
     }
+    if api.gate.nonces().is_full(api.control.now().mono_ms) {
+        degraded.push("nonces: they find no room, and log-ins that use one are refused");
+    }
     degraded
 }
 

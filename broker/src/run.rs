@@ -7,13 +7,14 @@ mod folder;
 mod mark;
 mod reload;
 mod upkeep;
+mod watch;
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
@@ -107,7 +108,17 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
     let (server, damaged) = start(config, development.as_ref(), &guarded, loaders, parts)?;
     starting.store(false, Relaxed);
     // From here on there is something to put down in good order, whatever goes wrong.
-    let own = Own { made, token, damaged, development, registrar, clouds: Arc::clone(&clouds), questions, mark };
+    let own = Own {
+        made,
+        token,
+        damaged,
+        development,
+        registrar,
+        clouds: Arc::clone(&clouds),
+        questions,
+        mark,
+        demo: options.config.is_none(),
+    };
     let keeper = match open(config, &server, &guarded, &audit, own) {
         Ok(keeper) => keeper,
         Err(error) => {
@@ -209,6 +220,7 @@ fn open(
     // Kept until here: now there is all that the lines for the terminal speak of.
     drop(opening);
     forget(control.clone(), Arc::clone(guarded), registrar).context("a thread can't be started")?;
+    watch(control.clone(), Arc::clone(gate), audit.sink()).context("a thread can't be started")?;
     sys::start(control, config.sys_interval).context("a thread can't be started")?;
     Ok(keeper)
 }
@@ -274,6 +286,18 @@ fn forget(control: Control, guarded: Arc<Guarded<Gatekeeper>>, registrar: Arc<Re
         }
     };
     std::thread::Builder::new().name("sweep".to_owned()).spawn(sweep).map(drop)
+}
+
+/// Has the log and the audit say when used nonces find no room, on a thread of its own, until the process ends.
+fn watch(control: Control, gate: Arc<Gatekeeper>, audit: AuditSink) -> std::io::Result<()> {
+    let look = move || {
+        let mut watch = watch::Watch::default();
+        loop {
+            std::thread::sleep(watch::INTERVAL);
+            watch.look(&gate, &audit, control.now().mono_ms, Instant::now());
+        }
+    };
+    std::thread::Builder::new().name("watch".to_owned()).spawn(look).map(drop)
 }
 
 fn open_store(config: &Config) -> anyhow::Result<Box<dyn Store>> {

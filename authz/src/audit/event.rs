@@ -162,6 +162,8 @@ labels! {
         AuditRead = "audit_read",
         /// Configuration and certificates were read again.
         ConfigReload = "config_reload",
+        /// There is no room to remember more used nonces: log-ins that need it are refused.
+        NoncesFull = "nonces_full",
         /// The call-out's breaker has opened: its devices are refused, but for those whose answers are kept.
         CalloutOpen = "callout_open",
         /// The call-out answers again.
