@@ -157,6 +157,8 @@ struct Own {
     questions: Questions,
     /// What the store knew of the audit.
     mark: mark::Found,
+    /// Somebody looks around: whoever has a configuration has devices of their own.
+    demo: bool,
 }
 
 /// What comes after the data plane: the audit's mark in the store, which this gives, the registry's own affairs, the addresses, the HTTP API, `$SYS`.
@@ -187,6 +189,7 @@ fn open(
         registrar: Arc::clone(&registrar),
         changing: Arc::clone(&changing),
         audit: audit.sink(),
+        demo: own.demo,
     };
     let book = Book::new(Arc::clone(&own.clouds.platforms), control.clone());
     let opening = begin_chores(config, server, chores, own.development)?;
