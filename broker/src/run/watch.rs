@@ -23,8 +23,8 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Looks once; `mono_ms` is the gate's clock. Says whether it is full.
-    pub(super) fn look(&mut self, gate: &Gatekeeper, audit: &AuditSink, mono_ms: u64, now: Instant) -> bool {
+    /// Looks once; `mono_ms` is the gate's clock.
+    pub(super) fn look(&mut self, gate: &Gatekeeper, audit: &AuditSink, mono_ms: u64, now: Instant) {
         let is_full = gate.nonces().is_full(mono_ms);
         match self.said {
             None if is_full => {
@@ -39,7 +39,6 @@ impl Watch {
             }
             _ => {}
         }
-        is_full
     }
 
     fn say(&mut self, gate: &Gatekeeper, now: Instant) {
