@@ -41,7 +41,7 @@ use crate::cipher::session::Login;
 use crate::cipher::{Counts, PlatformKey, SessionCipher};
 use crate::keys::{Method, Signed};
 use crate::names::ProductKey;
-use crate::nonce::{NonceJournal, Nonces, RECORD_BYTES, Restored, Use};
+use crate::nonce::{Holder as NonceHolder, NonceJournal, Nonces, RECORD_BYTES, Restored, Use};
 use crate::people::bindings::DeviceKey;
 use crate::people::log_in as people;
 use crate::people::{People, addressed};
@@ -61,12 +61,29 @@ const DECOY: &str = "decoy";
 /// The one method of enhanced authentication.
 pub const METHOD: &str = "HMAC-SHA256";
 
+/// Log-ins of one device in twenty minutes whose nonces are remembered at most: one in 1.2 s.
+const DEVICE_NONCES_MAX: u32 = 1000;
+/// What stands for the product of nonces of registrations; none is named so.
+const REGISTRATIONS: &str = "$register";
+/// A device has a sixteenth of the room for nonces at most.
+const DEVICE_PART: usize = 16;
+/// A service a quarter.
+const SERVICE_PART: usize = 4;
+
+fn fraction(whole: usize, part: usize) -> u32 {
+    u32::try_from(whole.div_ceil(part)).unwrap_or(u32::MAX)
+}
+
 /// Judges CONNECTs against the registry, and topics against the policy.
 #[derive(Debug)]
 pub struct Gatekeeper {
     registry: Arc<Registry>,
     key: MasterKey,
     nonces: Nonces,
+    /// Nonces of one device in twenty minutes.
+    device_share: u32,
+    /// The same of one service, which has many connections.
+    service_share: u32,
     people: Arc<People>,
     journal: Option<Box<dyn NonceJournal>>,
     /// Lets everybody in, and do everything.
@@ -109,6 +126,8 @@ impl Gatekeeper {
             registry,
             key,
             nonces: Nonces::new(nonces_max),
+            device_share: fraction(nonces_max, DEVICE_PART).min(DEVICE_NONCES_MAX),
+            service_share: fraction(nonces_max, SERVICE_PART),
             people: Arc::default(),
             journal: None,
             anonymous: false,
@@ -169,6 +188,12 @@ impl Gatekeeper {
     /// Remembers nonces that earlier processes have taken.
     pub fn restore_nonces(&self, records: impl IntoIterator<Item = [u8; RECORD_BYTES]>, now: Now) -> Restored {
         self.nonces.restore(records, now)
+    }
+
+    /// Nonces that have been used.
+    #[must_use]
+    pub fn nonces(&self) -> &Nonces {
+        &self.nonces
     }
 
     /// The registry.
@@ -301,14 +326,27 @@ impl Gatekeeper {
         self.people.log_in(claim, attempt, &tools, now)
     }
 
+    /// Uses the nonce of a registration by its product, its key or device, and the nonce. What is told apart from log-ins is their product.
+    ///
+    /// # Errors
+    /// As at a log-in: it was used before, or there is no room for it.
+    pub fn use_registration(&self, (product, subject, nonce): (&str, &str, &str), now: Now) -> Result<(), Refusal> {
+        let holder = format!("{product}/{subject}");
+        let until_ms = now.unix_ms.saturating_add(crate::nonce::REMEMBERED_MS);
+        self.take_nonce((REGISTRATIONS, &holder), nonce, until_ms, now)
+    }
+
     fn take_nonce(&self, (product, device): (&str, &str), nonce: &str, until_ms: u64, now: Now) -> Result<(), Refusal> {
-        match self.nonces.take(product, device, nonce, until_ms, now.mono_ms) {
+        let share = if product == people::SERVICE_PRODUCT { self.service_share } else { self.device_share };
+        let holder = NonceHolder { product, device, share: Some(share) };
+        match self.nonces.take(holder, nonce, until_ms, now.mono_ms) {
             Use::First { record } => {
                 self.journal.iter().for_each(|journal| journal.keep(record));
                 Ok(())
             }
             Use::Again => Err(Refusal::NonceReused),
             Use::Full => Err(Refusal::NoncesFull),
+            Use::OverShare => Err(Refusal::TooManyLogIns),
         }
     }
 

@@ -44,6 +44,8 @@ refusals! {
     NonceReused = "nonce_reused" => BadUserNameOrPassword,
     /// Right credentials, and no room to remember their nonce.
     NoncesFull = "nonces_full" => QuotaExceeded,
+    /// Right credentials, and too many others of this device have been used within twenty minutes.
+    TooManyLogIns = "too_many_log_ins" => ConnectionRateExceeded,
     /// Right credentials, and the device or its product is disabled.
     Disabled = "disabled" => NotAuthorized,
     /// Right credentials, of a profile that the product doesn't take.

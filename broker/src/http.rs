@@ -418,7 +418,22 @@ async fn readyz(State(api): State<Api>) -> Response {
     let ready = health.is_ready() && audit.is_none();
     reasons.extend(audit.map(|fault| format!("audit: {fault}")));
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, axum::Json(serde_json::json!({ "ready": ready, "reasons": reasons }))).into_response()
+    let degraded = degraded(&api);
+    (status, axum::Json(serde_json::json!({ "ready": ready, "reasons": reasons, "degraded": degraded })))
+        .into_response()
+}
+
+/// What keeps some clients out, of whom another broker would let in no more: it turns nobody away.
+fn degraded(api: &Api) -> Vec<&'static str> {
+    let is_open = api.gate.callout().is_some_and(|callout| callout.counts().open);
+    let mut degraded = Vec::new();
+    if is_open {
+        degraded.push("callout: it fails, and nobody is called");
+    }
+    if api.gate.nonces().is_full(api.control.now().mono_ms) {
+        degraded.push("nonces: they find no room, and log-ins that use one are refused");
+    }
+    degraded
 }
 
 async fn metrics_text(State(api): State<Api>) -> Response {

@@ -213,6 +213,14 @@ fn clients(families: &mut Families, shards: &[ShardStats], gate: &Gatekeeper) {
     families.family("connects_total", "CONNECTs answered, by reason.", MetricType::COUNTER, connects);
     let refusals = gate.refusals().map(|(refusal, count)| counter(&[("reason", refusal.label())], count)).collect();
     families.family("logins_refused_total", "Log-ins refused, by what was wrong.", MetricType::COUNTER, refusals);
+    let (used, most) = gate.nonces().room();
+    let room = [gauge(&[("what", "used")], used as u64), gauge(&[("what", "most")], most as u64)].to_vec();
+    families.family(
+        "nonces",
+        "Nonces of log-ins used in twenty minutes, and the most that find room.",
+        MetricType::GAUGE,
+        room,
+    );
     let payloads = gate.payload_counts();
     let drops = payloads.drops.iter().map(|(error, count)| counter(&[("reason", error.label())], count)).collect();
     let help = "Payloads of devices without TLS that were dropped, by reason.";

@@ -444,3 +444,35 @@ fn the_api_has_several_windows_at_once() {
     let after = answer.head.lines().find_map(|line| line.strip_prefix("retry-after: ")?.trim().parse::<u64>().ok());
     assert!(after.is_some_and(|seconds| seconds > 3600), "the longest that is full says when: {answer:?}");
 }
+
+#[test]
+fn one_device_cannot_use_up_the_room_for_nonces_and_its_end_is_told() {
+    let broker = Setup::closed().config("nonces_max = 1000\n").start();
+    let http = broker.http();
+    assert!(http.put(&format!("/api/v1/products/{PRODUCT}"), "{}").status < 300);
+    let devices: String = (0..30).map(|n| format!("d{n},{SECRET}\n")).collect();
+    let import = format!("/api/v1/products/{PRODUCT}/devices/import");
+    assert_eq!(http.post(&import, "text/csv", &format!("device,secret\n{devices}")).status, 200);
+    let log_in = |device: usize| {
+        let login = native("c", &format!("d{device}"), SECRET);
+        let connect = Connect::new(Version::V5, "c").login(&login.user, &login.password);
+        Client::open(broker.mqtt(), &connect).1.code
+    };
+    let mut codes = (0..100).map(|_| log_in(0));
+    let let_in = codes.by_ref().take_while(|code| *code == 0).count();
+    assert!((50..70).contains(&let_in), "a sixteenth of 1,000, not {let_in}");
+    assert!(codes.all(|code| code == 0x9f));
+    assert_eq!(log_in(1), 0, "nobody else is kept out");
+    assert_eq!(http.get("/readyz").json()["degraded"], serde_json::json!([]));
+    // All of them together can.
+    let full = (0..2000).map(|n| log_in(1 + n % 29)).any(|code| code == 0x97);
+    assert!(full);
+    let ready = http.get("/readyz");
+    assert!(ready.status == 200 && ready.json()["degraded"][0].as_str().is_some_and(|why| why.contains("nonces")));
+    broker.wait_for_log("used nonces find no room");
+    let told = || http.get("/api/v1/audit?action=nonces_full").json()["records"].as_array().map(Vec::len);
+    until("it is on record", SOON, || (told() == Some(1)).then_some(()));
+    let metrics = http.get("/metrics").body;
+    assert!(metrics.contains("turnpike_logins_refused_total{reason=\"nonces_full\"} 1"), "{metrics}");
+    assert!(metrics.contains("turnpike_nonces{what=\"most\"} 1008"));
+}

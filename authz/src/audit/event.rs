@@ -170,6 +170,12 @@ labels! {
         AuditRead = "audit_read",
         /// Configuration and certificates were read again.
         ConfigReload = "config_reload",
+        /// There is no room to remember more used nonces: log-ins that need it are refused.
+        NoncesFull = "nonces_full",
+        /// The call-out's breaker has opened: its devices are refused, but for those whose answers are kept.
+        CalloutOpen = "callout_open",
+        /// The call-out answers again.
+        CalloutClose = "callout_close",
         /// The broker has started.
         BrokerStart = "broker_start",
         /// The broker has ended in good order.
@@ -186,7 +192,7 @@ labels! {
         RecordsRemoved = "records_removed",
         /// What an interrupted write had left at the end of the last segment was cut off.
         UnfinishedRemoved = "unfinished_removed",
-        /// Records are missing or changed that the head knows of.
+        /// Records are missing or changed that the head knows of, or files were removed while they were written.
         DamageFound = "damage_found",
         /// The audit has begun anew although this broker had one before.
         ChainLost = "chain_lost",
@@ -226,7 +232,7 @@ labels! {
         ToMs = "to_ms",
         /// Bytes.
         Bytes = "bytes",
-        /// How a client has gone.
+        /// How a client has gone, or what has become of the audit's files.
         How = "how",
         /// A user who is concerned.
         User = "user",

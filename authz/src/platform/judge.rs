@@ -9,7 +9,7 @@ use super::record::owner;
 use super::table::{Platform, Platforms};
 use super::token::FamilyId;
 use super::{CERTIFICATE_MS_MAX, Cause, Operation, PlatId, Request, WINDOW_MS};
-use crate::nonce::Use;
+use crate::nonce::{Holder, Use};
 use crate::quota::{Caller, Quotas};
 use crate::secret::Secret;
 use crate::x509::Leaf;
@@ -120,13 +120,15 @@ impl Platforms {
 
     fn take_nonce(&self, request: &Request, now: Now) -> Result<(), Cause> {
         let until_ms = request.timestamp_ms.saturating_add(WINDOW_MS);
-        match self.nonces.take("", request.platform.as_str(), &request.nonce, until_ms, now.mono_ms) {
+        // The requests of a platform have rates of their own.
+        let holder = Holder { product: "", device: request.platform.as_str(), share: None };
+        match self.nonces.take(holder, &request.nonce, until_ms, now.mono_ms) {
             Use::First { record } => {
                 self.journal.iter().for_each(|journal| journal.keep(record));
                 Ok(())
             }
             Use::Again => Err(Cause::NonceReused),
-            Use::Full => Err(Cause::NoncesFull),
+            Use::Full | Use::OverShare => Err(Cause::NoncesFull),
         }
     }
 }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::nonce::{Nonces, Use};
+use crate::nonce::{Holder, Nonces, Use};
 use crate::people::Change;
 use crate::people::apps::TokenRules;
 use crate::people::plan::{AppRequest, PlanError, ServiceRequest};
@@ -52,16 +52,13 @@ impl Door {
             enhanced: None,
         };
         let (key, decoy) = (key(), Secret::new(&[b'd'; 32]).expect("long enough"));
-        let take_nonce = |key: &str, nonce: &str, until_ms| match self.nonces.take(
-            SERVICE_PRODUCT,
-            key,
-            nonce,
-            until_ms,
-            now.mono_ms,
-        ) {
-            Use::First { .. } => Ok(()),
-            Use::Again => Err(Refusal::NonceReused),
-            Use::Full => Err(Refusal::NoncesFull),
+        let take_nonce = |key: &str, nonce: &str, until_ms| {
+            let holder = Holder { product: SERVICE_PRODUCT, device: key, share: None };
+            match self.nonces.take(holder, nonce, until_ms, now.mono_ms) {
+                Use::First { .. } => Ok(()),
+                Use::Again => Err(Refusal::NonceReused),
+                Use::Full | Use::OverShare => Err(Refusal::NoncesFull),
+            }
         };
         let tools = Tools { key: &key, decoy: &decoy, take_nonce: &take_nonce };
         let claim = Claim::parse(user_name, password).expect("a user's or a service's");
