@@ -119,7 +119,10 @@ impl Platforms {
         let until_ms = request.timestamp_ms.saturating_add(WINDOW_MS);
         match self.nonces.take("", request.platform.as_str(), &request.nonce, until_ms, now.mono_ms) {
             Use::First { record } => {
-                self.journal.iter().for_each(|journal| journal.keep(record));
+                self.journal.iter().for_each(|journal| {
+                    journal.take(record);
+                    journal.keep();
+                });
                 Ok(())
             }
             Use::Again => Err(Cause::NonceReused),

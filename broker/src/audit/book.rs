@@ -11,6 +11,8 @@ use super::batch::Batch;
 use super::files::{self, Index, Lines, Medium, Output, Read1, Segment};
 
 const DAY_MS: u64 = 24 * 3600 * 1000;
+/// Bytes of lines that are made before they are written: a group needs no memory for all of its own.
+const PIECE_BYTES: usize = 32 << 10;
 /// Bytes at the end of a segment in which its last line is looked for.
 const TAIL_BYTES: u64 = 4096;
 
@@ -36,6 +38,8 @@ pub(super) struct Book {
     link: Link,
     /// The segment in use; without one the next write begins one.
     current: Option<Current>,
+    /// Where lines are made.
+    lines: Vec<u8>,
     index: Index,
     head: HeadFile,
 }
@@ -81,6 +85,7 @@ impl Book {
             segment_bytes_max,
             link: Link::START,
             current: None,
+            lines: Vec::new(),
             index: Index::default(),
             head: HeadFile::default(),
         };
@@ -168,20 +173,31 @@ impl Book {
         }
         self.end_segment_if_due(now_ms)?;
         let mut link = self.link;
-        let mut bytes = Vec::with_capacity(batch.bytes() + batch.len() * 100);
+        let mut lines = std::mem::take(&mut self.lines);
+        lines.clear();
         let mut current = match self.current.take() {
             Some(current) => current,
-            None => self.begin_segment(&mut link, now_ms, &mut bytes)?,
+            None => self.begin_segment(&mut link, now_ms, &mut lines)?,
         };
         let mut segment = current.segment.clone();
+        let mut written = Ok(());
         for (body, at_ms) in batch.iter() {
-            link.append(&self.key, body, &mut bytes);
+            link.append(&self.key, body, &mut lines);
             segment.from_ms = segment.from_ms.min(at_ms);
             segment.to_ms = segment.to_ms.max(at_ms);
+            if lines.len() >= PIECE_BYTES {
+                written = current.append(&mut segment.bytes, &lines);
+                lines.clear();
+                if written.is_err() {
+                    break;
+                }
+            }
         }
-        segment.bytes += bytes.len() as u64;
         segment.last = link.sequence;
-        if let Err(error) = current.write(&bytes) {
+        let written = written.and_then(|()| current.append(&mut segment.bytes, &lines)).and_then(|()| current.file.sync());
+        self.lines = lines;
+        if let Err(error) = written {
+            current.take_back();
             self.give_back(current);
             return Err(error);
         }
@@ -303,15 +319,28 @@ impl Book {
 impl Current {
     /// Appends bytes and has them on disk. If that fails, the end is where it was.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut end = self.segment.bytes;
+        let written = self.append(&mut end, bytes).and_then(|()| self.file.sync());
+        if written.is_err() {
+            self.take_back();
+        }
+        written
+    }
+
+    /// Writes bytes at an end, which moves on; they are not on disk yet.
+    fn append(&mut self, end: &mut u64, bytes: &[u8]) -> io::Result<()> {
         if self.dirty {
             self.file.set_len(self.segment.bytes)?;
             self.dirty = false;
         }
-        let written = self.file.write_at(self.segment.bytes, bytes).and_then(|()| self.file.sync());
-        if written.is_err() {
-            self.dirty = self.file.set_len(self.segment.bytes).is_err();
-        }
-        written
+        self.file.write_at(*end, bytes)?;
+        *end += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// After a failure: the end is where it was.
+    fn take_back(&mut self) {
+        self.dirty = self.file.set_len(self.segment.bytes).is_err();
     }
 }
 

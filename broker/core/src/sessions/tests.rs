@@ -6,28 +6,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::gate::Principal;
-use crate::ids::{ClientId, Seq};
+use crate::ids::ClientId;
 
 fn session(client: &str) -> Session {
-    Session {
-        client: ClientId::new(client),
-        principal: Principal::Anonymous,
-        meter: None,
-        key: None,
-        generation: 1,
-        expiry_s: 0,
-        conn: None,
-        mqtt3: true,
-        fed: false,
-        next_seq: Seq(0),
-        outgoing: None,
-        incoming: None,
-        subscriptions: Vec::new(),
-        will: None,
-        walks: None,
-        disconnected_at_ms: 0,
-        will_due_ms: None,
-    }
+    Session::new(ClientId::new(client), Principal::Anonymous)
 }
 
 /// Entries that the index has memory for.

@@ -16,7 +16,7 @@ use crate::durable::Op;
 use crate::gate::{
     Admission, Attempt, Attested, ChallengeState, Gate, Passage, Permit, Principal, Stated, TakeOver, Verdict, Visit,
 };
-use crate::ids::{ClientId, ConnId, Seq, SessionRef};
+use crate::ids::{ClientId, ConnId, SessionRef};
 use crate::message::{Message, MessageParts};
 use crate::router::Subscriber;
 use crate::session::{Session, Will};
@@ -123,6 +123,7 @@ impl<G: Gate> Shard<G> {
         verdict: Verdict,
         now: Now,
     ) -> Next {
+        self.judged = true;
         match verdict {
             Verdict::Refused(reason, cause) => {
                 self.tell_kept_out(conn, connect, Passage::Refused(cause), now);
@@ -275,6 +276,7 @@ impl<G: Gate> Shard<G> {
             }
             _ => return Err(ReasonCode::ProtocolError),
         };
+        self.judged = true;
         match verdict {
             Verdict::Granted(admission) if admission.principal == session.principal && admission.is_good_at(now) => {
                 if let Some(session) = connection.session.and_then(|slot| self.sessions.get_mut(slot)) {
@@ -403,6 +405,7 @@ impl<G: Gate> Shard<G> {
             message: Arc::new(message),
             delay_s: will.properties.delay_s,
             expiry_s: will.properties.message_expiry_s,
+            due_ms: None,
         })))
     }
 
@@ -466,25 +469,13 @@ impl<G: Gate> Shard<G> {
         }
         self.next_generation = self.next_generation.wrapping_add(1);
         let slot = self.sessions.insert(Session {
-            client,
-            principal,
-            meter: None,
             key: (expiry_s > 0).then(|| self.shared.new_session_key()),
             generation: self.next_generation,
             expiry_s,
-            conn: None,
             mqtt3: version != Version::V5,
-            fed: false,
-            next_seq: Seq(0),
-            outgoing: None,
-            incoming: None,
-            subscriptions: Vec::new(),
-            will: None,
-            walks: None,
-            disconnected_at_ms: 0,
-            will_due_ms: None,
+            ..Session::new(client, principal)
         });
-        self.principals.insert(slot, &self.sessions);
+        self.principals.insert(slot, &mut self.sessions);
         Ok(slot)
     }
 
@@ -527,7 +518,6 @@ impl<G: Gate> Shard<G> {
         self.counters.clients += 1;
         session.conn = Some(conn);
         session.will = will;
-        session.will_due_ms = None;
         session.mqtt3 = connect.version != Version::V5;
         let durable_before = session.key.is_some();
         session.expiry_s = expiry_s;
