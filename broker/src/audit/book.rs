@@ -194,7 +194,8 @@ impl Book {
             }
         }
         segment.last = link.sequence;
-        let written = written.and_then(|()| current.append(&mut segment.bytes, &lines)).and_then(|()| current.file.sync());
+        let written =
+            written.and_then(|()| current.append(&mut segment.bytes, &lines)).and_then(|()| current.file.sync());
         self.lines = lines;
         if let Err(error) = written {
             current.take_back();
