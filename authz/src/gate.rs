@@ -23,6 +23,7 @@ mod verify;
 
 pub use verify::Asked;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -243,11 +244,11 @@ impl Gatekeeper {
     }
 
     /// The device among these whose secret passes `proof`. If there is none at all, the decoy is put to the proof.
-    fn prove(
+    fn prove<'a>(
         &self,
-        candidates: Vec<Candidate<'_>>,
+        candidates: Vec<Candidate<'a>>,
         proof: impl Fn(&Holder<'_>) -> bool,
-    ) -> Result<Option<(Device, Found)>, Refusal> {
+    ) -> Result<Option<(Device<'a>, Found)>, Refusal> {
         if candidates.is_empty() {
             self.spend(proof);
             return Ok(None);
@@ -264,7 +265,7 @@ impl Gatekeeper {
                 continue;
             };
             if proof(&Holder { product: &product, secret: &secret }) {
-                return Ok(Some((Device { product, device: device.to_owned() }, found)));
+                return Ok(Some((Device { product, device }, found)));
             }
         }
         Err(refusal)
@@ -288,9 +289,9 @@ impl Gatekeeper {
         searched.chain(named).collect()
     }
 
-    fn candidate<'a>(&self, product: &str, device: &'a str) -> Option<Candidate<'a>> {
+    fn candidate<'a>(&self, product: &'a str, device: &'a str) -> Option<Candidate<'a>> {
         let found = self.registry.find(product, device)?;
-        Some(Candidate { product: product.to_owned(), device, found })
+        Some(Candidate { product: product.into(), device, found })
     }
 
     fn log_in(&self, claim: &Claim<'_>, attempt: &Attempt<'_>, now: Now) -> Result<Admission, Refusal> {
@@ -341,7 +342,7 @@ impl Gatekeeper {
         let holder = NonceHolder { product, device, share: Some(share) };
         match self.nonces.take(holder, nonce, until_ms, now.mono_ms) {
             Use::First { record } => {
-                self.journal.iter().for_each(|journal| journal.keep(record));
+                self.journal.iter().for_each(|journal| journal.take(record));
                 Ok(())
             }
             Use::Again => Err(Refusal::NonceReused),
@@ -453,26 +454,26 @@ impl Gatekeeper {
 
 /// A device that a claim may be of.
 struct Candidate<'a> {
-    product: String,
+    product: Cow<'a, str>,
     device: &'a str,
     found: Found,
 }
 
 impl<'a> Candidate<'a> {
     fn new(product: &ProductKey, device: &'a str, found: Found) -> Self {
-        Self { product: product.to_string(), device, found }
+        Self { product: product.as_str().to_owned().into(), device, found }
     }
 }
 
 /// A device that has shown that it knows its secret.
-struct Device {
-    product: String,
-    device: String,
+struct Device<'a> {
+    product: Cow<'a, str>,
+    device: &'a str,
 }
 
-impl Device {
+impl Device<'_> {
     fn identity(&self) -> login::Identity<'_> {
-        (&self.product, &self.device)
+        (&self.product, self.device)
     }
 }
 
@@ -560,6 +561,10 @@ impl Gate for Gatekeeper {
         }
     }
 
+    fn keep_judged(&self) {
+        self.journal.iter().for_each(|journal| journal.keep());
+    }
+
     fn attest(&self, stated: &Stated<'_>, _now: Now) -> Attested {
         self.judge_statement(stated)
     }
@@ -570,7 +575,7 @@ impl Gate for Gatekeeper {
             Principal::Anonymous => self.anonymous,
             Principal::Platform(_) => false,
             Principal::Device(identity) => {
-                let judge = |seen: &Glimpse<'_>| is_met(identity.means, seen);
+                let judge = |seen: &Glimpse<'_>| is_met(&identity.means, seen);
                 self.registry.look(&identity.product, &identity.device, judge).unwrap_or(false)
             }
             Principal::User(user) => self.people.is_user_welcome(user),

@@ -198,6 +198,10 @@ impl<G: Gate> Gate for Guarded<G> {
         self.after(self.gate.conclude(attempt, answer, now), attempt, now)
     }
 
+    fn keep_judged(&self) {
+        self.gate.keep_judged();
+    }
+
     fn may_publish(&self, principal: &Principal, topic: TopicName<'_>) -> bool {
         self.gate.may_publish(principal, topic)
     }

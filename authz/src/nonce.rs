@@ -10,8 +10,8 @@
 //! are remembered than its share in a generation ([`Holder::share`]), so a device that logs in all day keeps nobody out but itself. What was restored
 //! counts for no share, since a record doesn't say whose it is.
 //!
-//! A restart: each nonce that is taken gives a record of [`RECORD_BYTES`], which the shell keeps before the device hears that it is in
-//! ([`NonceJournal`]), and gives back at the next start ([`Nonces::restore`]). A record says until when its nonce counts, on the clock of
+//! A restart: each nonce that is taken gives a record of [`RECORD_BYTES`], which the shell keeps before the device hears that it is in,
+//! with those of all others who came in the same turn ([`NonceJournal`]), and gives back at the next start ([`Nonces::restore`]). A record says until when its nonce counts, on the clock of
 //! the world, since the other one begins anew; one whose time is over is left out.
 //!
 //! A look-up is a SHA-256 and two locks of sixteen, about 0.4 µs.
@@ -34,9 +34,12 @@ pub const RECORD_BYTES: usize = 24;
 
 /// Where records of used nonces go.
 pub trait NonceJournal: Send + Sync + std::fmt::Debug {
-    /// Keeps a record. When this returns it survives the end of the process; a journal that can't do it says so to its operator, and
-    /// the device is let in.
-    fn keep(&self, record: [u8; RECORD_BYTES]);
+    /// Takes a record that is to be kept.
+    fn take(&self, record: [u8; RECORD_BYTES]);
+
+    /// Keeps what was taken. When this returns, all of it survives the end of the process, by whichever thread it was taken; a journal that
+    /// can't do it says so to its operator, and the devices are let in.
+    fn keep(&self);
 }
 
 const GENERATION_MS: u64 = REMEMBERED_MS;

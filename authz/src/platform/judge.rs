@@ -124,7 +124,10 @@ impl Platforms {
         let holder = Holder { product: "", device: request.platform.as_str(), share: None };
         match self.nonces.take(holder, &request.nonce, until_ms, now.mono_ms) {
             Use::First { record } => {
-                self.journal.iter().for_each(|journal| journal.keep(record));
+                self.journal.iter().for_each(|journal| {
+                    journal.take(record);
+                    journal.keep();
+                });
                 Ok(())
             }
             Use::Again => Err(Cause::NonceReused),

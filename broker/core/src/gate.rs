@@ -53,12 +53,12 @@ pub struct DeviceIdentity {
 
 /// How a device has come in, in the gate's own terms, so that [`Gate::still_welcome`] can judge a live session by what let it in. `Default`
 /// is for one of whom that isn't known, as of a session that was restored.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Means {
     /// What it was.
     pub flags: u32,
-    /// Which of several it was.
-    pub marks: [u64; 2],
+    /// Which of several it was; none where there was but one. Apart, since most devices have a secret and every session keeps this.
+    pub marks: Option<Box<[u64; 2]>>,
 }
 
 impl DeviceIdentity {
@@ -430,6 +430,10 @@ pub trait Gate: Send + Sync {
     fn conclude(&self, _attempt: &Attempt<'_>, _answer: Answer, _now: Now) -> Verdict {
         Verdict::Refused(ConnectReason::ServerUnavailable, "not_asked")
     }
+
+    /// What was said to attempts is about to be heard. What the gate has to remember of them, so that nothing is heard twice after a crash, is
+    /// to be kept by now: once for all that a turn has judged. Called by the shard's thread.
+    fn keep_judged(&self) {}
 
     /// May it publish there?
     fn may_publish(&self, principal: &Principal, topic: TopicName<'_>) -> bool;

@@ -5,7 +5,8 @@
 //!
 //! 1. inputs, any number in any order: [`Shard::open`], [`Shard::receive`], [`Shard::closed`], [`Shard::deliver`],
 //!    [`Shard::committed`], [`Shard::answered`], [`Shard::tick`];
-//! 2. [`Shard::next_touched`] until it is empty: write each connection's [`Shard::output`], say how much with [`Shard::wrote`];
+//! 2. [`Shard::keep_judged`] before anything is written, then
+//!    [`Shard::next_touched`] until it is empty: write each connection's [`Shard::output`], say how much with [`Shard::wrote`];
 //! 3. [`Shard::next_resumed`] until it is empty: feed these connections what was kept of them;
 //! 4. [`Shard::next_inquiry`] until there is none: have these questions answered, whenever that may be;
 //! 5. [`Shard::end_turn`]: hand the batches to their shards and the parts to the committer.
@@ -21,6 +22,7 @@ mod dismiss;
 mod durability;
 mod feed;
 mod judge;
+mod judged;
 mod lifecycle;
 mod outside;
 mod partial;
@@ -190,6 +192,8 @@ pub struct Shard<G> {
     forgetting: VecDeque<Walk>,
     /// What came from outside and may be said to be taken.
     taken: VecDeque<Taken>,
+    /// The gate has judged since it was last told to keep what it has to remember.
+    judged: bool,
     draining: bool,
     counters: Counters,
 }
@@ -267,6 +271,7 @@ impl<G: Gate> Shard<G> {
             full: VecDeque::new(),
             forgetting: VecDeque::new(),
             taken: VecDeque::new(),
+            judged: false,
             draining: false,
             counters: Counters::default(),
         };
@@ -471,7 +476,7 @@ impl<G: Gate> Shard<G> {
     pub fn output(&self, conn: ConnId) -> Output<'_> {
         match self.conns.get(conn.0 as usize) {
             Some(connection) => Output {
-                bytes: connection.out.get(connection.written..).unwrap_or_default(),
+                bytes: connection.out.get(connection.written as usize..).unwrap_or_default(),
                 close: matches!(connection.state, State::Ending),
             },
             None => Output { bytes: &[], close: true },
@@ -482,13 +487,13 @@ impl<G: Gate> Shard<G> {
     pub fn wrote(&mut self, conn: ConnId, n: usize, now: Now) {
         let Some(connection) = self.conns.get_mut(conn.0 as usize) else { return };
         self.counters.bytes_sent += n as u64;
-        connection.written += n;
+        connection.written += u32::try_from(n).expect("no more than waits, which has a bound");
         let mut empty = Vec::new();
         if connection.pending() == 0 {
             connection.written = 0;
             empty = std::mem::take(&mut connection.out);
-        } else if connection.written > connection.pending() {
-            connection.out.drain(..connection.written);
+        } else if connection.written as usize > connection.pending() {
+            connection.out.drain(..connection.written as usize);
             connection.written = 0;
         }
         let has_room = connection.pending() < self.limits.out_bytes_high as usize;

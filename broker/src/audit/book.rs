@@ -12,6 +12,8 @@ use super::batch::Batch;
 use super::files::{self, Index, Lines, Medium, Output, Place, Read1, Segment};
 
 const DAY_MS: u64 = 24 * 3600 * 1000;
+/// Bytes of lines that are made before they are written: a group needs no memory for all of its own.
+const PIECE_BYTES: usize = 32 << 10;
 /// Bytes at the end of a segment in which its last line is looked for.
 const TAIL_BYTES: u64 = 4096;
 
@@ -37,6 +39,8 @@ pub(super) struct Book {
     link: Link,
     /// The segment in use; without one the next write begins one.
     current: Option<Current>,
+    /// Where lines are made.
+    lines: Vec<u8>,
     index: Index,
     head: HeadFile,
     /// Keeps other brokers out of the folder.
@@ -92,6 +96,7 @@ impl Book {
             segment_bytes_max,
             link: Link::START,
             current: None,
+            lines: Vec::new(),
             index: Index::default(),
             head: HeadFile::default(),
             lock: None,
@@ -257,23 +262,37 @@ impl Book {
         }
         self.end_segment_if_due(now_ms)?;
         let mut link = self.link;
-        let mut bytes = Vec::with_capacity(batch.bytes() + batch.len() * 100);
+        let mut lines = std::mem::take(&mut self.lines);
+        lines.clear();
         let mut current = match self.current.take() {
             Some(current) => current,
-            None => self.begin_segment(&mut link, now_ms, &mut bytes)?,
+            None => self.begin_segment(&mut link, now_ms, &mut lines)?,
         };
         let mut segment = current.segment.clone();
+        let mut written = Ok(());
         for (body, at_ms) in batch.iter() {
-            link.append(&self.key, body, &mut bytes);
+            link.append(&self.key, body, &mut lines);
             segment.from_ms = segment.from_ms.min(at_ms);
             segment.to_ms = segment.to_ms.max(at_ms);
+            if lines.len() >= PIECE_BYTES {
+                written = current.append(&mut segment.bytes, &lines);
+                lines.clear();
+                if written.is_err() {
+                    break;
+                }
+            }
         }
-        segment.bytes += bytes.len() as u64;
         segment.last = link.sequence;
-        match current.write(&bytes) {
+        let written = written
+            .and_then(|()| current.append(&mut segment.bytes, &lines))
+            .and_then(|()| current.file.sync())
+            .and_then(|()| current.file.place());
+        self.lines = lines;
+        match written {
             Ok(Place::Kept) => {}
             Ok(Place::Gone) => return Err(self.lose(&current.segment.path.display().to_string())),
             Err(error) => {
+                current.take_back();
                 self.give_back(current);
                 return Err(error);
             }
@@ -405,16 +424,28 @@ impl Book {
 impl Current {
     /// Appends bytes and has them on disk. If that fails, the end is where it was. Says whether they can be found again.
     fn write(&mut self, bytes: &[u8]) -> io::Result<Place> {
+        let mut end = self.segment.bytes;
+        let written = self.append(&mut end, bytes).and_then(|()| self.file.sync()).and_then(|()| self.file.place());
+        if written.is_err() {
+            self.take_back();
+        }
+        written
+    }
+
+    /// Writes bytes at an end, which moves on; they are not on disk yet.
+    fn append(&mut self, end: &mut u64, bytes: &[u8]) -> io::Result<()> {
         if self.dirty {
             self.file.set_len(self.segment.bytes)?;
             self.dirty = false;
         }
-        let written = self.file.write_at(self.segment.bytes, bytes);
-        let written = written.and_then(|()| self.file.sync()).and_then(|()| self.file.place());
-        if written.is_err() {
-            self.dirty = self.file.set_len(self.segment.bytes).is_err();
-        }
-        written
+        self.file.write_at(*end, bytes)?;
+        *end += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// After a failure: the end is where it was.
+    fn take_back(&mut self) {
+        self.dirty = self.file.set_len(self.segment.bytes).is_err();
     }
 }
 

@@ -114,6 +114,7 @@ impl<G: Gate> Shard<G> {
         verdict: Verdict,
         now: Now,
     ) -> Next {
+        self.judged = true;
         match verdict {
             Verdict::Refused(reason, cause) => {
                 self.tell_kept_out(conn, connect, Passage::Refused(cause), now);
@@ -258,6 +259,7 @@ impl<G: Gate> Shard<G> {
             }
             _ => return Err(ReasonCode::ProtocolError),
         };
+        self.judged = true;
         match verdict {
             Verdict::Granted(admission) if admission.principal == session.principal && admission.is_good_at(now) => {
                 if let Some(session) = connection.session.and_then(|slot| self.sessions.get_mut(slot)) {
@@ -386,6 +388,7 @@ impl<G: Gate> Shard<G> {
             message: Arc::new(message),
             delay_s: will.properties.delay_s,
             expiry_s: will.properties.message_expiry_s,
+            due_ms: None,
         })))
     }
 
@@ -455,7 +458,7 @@ impl<G: Gate> Shard<G> {
             mqtt3: version != Version::V5,
             ..Session::new(client, principal)
         });
-        self.principals.insert(slot, &self.sessions);
+        self.principals.insert(slot, &mut self.sessions);
         Ok(slot)
     }
 
@@ -498,7 +501,6 @@ impl<G: Gate> Shard<G> {
         self.counters.clients += 1;
         session.conn = Some(conn);
         session.will = will;
-        session.will_due_ms = None;
         session.mqtt3 = connect.version != Version::V5;
         let durable_before = session.key.is_some();
         session.expiry_s = expiry_s;

@@ -258,7 +258,8 @@ fn what_is_old_goes_in_whole_segments_and_the_rest_can_be_followed() {
 
 #[test]
 fn files_that_go_while_they_are_written_are_missed_at_once() {
-    let gone: [(&str, fn(&TempDir)); 4] = [
+    type Removal = fn(&TempDir);
+    let gone: [(&str, Removal); 4] = [
         ("the folder", |folder| std::fs::remove_dir_all(audit(folder)).expect("removed")),
         ("the folder, moved", |folder| std::fs::rename(audit(folder), folder.path().join("away")).expect("moved")),
         ("the segment", |folder| std::fs::remove_file(last_segment(folder)).expect("removed")),
