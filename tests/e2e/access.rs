@@ -359,15 +359,15 @@ fn a_deleted_device_leaves_nothing_to_the_next_of_its_name() {
     let broker = registered();
     let http = broker.http();
     let topic = format!("dev/{PRODUCT}/one/sys/box");
-    let whole = |http: &turnpike_tests::http::Http| {
+    let whole = |http: &Http| {
         assert_eq!(http.delete(&product_path("devices/one")).status, 204);
         register(&broker);
     };
-    let product = |http: &turnpike_tests::http::Http| {
+    let product = |http: &Http| {
         assert_eq!(http.delete(&format!("/api/v1/products/{PRODUCT}")).status, 204);
         register(&broker);
     };
-    let ways: [&dyn Fn(&turnpike_tests::http::Http); 2] = [&whole, &product];
+    let ways: [&dyn Fn(&Http); 2] = [&whole, &product];
     for delete in ways {
         let (mut client, present) = durable(&broker, "one", "c");
         assert!(!present);

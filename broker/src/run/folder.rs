@@ -36,11 +36,11 @@ pub(super) fn prepare(folder: &Path) -> io::Result<()> {
     }
     match std::fs::set_permissions(folder, Permissions::from_mode(mode & !OTHERS)) {
         Ok(()) => {
-            tracing::warn!(%data, mode = %found_mode, "others could read the data folder; it is closed to them now")
+            tracing::warn!(%data, mode = %found_mode, "others could read the data folder; it is closed to them now");
         }
         // A volume that belongs to somebody else, and that works all the same.
         Err(error) => {
-            tracing::warn!(%data, mode = %found_mode, %error, "others can read the data folder, and it can't be closed to them")
+            tracing::warn!(%data, mode = %found_mode, %error, "others can read the data folder, and it can't be closed to them");
         }
     }
     Ok(())
