@@ -138,10 +138,11 @@ fn guard(families: &mut Families, guarded: &Guarded<Gatekeeper>) {
     ];
     let samples = counts.map(|(event, count)| counter(&[("event", event)], count)).to_vec();
     families.family("guard_events_total", "What the guard has seen and done.", MetricType::COUNTER, samples);
-    let of = |by: &'static str, remembered: [(&'static str, usize); 4]| {
-        remembered.map(|(what, count)| gauge(&[("by", by), ("what", what)], count as u64))
+    let of = |by: &'static str, remembered: &[(&'static str, usize)]| {
+        let figure = |(what, count): &(&str, usize)| gauge(&[("by", by), ("what", what)], *count as u64);
+        remembered.iter().map(figure).collect::<Vec<_>>()
     };
-    let samples = [of("limits", guarded.quotas().remembered()), of("guard", guarded.guard().remembered())].concat();
+    let samples = [of("limits", &guarded.quotas().remembered()), of("guard", &guarded.guard().remembered())].concat();
     families.family("remembered", "Entries of limits and guard, which are bounded.", MetricType::GAUGE, samples);
 }
 
