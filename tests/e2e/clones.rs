@@ -246,7 +246,7 @@ fn a_device_that_is_in_two_networks_at_once_is_two() {
 
 #[test]
 fn the_later_of_two_connections_from_two_networks_is_refused_where_the_product_says_so() {
-    let broker = proxied("");
+    let broker = proxied("flapping = \"off\"");
     policy(&broker, &json!({ "refuse_clones": true }));
     let (mut here, code) = from(&broker, 1, &login_as("here", "one"));
     assert_eq!(code, Some(0));

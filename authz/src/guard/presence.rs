@@ -93,8 +93,12 @@ impl Presence {
         }
     }
 
-    /// Whether an identity has connections, and none from this network. One from `but` is left out, which is about to end.
+    /// Whether an identity has connections, and none from this network. One from `but` is left out, which is about to end; if that is this
+    /// network, the newcomer is none.
     pub(super) fn is_elsewhere(&self, key: Key, network: Network, but: Option<Network>) -> bool {
+        if but == Some(network) {
+            return false;
+        }
         let (id, hash) = self.id(key);
         let part = self.part(key).lock();
         let mut elsewhere = false;
@@ -190,6 +194,7 @@ mod tests {
                     let elsewhere = presence.is_elsewhere(key, network, Some(Network(but)));
                     prop_assert_eq!(elsewhere, here == 0 && others(Some(but)));
                 }
+                prop_assert!(!presence.is_elsewhere(key, network, Some(network)));
                 if comes {
                     let expected = here == 0 && others(None);
                     prop_assert_eq!(presence.came(key, network), expected);
