@@ -452,7 +452,11 @@ impl Guard {
             return None;
         }
         let settings = self.settings();
-        if settings.sees_clones_at_once() { self.tell_connected_twice(address, who, false, &settings, now) } else { None }
+        if settings.sees_clones_at_once() {
+            self.tell_connected_twice(address, who, false, &settings, now)
+        } else {
+            None
+        }
     }
 
     /// A connection of a device has ended.

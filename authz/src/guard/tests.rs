@@ -411,7 +411,8 @@ fn where_clones_are_refused_the_later_connection_is_while_the_other_lasts() {
 
 #[test]
 fn a_device_may_be_allowed_to_be_in_several_networks() {
-    let both = [Settings { clones_at_once: false, ..Settings::default() }, Settings { clones: None, ..Settings::default() }];
+    let both =
+        [Settings { clones_at_once: false, ..Settings::default() }, Settings { clones: None, ..Settings::default() }];
     for settings in both {
         let guard = Guard::new(Settings { refuse_clones: true, ..settings }, SMALL);
         assert_eq!(guard.came(ip("192.0.2.1"), LAMP, at(0)), None);

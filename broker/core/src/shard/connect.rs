@@ -14,7 +14,8 @@ use crate::clock::Now;
 use crate::connection::{Challenged, Connection, Extras, State};
 use crate::durable::Op;
 use crate::gate::{
-    Admission, Arrival, Attempt, Attested, ChallengeState, Gate, Passage, Permit, Principal, Stated, TakeOver, Verdict, Visit,
+    Admission, Arrival, Attempt, Attested, ChallengeState, Gate, Passage, Permit, Principal, Stated, TakeOver, Verdict,
+    Visit,
 };
 use crate::ids::{ClientId, ConnId, Seq, SessionRef};
 use crate::message::{Message, MessageParts};
