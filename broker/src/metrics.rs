@@ -146,10 +146,11 @@ fn guard(families: &mut Families, guarded: &Guarded<Gatekeeper>) {
     ];
     let samples = counts.map(|(event, count)| counter(&[("event", event)], count)).to_vec();
     families.family("guard_events_total", "What the guard has seen and done.", MetricType::COUNTER, samples);
-    let limits = guarded.quotas().remembered().map(|entry| ("limits", entry));
-    let guard = guarded.guard().remembered().map(|entry| ("guard", entry));
-    let samples = limits.into_iter().chain(guard);
-    let samples = samples.map(|(by, (what, count))| gauge(&[("by", by), ("what", what)], count as u64)).collect();
+    let of = |by: &'static str, remembered: &[(&'static str, usize)]| {
+        let figure = |(what, count): &(&str, usize)| gauge(&[("by", by), ("what", what)], *count as u64);
+        remembered.iter().map(figure).collect::<Vec<_>>()
+    };
+    let samples = [of("limits", &guarded.quotas().remembered()), of("guard", &guarded.guard().remembered())].concat();
     families.family("remembered", "Entries of limits and guard, which are bounded.", MetricType::GAUGE, samples);
 }
 

@@ -15,6 +15,7 @@
 //! `ShardThread::finish` and `ShardThread::move_link` are the only places).
 
 mod accept;
+mod certificates;
 mod link;
 mod read;
 mod stats;
@@ -79,6 +80,8 @@ pub(crate) enum Command {
     Rejudge(Arc<str>, Option<Arc<str>>),
     /// Something has changed for these: judge their sessions again.
     Judge(Concern),
+    /// What client certificates are judged by has changed: judge again those that live connections have shown.
+    JudgeCertificates,
     /// Tell of the sessions of these.
     SessionsOf(Principal, oneshot::Sender<Vec<SessionView>>),
     /// Sign these out of the session of a client. Answer whether there was one.
@@ -211,6 +214,8 @@ pub(crate) struct ShardThread<G> {
     stalled: bool,
     /// The core has touched connections that this turn had no time for.
     unflushed: bool,
+    /// Through the links, whose certificates are judged again.
+    judging: Option<certificates::Walk>,
 
     net: NetCounters,
     turns: Histogram,
@@ -257,6 +262,7 @@ impl<G: Gate> ShardThread<G> {
             parts: Vec::new(),
             stalled: false,
             unflushed: false,
+            judging: None,
             net: NetCounters::default(),
             turns: Histogram::default(),
             accept_complaint_ms: 0,
@@ -286,6 +292,7 @@ impl<G: Gate> ShardThread<G> {
             self.read_ready();
             self.drain_inbox();
             self.timers();
+            self.judge_certificates();
             self.resume();
             self.flush();
             // Written bytes make room, and room may resume connections: they are served in the next turn, which comes at once.
@@ -320,6 +327,7 @@ impl<G: Gate> ShardThread<G> {
         let readable = !self.ready.is_empty() && !self.stalled;
         if readable
             || self.unflushed
+            || self.judging.is_some()
             || self.entrances.iter().any(|entrance| entrance.is_due(self.has_room(), self.now.mono_ms))
         {
             return Duration::ZERO;
@@ -404,6 +412,7 @@ impl<G: Gate> ShardThread<G> {
                 self.transport = transport;
             }
             Command::Rejudge(product, device) => self.core.rejudge(&product, device.as_deref(), self.now),
+            Command::JudgeCertificates => self.judging = Some(certificates::Walk::default()),
             Command::Judge(concern) => self.core.judge_again(&concern, self.now),
             // Whoever asked may have given up waiting.
             Command::SessionsOf(principal, reply) => drop(reply.send(self.core.sessions_of(&principal))),

@@ -4,6 +4,7 @@ mod access;
 mod audit;
 mod bad_input;
 mod callout;
+mod certificates;
 mod cipher;
 mod clients;
 mod clones;

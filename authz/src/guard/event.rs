@@ -59,6 +59,15 @@ pub enum SecurityEvent {
         /// Milliseconds for which the identity is refused; none if the product only wants to know.
         refused_ms: Option<u64>,
     },
+    /// A device is connected from two networks at once: its credentials are in both.
+    CloneConnected {
+        /// Which.
+        identity: Identity,
+        /// Where the later connection comes from.
+        network: IpNet,
+        /// Whether that one is refused.
+        refused: bool,
+    },
     /// An attestation value isn't the registered one: other firmware, or another module.
     AttestationMismatch {
         /// Whose.
@@ -95,6 +104,7 @@ impl SecurityEvent {
             Self::ProductUnderAttack { .. } => "product_under_attack",
             Self::Flapping { .. } => "flapping",
             Self::CloneSuspected { .. } => "clone_suspected",
+            Self::CloneConnected { .. } => "clone_connected",
             Self::AttestationMismatch { .. } => "attestation_mismatch",
         }
     }

@@ -367,3 +367,61 @@ proptest! {
         prop_assert!(let_in.windows(9).all(|nine| nine[8] - nine[0] >= 30 * S));
     }
 }
+
+#[test]
+fn a_device_in_two_networks_at_once_is_told_of_once_in_a_while() {
+    let guard = guard();
+    let [home, neighbour, away] = ["192.0.2.1", "192.0.2.200", "198.51.100.7"].map(ip);
+    assert_eq!(guard.came(home, LAMP, at(0)), None);
+    assert_eq!(guard.came(neighbour, LAMP, at(0)), None, "the same network");
+    assert_eq!(guard.came(away, FAN, at(0)), None, "another device");
+    assert_eq!(guard.arrives(away, LAMP, None, at(0)).verdict, Ok(()), "nobody refuses");
+    let network = Origin::of(away).network();
+    let told = |refused| SecurityEvent::CloneConnected { identity: LAMP.identity(), network, refused };
+    assert_eq!(guard.came(away, LAMP, at(0)), Some(told(false)));
+    guard.went(away, LAMP);
+    assert_eq!(guard.came(away, LAMP, at(10 * MINUTE - 1)), None, "it was told");
+    guard.went(away, LAMP);
+    assert_eq!(guard.came(away, LAMP, at(10 * MINUTE)), Some(told(false)));
+    assert_eq!(guard.counts().clones, 2);
+    guard.went(home, LAMP);
+    guard.went(neighbour, LAMP);
+    assert_eq!(guard.came(away, LAMP, at(60 * MINUTE)), None, "all its connections come from there now");
+}
+
+#[test]
+fn where_clones_are_refused_the_later_connection_is_while_the_other_lasts() {
+    let guard = guard();
+    guard.refuse_clones("lamp", Some(true));
+    let [home, neighbour, away] = ["2001:db8::1", "2001:db8:0:ff::1", "2001:db8:0:100::1"].map(ip);
+    assert_eq!(guard.came(home, LAMP, at(0)), None);
+    let judged = guard.arrives(away, LAMP, None, at(0));
+    assert_eq!(judged.verdict, Err(Denied::Elsewhere));
+    assert!(matches!(judged.events[..], [SecurityEvent::CloneConnected { refused: true, .. }]), "{judged:?}");
+    let again = guard.arrives(away, LAMP, None, at(1));
+    assert!(again.verdict.is_err() && again.events.is_empty(), "{again:?}");
+    assert_eq!(guard.suspicion(LAMP, at(1)), Ok(()), "the one that is there stays");
+    assert!(guard.arrives(neighbour, LAMP, None, at(1)).verdict.is_ok());
+    assert!(guard.arrives(away, LAMP, Some(home), at(1)).verdict.is_ok(), "it moves, and takes its session along");
+    assert_eq!(guard.came(neighbour, LAMP, at(1)), None);
+    assert!(guard.arrives(away, LAMP, Some(home), at(2)).verdict.is_err(), "another of its connections stays");
+    guard.went(neighbour, LAMP);
+    guard.went(home, LAMP);
+    assert!(guard.arrives(away, LAMP, None, at(2)).verdict.is_ok());
+    assert_eq!(guard.counts().clones, 1);
+}
+
+#[test]
+fn a_device_may_be_allowed_to_be_in_several_networks() {
+    let both =
+        [Settings { clones_at_once: false, ..Settings::default() }, Settings { clones: None, ..Settings::default() }];
+    for settings in both {
+        let guard = Guard::new(Settings { refuse_clones: true, ..settings }, SMALL);
+        assert_eq!(guard.came(ip("192.0.2.1"), LAMP, at(0)), None);
+        assert!(guard.arrives(ip("198.51.100.7"), LAMP, None, at(0)).verdict.is_ok());
+        assert_eq!(guard.came(ip("198.51.100.7"), LAMP, at(0)), None);
+        // It is known all the same where it is, for when that changes.
+        guard.set(Settings { refuse_clones: true, ..Settings::default() });
+        assert!(guard.arrives(ip("203.0.113.1"), LAMP, None, at(0)).verdict.is_err());
+    }
+}

@@ -387,6 +387,17 @@ pub struct TakeOver<'a> {
     pub to: IpAddr,
 }
 
+/// A client that was let in and is about to get its session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Arrival<'a> {
+    /// Who it is.
+    pub principal: &'a Principal,
+    /// Where it comes from.
+    pub address: IpAddr,
+    /// From where the connection comes that ends for it, if it takes one over.
+    pub instead_of: Option<IpAddr>,
+}
+
 /// A client that was let in, and the parts of its CONNECT in which it may state which firmware it runs on which module.
 #[derive(Clone, Copy)]
 pub struct Stated<'a> {
@@ -513,6 +524,15 @@ pub trait Gate: Send + Sync {
     /// # Errors
     /// What the CONNACK says.
     fn taken_over(&self, _take_over: TakeOver<'_>, _now: Now) -> Result<(), ConnectReason> {
+        Ok(())
+    }
+
+    /// A client is about to get its session. An error refuses it, and an older connection that it would take over stays. What was said of it before
+    /// holds for this connection alone; whether it has others is for a gate to know that counts [`Self::passed`].
+    ///
+    /// # Errors
+    /// What the CONNACK says.
+    fn arrives(&self, _arrival: Arrival<'_>, _now: Now) -> Result<(), ConnectReason> {
         Ok(())
     }
 

@@ -64,6 +64,7 @@ pub(super) fn guard(section: &mut Section<'_>, guard: &mut guard::Settings) {
     threshold(section, "flapping", &mut guard.flapping);
     terms(section, "flapping_ban", &mut guard.flapping_bans);
     threshold(section, "clones", &mut guard.clones);
+    section.boolean("clones_at_once", &mut guard.clones_at_once);
     section.boolean("refuse_clones", &mut guard.refuse_clones);
     whole_seconds(section, "refuse_clones_s", &mut guard.refuse_clones_ms);
     section.networks("exempt", &mut guard.exempt);

@@ -294,8 +294,9 @@ impl Control {
         }
     }
 
-    /// Takes new bounds, and reads certificates, keys, trust anchors and revocation lists again. All of it or nothing. No connection is
-    /// dropped: handshakes that begin from now on use what was read. Gives the names of listeners that have changed in ways
+    /// Takes new bounds, and reads certificates, keys, trust anchors and revocation lists again. All of it or nothing. Handshakes that
+    /// begin from now on use what was read. If anything has changed by which client certificates are judged, those that live connections have
+    /// shown are judged again, soon, and connections whose certificate isn't good any more are closed; no other is dropped. Gives the names of listeners that have changed in ways
     /// that only a restart takes over.
     ///
     /// # Errors
@@ -322,8 +323,12 @@ impl Control {
         if !faults.is_empty() {
             return Err(faults);
         }
+        let judges_anew = prepared.iter().any(|(acceptor, live)| acceptor.judges_anew(live));
         for (acceptor, live) in prepared {
             acceptor.install(live);
+        }
+        if judges_anew {
+            self.tell_all(|| Command::JudgeCertificates);
         }
         let limits = Arc::new(limits);
         self.tell_all(|| Command::Limits(Arc::clone(&limits), transport));

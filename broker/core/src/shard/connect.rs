@@ -14,7 +14,8 @@ use crate::clock::Now;
 use crate::connection::{Challenged, Connection, Extras, State};
 use crate::durable::Op;
 use crate::gate::{
-    Admission, Attempt, Attested, ChallengeState, Gate, Passage, Permit, Principal, Stated, TakeOver, Verdict, Visit,
+    Admission, Arrival, Attempt, Attested, ChallengeState, Gate, Passage, Permit, Principal, Stated, TakeOver, Verdict,
+    Visit,
 };
 use crate::ids::{ClientId, ConnId, SessionRef};
 use crate::message::{Message, MessageParts};
@@ -307,6 +308,7 @@ impl<G: Gate> Shard<G> {
         if let Some(slot) = existing {
             self.judge_take_over(conn, slot, now)?;
         }
+        self.judge_arrival(conn, existing, &principal, now)?;
         let expiry_s = self.granted_expiry(connect);
         // On a full disk a session that exists goes on: what it acknowledges makes room.
         let served = if existing.is_some() { self.shared.store_serving() } else { self.shared.store_accepts() };
@@ -366,6 +368,20 @@ impl<G: Gate> Shard<G> {
             self.end(old);
         }
         judged
+    }
+
+    /// Whether a client may come in beside the connections that it has, but for that of the session in `existing`, which ends.
+    fn judge_arrival(
+        &self,
+        conn: ConnId,
+        existing: Option<u32>,
+        principal: &Principal,
+        now: Now,
+    ) -> Result<(), ConnectReason> {
+        let address = |conn: ConnId| self.conns.get(conn.0 as usize).map(|connection| connection.addr.ip());
+        let Some(from) = address(conn) else { return Ok(()) };
+        let old = existing.and_then(|slot| self.sessions.get(slot)).and_then(|session| session.conn);
+        self.gate.arrives(Arrival { principal, address: from, instead_of: old.and_then(address) }, now)
     }
 
     /// The will, if its topic may be published on.

@@ -120,6 +120,19 @@ impl<G: Gate> Shard<G> {
         self.end(conn);
     }
 
+    /// Ends a connection for a reason that isn't its client's fault and that the shell has found: an MQTT 5 client that is in is told it.
+    pub fn part_with(&mut self, conn: ConnId, reason: ReasonCode, now: Now) {
+        let Some(connection) = self.conns.get(conn.0 as usize) else { return };
+        if matches!(connection.state, State::Ending) {
+            return;
+        }
+        if connection.is_live() {
+            self.say_disconnect(conn, reason);
+        }
+        self.detach(conn, Leaving::Abruptly, now);
+        self.end(conn);
+    }
+
     /// CONNACK with a reason, and the end.
     /// Implements [MQTT-3.2.2-7].
     pub(super) fn refuse(&mut self, conn: ConnId, reason: ConnectReason) {
