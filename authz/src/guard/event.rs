@@ -90,6 +90,7 @@ impl SecurityEvent {
             | Self::IdentityUnderAttack { .. }
             | Self::ProductUnderAttack { .. }
             | Self::Flapping { .. }
+            | Self::CloneConnected { .. }
             | Self::CloneSuspected { refused_ms: None, .. }
             | Self::AttestationMismatch { refused_ms: None, .. } => None,
         }

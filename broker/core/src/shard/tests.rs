@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use turnpike_mqtt::{
-    AckKind, Connect, ConnectProperties, Forwardable, PacketId, Publish, PublishProperties, QoS,
-    SubscribeOptions, TopicFilter, encode_ack, encode_publish, encode_subscribe,
+    AckKind, Connect, ConnectProperties, Forwardable, PacketId, Publish, PublishProperties, QoS, SubscribeOptions,
+    TopicFilter, encode_ack, encode_publish, encode_subscribe,
 };
 
 use super::*;

@@ -5,8 +5,8 @@ use turnpike_mqtt::{Connect, ConnectProperties, Packet, Version, encode};
 use super::*;
 use crate::gate::{Admission, Attempt, ChallengeState, Principal, Verdict};
 use crate::limits::Limits;
-use crate::shard::testing::{alone, everything_is_allowed, peer};
 use crate::shard::Next;
+use crate::shard::testing::{alone, everything_is_allowed, peer};
 
 /// Asks about everybody. An answer `true` lets in, `false` doesn't, and anything else is asked again.
 struct Asked;

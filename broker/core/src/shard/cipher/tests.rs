@@ -12,8 +12,8 @@ use super::*;
 use crate::cipher::Random;
 use crate::gate::{Admission, Attempt, Principal, Verdict};
 use crate::limits::Limits;
-use crate::shard::testing::{everything_is_allowed, nobody_is_challenged, peer, setup};
 use crate::shard::Setup;
+use crate::shard::testing::{everything_is_allowed, nobody_is_challenged, peer, setup};
 
 const VERSIONS: [Version; 2] = [Version::V311, Version::V5];
 const KEYS: &str = "keys";

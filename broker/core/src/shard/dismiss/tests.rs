@@ -5,8 +5,8 @@ use turnpike_mqtt::{Connect, ConnectProperties, Packet, Version, decode, encode,
 use crate::clock::Now;
 use crate::gate::{Attempt, ChallengeState, Gate, Parting, Verdict};
 use crate::limits::Limits;
-use crate::shard::testing::{alone, everything_is_allowed, peer};
 use crate::shard::Next;
+use crate::shard::testing::{alone, everything_is_allowed, peer};
 
 /// Gives everybody one message, and lets nobody in.
 struct Hatch;

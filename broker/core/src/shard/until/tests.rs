@@ -1,15 +1,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use turnpike_mqtt::{
-    Auth, AuthProperties, Disconnect, Packet, Version, decode, encode, frame,
-};
+use turnpike_mqtt::{Auth, AuthProperties, Disconnect, Packet, Version, decode, encode, frame};
 
 use super::*;
 use crate::gate::{Admission, Attempt, Principal, Verdict};
 use crate::limits::Limits;
-use crate::shard::testing::{alone, everything_is_allowed, nobody_is_challenged, peer};
 use crate::shard::Next;
+use crate::shard::testing::{alone, everything_is_allowed, nobody_is_challenged, peer};
 
 const START: Now = Now { mono_ms: 1_000, unix_ms: 1_700_000_000_000 };
 const FOREVER: u64 = u64::MAX;
