@@ -11,7 +11,7 @@ use turnpike_authz::credential::{self, Credentials};
 use turnpike_authz::gate::METHOD;
 use turnpike_authz::import::Import;
 use turnpike_authz::names::ProductKey;
-use turnpike_authz::nonce::{Nonces, Use, WINDOW_MS};
+use turnpike_authz::nonce::{Holder, Nonces, Use, WINDOW_MS};
 use turnpike_authz::plan::Making;
 use turnpike_authz::profile::{Profile, ProfileSet, SignMethod};
 use turnpike_authz::registry::Registry;
@@ -174,11 +174,12 @@ fn nonces() -> Result<(), Box<dyn Error>> {
     const COUNT: usize = 1 << 20;
     let (before, nonces) = (resident_bytes()?, Nonces::new(COUNT * 2));
     let mut spent = std::time::Duration::ZERO;
+    let holder = Holder { product: "a1B2c3D4e5F", device: "serial-00000001", share: Some(u32::MAX) };
     for generation in 0..2 {
         let made: Vec<String> = (0..COUNT).map(|n| format!("{generation}-{n}")).collect();
         let start = Instant::now();
         for nonce in &made {
-            let used = nonces.take("a1B2c3D4e5F", "serial-00000001", nonce, 0, generation * 2 * WINDOW_MS);
+            let used = nonces.take(holder, nonce, 0, generation * 2 * WINDOW_MS);
             assert!(matches!(used, Use::First { .. }));
         }
         spent += start.elapsed();

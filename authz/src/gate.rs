@@ -23,6 +23,7 @@ mod verify;
 
 pub use verify::Asked;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -42,7 +43,7 @@ use crate::cipher::{Counts, PlatformKey, SessionCipher};
 use crate::desk::Desks;
 use crate::keys::{Method, Signed};
 use crate::names::ProductKey;
-use crate::nonce::{NonceJournal, Nonces, RECORD_BYTES, Restored, Use};
+use crate::nonce::{Holder as NonceHolder, NonceJournal, Nonces, RECORD_BYTES, Restored, Use};
 use crate::people::bindings::DeviceKey;
 use crate::people::log_in as people;
 use crate::people::{People, addressed};
@@ -62,12 +63,29 @@ const DECOY: &str = "decoy";
 /// The one method of enhanced authentication.
 pub const METHOD: &str = "HMAC-SHA256";
 
+/// Log-ins of one device in twenty minutes whose nonces are remembered at most: one in 1.2 s.
+const DEVICE_NONCES_MAX: u32 = 1000;
+/// What stands for the product of nonces of registrations; none is named so.
+const REGISTRATIONS: &str = "$register";
+/// A device has a sixteenth of the room for nonces at most.
+const DEVICE_PART: usize = 16;
+/// A service a quarter.
+const SERVICE_PART: usize = 4;
+
+fn fraction(whole: usize, part: usize) -> u32 {
+    u32::try_from(whole.div_ceil(part)).unwrap_or(u32::MAX)
+}
+
 /// Judges CONNECTs against the registry, and topics against the policy.
 #[derive(Debug)]
 pub struct Gatekeeper {
     registry: Arc<Registry>,
     key: MasterKey,
     nonces: Nonces,
+    /// Nonces of one device in twenty minutes.
+    device_share: u32,
+    /// The same of one service, which has many connections.
+    service_share: u32,
     people: Arc<People>,
     journal: Option<Box<dyn NonceJournal>>,
     /// Lets everybody in, and do everything.
@@ -112,6 +130,8 @@ impl Gatekeeper {
             registry,
             key,
             nonces: Nonces::new(nonces_max),
+            device_share: fraction(nonces_max, DEVICE_PART).min(DEVICE_NONCES_MAX),
+            service_share: fraction(nonces_max, SERVICE_PART),
             people: Arc::default(),
             journal: None,
             anonymous: false,
@@ -125,6 +145,12 @@ impl Gatekeeper {
             verifiers: Vec::new(),
             callout: None,
         }
+    }
+
+    /// Other clouds, if there are to be any.
+    #[must_use]
+    pub fn platforms(&self) -> Option<&Arc<Platforms>> {
+        self.platforms.as_ref()
     }
 
     /// The same gate, which lets these platforms publish to the devices that they are granted.
@@ -175,6 +201,12 @@ impl Gatekeeper {
         self.nonces.restore(records, now)
     }
 
+    /// Nonces that have been used.
+    #[must_use]
+    pub fn nonces(&self) -> &Nonces {
+        &self.nonces
+    }
+
     /// The registry.
     #[must_use]
     pub fn registry(&self) -> &Arc<Registry> {
@@ -222,11 +254,11 @@ impl Gatekeeper {
     }
 
     /// The device among these whose secret passes `proof`. If there is none at all, the decoy is put to the proof.
-    fn prove(
+    fn prove<'a>(
         &self,
-        candidates: Vec<Candidate<'_>>,
+        candidates: Vec<Candidate<'a>>,
         proof: impl Fn(&Holder<'_>) -> bool,
-    ) -> Result<Option<(Device, Found)>, Refusal> {
+    ) -> Result<Option<(Device<'a>, Found)>, Refusal> {
         if candidates.is_empty() {
             self.spend(proof);
             return Ok(None);
@@ -243,7 +275,7 @@ impl Gatekeeper {
                 continue;
             };
             if proof(&Holder { product: &product, secret: &secret }) {
-                return Ok(Some((Device { product, device: device.to_owned() }, found)));
+                return Ok(Some((Device { product, device }, found)));
             }
         }
         Err(refusal)
@@ -267,9 +299,9 @@ impl Gatekeeper {
         searched.chain(named).collect()
     }
 
-    fn candidate<'a>(&self, product: &str, device: &'a str) -> Option<Candidate<'a>> {
+    fn candidate<'a>(&self, product: &'a str, device: &'a str) -> Option<Candidate<'a>> {
         let found = self.registry.find(product, device)?;
-        Some(Candidate { product: product.to_owned(), device, found })
+        Some(Candidate { product: product.into(), device, found })
     }
 
     fn log_in(&self, claim: &Claim<'_>, attempt: &Attempt<'_>, now: Now) -> Result<Admission, Refusal> {
@@ -305,14 +337,27 @@ impl Gatekeeper {
         self.people.log_in(claim, attempt, &tools, now)
     }
 
+    /// Uses the nonce of a registration by its product, its key or device, and the nonce. What is told apart from log-ins is their product.
+    ///
+    /// # Errors
+    /// As at a log-in: it was used before, or there is no room for it.
+    pub fn use_registration(&self, (product, subject, nonce): (&str, &str, &str), now: Now) -> Result<(), Refusal> {
+        let holder = format!("{product}/{subject}");
+        let until_ms = now.unix_ms.saturating_add(crate::nonce::REMEMBERED_MS);
+        self.take_nonce((REGISTRATIONS, &holder), nonce, until_ms, now)
+    }
+
     fn take_nonce(&self, (product, device): (&str, &str), nonce: &str, until_ms: u64, now: Now) -> Result<(), Refusal> {
-        match self.nonces.take(product, device, nonce, until_ms, now.mono_ms) {
+        let share = if product == people::SERVICE_PRODUCT { self.service_share } else { self.device_share };
+        let holder = NonceHolder { product, device, share: Some(share) };
+        match self.nonces.take(holder, nonce, until_ms, now.mono_ms) {
             Use::First { record } => {
-                self.journal.iter().for_each(|journal| journal.keep(record));
+                self.journal.iter().for_each(|journal| journal.take(record));
                 Ok(())
             }
             Use::Again => Err(Refusal::NonceReused),
             Use::Full => Err(Refusal::NoncesFull),
+            Use::OverShare => Err(Refusal::TooManyLogIns),
         }
     }
 
@@ -419,26 +464,26 @@ impl Gatekeeper {
 
 /// A device that a claim may be of.
 struct Candidate<'a> {
-    product: String,
+    product: Cow<'a, str>,
     device: &'a str,
     found: Found,
 }
 
 impl<'a> Candidate<'a> {
     fn new(product: &ProductKey, device: &'a str, found: Found) -> Self {
-        Self { product: product.to_string(), device, found }
+        Self { product: product.as_str().to_owned().into(), device, found }
     }
 }
 
 /// A device that has shown that it knows its secret.
-struct Device {
-    product: String,
-    device: String,
+struct Device<'a> {
+    product: Cow<'a, str>,
+    device: &'a str,
 }
 
-impl Device {
+impl Device<'_> {
     fn identity(&self) -> login::Identity<'_> {
-        (&self.product, &self.device)
+        (&self.product, self.device)
     }
 }
 
@@ -526,6 +571,10 @@ impl Gate for Gatekeeper {
         }
     }
 
+    fn keep_judged(&self) {
+        self.journal.iter().for_each(|journal| journal.keep());
+    }
+
     fn attest(&self, stated: &Stated<'_>, _now: Now) -> Attested {
         self.judge_statement(stated)
     }
@@ -536,7 +585,7 @@ impl Gate for Gatekeeper {
             Principal::Anonymous => self.anonymous,
             Principal::Platform(_) => false,
             Principal::Device(identity) => {
-                let judge = |seen: &Glimpse<'_>| is_met(identity.means, seen);
+                let judge = |seen: &Glimpse<'_>| is_met(&identity.means, seen);
                 self.registry.look(&identity.product, &identity.device, judge).unwrap_or(false)
             }
             Principal::User(user) => self.people.is_user_welcome(user),

@@ -8,12 +8,19 @@
 //! | product | 1,000 failures a minute | an alarm | nothing |
 //! | identity at an address | 30 log-ins a minute | flapping: kept out there 1 minute, 2, 4 … 60 | CONNACK 0x9F, 3 |
 //! | identity, wherever | its session goes back and forth 4 times in ten minutes | an alarm; by product, refused for an hour | CONNACK 0x8A, 5 |
+//! | device, wherever | it is connected from two networks (/24, /56) at once | an alarm; by product, the later connection is refused | CONNACK 0x8A, 5 |
 //! | identity, wherever | an attestation value that isn't the expected one ([`crate::attest`]) | the same | CONNACK 0x8A, 5 |
 //!
 //! **Nobody is locked out by somebody else.** Failures say nothing about the device whose name was claimed, so they hold that name back only
 //! where they came from, and what they add up to over all addresses is an alarm and never a refusal. Whoever shares an address
 //! with an attacker (behind one gateway) does share its ban: gateways belong in [`Settings::exempt`]. What does refuse an identity everywhere,
 //! a clone, takes right credentials; whoever has them can then keep the original out, so a product has to choose it.
+//!
+//! **A session that goes back and forth and a device in two places at once** are what a clone looks like that uses the original's client id
+//! and one that uses another. The first takes some times to be told from a device that moves; of the second the guard
+//! knows which networks devices are connected from (`guard/presence.rs`). Users and services may well be in many places. A device that moves and comes
+//! back under another client id before its old connection is missed looks like two, too: that is why it is only the later connection that is refused,
+//! and only as long as the other one lasts.
 //!
 //! On loopback identities aren't held back, unless [`Settings::loopback`] says so.
 //!
@@ -27,6 +34,7 @@
 mod attestation;
 mod blocklist;
 mod event;
+mod presence;
 mod settings;
 mod state;
 mod tally;
@@ -51,6 +59,7 @@ pub use tally::{NotThreshold, Terms, Threshold};
 use crate::origin::Origin;
 use crate::table::Table;
 use blocklist::Blocklist;
+use presence::{Network, Presence};
 use state::{OfIdentity, OfOrigin, OfPair, OfProduct};
 
 type Key = [u8; 16];
@@ -84,6 +93,8 @@ pub enum Denied {
     Flapping(u64),
     /// The identity is suspected to have a clone, and its product refuses that.
     Suspected(u64),
+    /// The device is connected from another network, and its product refuses that. As long as it is.
+    Elsewhere,
 }
 
 impl Denied {
@@ -91,7 +102,7 @@ impl Denied {
     #[must_use]
     pub fn reason(self) -> ConnectReason {
         match self {
-            Self::Banned | Self::Suspected(_) => ConnectReason::Banned,
+            Self::Banned | Self::Suspected(_) | Self::Elsewhere => ConnectReason::Banned,
             Self::BackOff(_) | Self::Flapping(_) => ConnectReason::ConnectionRateExceeded,
         }
     }
@@ -103,7 +114,7 @@ impl Denied {
             Self::Banned => "banned",
             Self::BackOff(_) => "back_off",
             Self::Flapping(_) => "flapping",
-            Self::Suspected(_) => "clone_suspected",
+            Self::Suspected(_) | Self::Elsewhere => "clone_suspected",
         }
     }
 }
@@ -175,6 +186,7 @@ pub struct Guard {
     pairs: Table<Key, OfPair>,
     identities: Table<Key, OfIdentity>,
     products: Table<Key, OfProduct>,
+    presence: Presence,
     counters: Counters,
 }
 
@@ -209,6 +221,7 @@ impl Guard {
             pairs: Table::new(sizes.pairs_max),
             identities: Table::new(sizes.identities_max),
             products: Table::new(sizes.identities_max / 16),
+            presence: Presence::new(),
             counters: Counters::default(),
         }
     }
@@ -419,6 +432,64 @@ impl Guard {
         Judged { verdict: self.count_denied(verdict), events }
     }
 
+    /// A device is about to come in, in place of a connection from `instead_of` if it takes one over. Where its product refuses clones,
+    /// it may not while it is connected from another network. (Two that come on two shards at the same moment may both get in: [`Self::came`]
+    /// tells of them.)
+    pub fn arrives(&self, address: IpAddr, who: Who<'_>, instead_of: Option<IpAddr>, now: Now) -> Judged {
+        let (settings, key) = (self.settings(), who.key(None));
+        let calm = Judged { verdict: Ok(()), events: Vec::new() };
+        let refuses = settings.sees_clones_at_once() && self.refuses_clones(who.product, &settings);
+        if !refuses || !self.presence.is_elsewhere(key, Network::of(address), instead_of.map(Network::of)) {
+            return calm;
+        }
+        let events = self.tell_connected_twice(address, who, true, &settings, now).into_iter().collect();
+        Judged { verdict: self.count_denied(Err(Denied::Elsewhere)), events }
+    }
+
+    /// A connection of a device has begun. To be told for each, and [`Self::went`] once for each of them.
+    pub fn came(&self, address: IpAddr, who: Who<'_>, now: Now) -> Option<SecurityEvent> {
+        if !self.presence.came(who.key(None), Network::of(address)) {
+            return None;
+        }
+        let settings = self.settings();
+        if settings.sees_clones_at_once() {
+            self.tell_connected_twice(address, who, false, &settings, now)
+        } else {
+            None
+        }
+    }
+
+    /// A connection of a device has ended.
+    pub fn went(&self, address: IpAddr, who: Who<'_>) {
+        self.presence.went(who.key(None), Network::of(address));
+    }
+
+    /// Once in the time in which take-overs are counted, so that a device that comes from everywhere all day doesn't fill the audit.
+    fn tell_connected_twice(
+        &self,
+        address: IpAddr,
+        who: Who<'_>,
+        refused: bool,
+        settings: &Settings,
+        now: Now,
+    ) -> Option<SecurityEvent> {
+        let window_ms = settings.clones.map_or(0, |threshold| threshold.window_ms.max(1));
+        let is_news = self.identities.with(who.key(None), now.mono_ms, |identity| {
+            let is_news = identity.told_until_ms <= now.mono_ms;
+            if is_news {
+                identity.told_until_ms = now.mono_ms.saturating_add(window_ms);
+                identity.keep_until_ms = identity.keep_until_ms.max(identity.told_until_ms);
+            }
+            is_news
+        });
+        if !is_news {
+            return None;
+        }
+        self.counters.clones.fetch_add(1, Relaxed);
+        let network = Origin::of(address).network();
+        Some(SecurityEvent::CloneConnected { identity: who.identity(), network, refused })
+    }
+
     /// An identity has presented an attestation value. A refusal is for the session as well as for those that follow.
     pub fn attested(
         &self,
@@ -460,13 +531,16 @@ impl Guard {
         self.identities.remove(who.key(None)).is_some_and(|identity| identity.refused_until_ms > now.mono_ms)
     }
 
-    /// Bans a network by hand, for so long or for ever. Connections that it has stay; none is accepted any more.
+    /// Bans a network by hand, for so long or for ever. None is accepted any more; the connections that it has are the shell's to close: those
+    /// whose canonical address is in the network that this gives.
     ///
     /// # Errors
     /// [`BlocklistFull`]
-    pub fn ban(&self, network: IpNet, note: &str, for_ms: Option<u64>, now: Now) -> Result<(), BlocklistFull> {
+    pub fn ban(&self, network: IpNet, note: &str, for_ms: Option<u64>, now: Now) -> Result<IpNet, BlocklistFull> {
         let until_ms = for_ms.map(|for_ms| now.mono_ms.saturating_add(for_ms));
-        self.blocked.write().insert(network, note, until_ms, now.mono_ms)
+        let network = blocklist::canonical(network);
+        self.blocked.write().insert(network, note, until_ms, now.mono_ms)?;
+        Ok(network)
     }
 
     /// Lifts bans: that network's by hand, and those of its addresses for failures, with all that is held against them.
@@ -514,6 +588,7 @@ impl Guard {
         self.pairs.sweep(now.mono_ms);
         self.identities.sweep(now.mono_ms);
         self.products.sweep(now.mono_ms);
+        self.presence.sweep();
     }
 
     /// Counts since start.
@@ -532,14 +607,16 @@ impl Guard {
         }
     }
 
-    /// How many addresses, identities at addresses, identities and products are remembered, for metrics.
+    /// How many addresses, identities at addresses, identities and products are remembered, and from how many networks devices are connected,
+    /// each by itself; for metrics.
     #[must_use]
-    pub fn remembered(&self) -> [(&'static str, usize); 4] {
+    pub fn remembered(&self) -> [(&'static str, usize); 5] {
         [
             ("origins", self.origins.len()),
             ("pairs", self.pairs.len()),
             ("identities", self.identities.len()),
             ("products", self.products.len()),
+            ("presence", self.presence.len()),
         ]
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! accept ─▶ Guard::accepts ─▶ (TLS …) ─▶ Quotas::entered ─▶ CONNECT ─▶ Quotas: crowded? too often? ─▶ Guard::admits
-//!        ─▶ the gate: who is it? ─▶ Guard::logged_in, or Guard::failed ─▶ Guard::taken_over ─▶ Quotas::meter ─▶ live
+//!        ─▶ the gate: who is it? ─▶ Guard::logged_in, or Guard::failed ─▶ Guard::taken_over ─▶ Guard::arrives ─▶ Quotas::meter ─▶ live
 //! ```
 //!
 //! | | at accept | CONNACK 5 | CONNACK 3 |
@@ -12,6 +12,7 @@
 //! | an address that connects too often | | 0x9F | 3 |
 //! | an identity that waits after failures, or flaps | | 0x9F | 3 |
 //! | an identity that is suspected to have a clone, right credentials | | 0x8A | 5 |
+//! | a device that is connected from another network, where its product refuses clones | | 0x8A | 5 |
 //! | an identity that states another firmware or module than is expected, where its product refuses clones | | 0x8A | 5 |
 //!
 //! What a client sees of its rate once it is in is told in [`turnpike_core::meter`].
@@ -23,7 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use turnpike_core::clock::Now;
 use turnpike_core::feed::Feed;
 use turnpike_core::gate::{
-    Admission, Answer, Attempt, Attested, ChallengeState, DeviceIdentity, Entry, Gate, Handling, Passage, Principal,
+    Admission, Answer, Arrival, Attempt, Attested, ChallengeState, DeviceIdentity, Entry, Gate, Handling, Passage, Principal,
     Stated, TakeOver, Verdict, Visit,
 };
 use turnpike_core::meter::Meter;
@@ -80,6 +81,11 @@ fn who(principal: &Principal) -> Option<Who<'_>> {
         Principal::Service(service) => Some(Who { product: SERVICE_PRODUCT, name: &service.key }),
         Principal::Anonymous | Principal::Platform(_) | Principal::Broker => None,
     }
+}
+
+/// Devices alone: users and services may be in many places.
+fn device(principal: &Principal) -> Option<Who<'_>> {
+    who(principal).filter(|_| matches!(principal, Principal::Device(_)))
 }
 
 fn subject(principal: &Principal) -> Option<Subject<'_>> {
@@ -198,6 +204,10 @@ impl<G: Gate> Gate for Guarded<G> {
         self.after(self.gate.conclude(attempt, answer, now), attempt, now)
     }
 
+    fn keep_judged(&self) {
+        self.gate.keep_judged();
+    }
+
     fn may_publish(&self, principal: &Principal, topic: TopicName<'_>) -> bool {
         self.gate.may_publish(principal, topic)
     }
@@ -261,11 +271,24 @@ impl<G: Gate> Gate for Guarded<G> {
         self.gate.handling(device, topic)
     }
 
+    fn arrives(&self, arrival: Arrival<'_>, now: Now) -> Result<(), ConnectReason> {
+        let Arrival { principal, address, instead_of } = arrival;
+        let Some(who) = device(principal) else { return Ok(()) };
+        self.heed(self.guard.arrives(address, who, instead_of, now)).map_err(Denied::reason)
+    }
+
     fn controlled(&self, service: &Principal, topic: TopicName<'_>, now: Now) {
         self.gate.controlled(service, topic, now);
     }
 
     fn passed(&self, visit: &Visit<'_>, passage: Passage, now: Now) {
+        if let Some(who) = visit.principal.and_then(device) {
+            match passage {
+                Passage::In => self.guard.came(visit.peer.ip(), who, now).into_iter().for_each(&self.tell),
+                Passage::Out(_) => self.guard.went(visit.peer.ip(), who),
+                Passage::Refused(_) | Passage::TurnedAway(_) => {}
+            }
+        }
         self.gate.passed(visit, passage, now);
     }
 }

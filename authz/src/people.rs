@@ -38,10 +38,14 @@ pub mod apps;
 pub mod bindings;
 pub mod change;
 pub mod codes;
+mod counts;
+mod erase;
+pub mod erasure;
 mod export;
 mod fields;
 pub mod ids;
 pub mod jwks;
+pub mod key_desk;
 pub mod log_in;
 pub mod log_ins;
 pub mod plan;
@@ -62,8 +66,11 @@ use self::bindings::Bindings;
 pub use self::change::Change;
 use self::change::user_concern;
 use self::codes::{CodeHash, Codes};
+use self::counts::BindingCounts;
+use self::erasure::Erasures;
 use self::ids::{AccessKey, AppId, TenantId, UserKey};
 use self::jwks::KeySet;
+use self::key_desk::KeyDesk;
 use self::log_ins::{LogIn, LogIns, NewPlace, Place};
 use self::policy::Access;
 pub use self::policy::addressed;
@@ -82,6 +89,9 @@ pub struct People {
     codes: Codes,
     log_ins: LogIns,
     proofs: Proofs,
+    erasures: Erasures,
+    key_desk: KeyDesk,
+    binding_counts: BindingCounts,
 }
 
 impl People {
@@ -102,11 +112,16 @@ impl People {
     /// # Errors
     /// [`RecordError`]; the caller refuses to start on it.
     pub fn load(&self, key: &[u8], value: &[u8]) -> Result<(), RecordError> {
-        record::decode(key, value).map(|change| self.apply(change))
+        record::decode(key, value).map(|change| self.take(change))
     }
 
     /// Makes a committed change visible.
     pub fn apply(&self, change: Change) {
+        self.binding_counts.count(&self.bindings, &change);
+        self.take(change);
+    }
+
+    fn take(&self, change: Change) {
         match change {
             Change::PutApp(id, app) => self.apps.put(id, app),
             Change::DeleteApp(id) => self.apps.delete(&id),
@@ -124,6 +139,10 @@ impl People {
             Change::PutService(key, service) => self.services.put(key, service),
             Change::DeleteService(key) => self.services.delete(&key),
             Change::SetTenant(product, tenant) => self.services.set_tenant(product, tenant),
+            Change::PutProofs(device, stored) => self.proofs.put(&device, stored),
+            Change::DeleteProofs(device) => self.proofs.use_up(&device),
+            Change::PutErasure(number, erasure) => self.erasures.put(number, *erasure),
+            Change::DeleteErasure(number) => self.erasures.delete(number),
         }
     }
 
@@ -139,13 +158,28 @@ impl People {
     /// done it.
     #[must_use]
     pub fn next_expiry_s(&self) -> Option<u64> {
-        self.bindings.next_expiry_s().into_iter().chain(self.codes.next_expiry_s()).min()
+        [self.bindings.next_expiry_s(), self.codes.next_expiry_s(), self.proofs.next_expiry_s()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Apps whose keys are elsewhere, and where: to be fetched now and then, and handed to [`Self::set_keys`].
     #[must_use]
     pub fn key_sources(&self) -> Vec<(AppId, KeySource)> {
         self.apps.key_sources()
+    }
+
+    /// Whether an app has keys that its tokens are checked with.
+    #[must_use]
+    pub fn has_keys(&self, id: &AppId) -> bool {
+        self.apps.keys(id.as_str()).is_some()
+    }
+
+    /// When they are fetched.
+    #[must_use]
+    pub fn key_desk(&self) -> &KeyDesk {
+        &self.key_desk
     }
 
     /// The keys that an app's tokens are checked with, as they were fetched. Nothing happens if there is no such app any more.
@@ -165,6 +199,12 @@ impl People {
     #[must_use]
     pub fn bindings(&self) -> &Bindings {
         &self.bindings
+    }
+
+    /// Changes of bindings since the start, by what they were.
+    #[must_use]
+    pub fn binding_changes(&self) -> [(&'static str, u64); 4] {
+        self.binding_counts.all()
     }
 
     /// An app.

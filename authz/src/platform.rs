@@ -26,6 +26,7 @@
 //! Everything is bounded: see the constants of this module.
 
 mod cause;
+mod counts;
 mod data_key;
 mod fields;
 mod id;
@@ -48,7 +49,7 @@ pub use id::{PlatId, UserId};
 pub use judge::{Admitted, Refused, sign};
 pub use plan::{AuthMaking, Created, Edit, PlanError};
 pub use record::{Change, RecordError, is_ours};
-pub use request::{Body, Message, Operation, Request};
+pub use request::{Body, Message, Method, Operation, Request};
 pub use session::{Issued, LogInRandom, Refresh};
 pub use table::{Grant, Platform, Platforms};
 pub use token::{Family, FamilyId, Token};

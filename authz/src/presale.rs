@@ -187,6 +187,8 @@ errors! {
     Capacity = "capacity", "the quota of the package is used up";
     /// The key or the identifier has registered a device, or there is a device of that name.
     Exists = "exists", "the device is registered already";
+    /// The request, or its nonce, has been used within the last twenty minutes: a nonce is new for each request.
+    Replayed = "replayed", "the request has been used before; it needs a new nonce";
     /// A secret of the product or of the package doesn't open: another master key, a damaged record.
     Sealed = "sealed", "a secret doesn't open under the master key";
 }

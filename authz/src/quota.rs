@@ -2,21 +2,20 @@
 //!
 //! | of | what | kept where | above it |
 //! |---|---|---|---|
-//! | a device | messages and bytes a second, by its product or its own | its session's [`Meter`], 32 bytes | slowed, or 0x97 ([`turnpike_core::meter`]) |
+//! | a device | messages and bytes a second, by its product or its own | cells that all its sessions' [`Meter`]s hold | slowed, or 0x97 ([`turnpike_core::meter`]) |
 //! | a product | the same, of all its devices together | a [`Pool`] that the meters hold | likewise |
-//! | a user | the same, of all the user's sessions | a [`Pool`] within the app's | likewise |
+//! | a user of an app | the same, by the app's limits or those of all | likewise: cells that all its sessions hold | likewise |
 //! | an app | the same, of all its users | a [`Pool`] | likewise |
 //! | an address (IPv6: a /64) | connections open at once | a table | CONNACK 0x97 (3.x: 3); twice as many and 16: closed at accept |
 //! | an address | attempts to connect in a time | the same entry | CONNACK 0x9F (3.x: 3) |
-//! | an address, app, user, service | requests to the HTTP API by [`Windows`] | a table | 429 and when to come back |
+//! | an address, app, user, service, platform | requests to the HTTP API by [`Windows`] | a table | 429 and when to come back |
 //!
 //! Everything changes at run time. Rates that live sessions hold change under them with the next message; where a limit begins, ends or moves from a
 //! product to a device, the shards are to ask for the meters of the sessions concerned again (`Shard::rejudge`,
 //! `Shard::remeter`). What was taken before stays taken.
 //!
-//! Memory is bounded by [`Sizes`]. A device with a session has its cells there; what it owes when the session ends is kept until it is
-//! paid, so that reconnecting buys nothing. Each session has cells of its own: a device that holds several at once, under several client
-//! ids, has the rate in each, and its product's pool over all of them.
+//! Memory is bounded by [`Sizes`]. The cells of a device or a user are shared by all its sessions, whatever their client ids and shards, and kept
+//! until the last has ended and what is owed is paid, so that neither reconnecting nor more connections buy anything.
 //!
 //! # Figures
 //!
@@ -24,15 +23,13 @@
 //!
 //! | what | cost |
 //! |---|---|
-//! | a publish of a device, slowed, refused | 5–7 ns, 8–10 ns |
-//! | with a limit of its product, too | 13–15 ns, 17–23 ns |
-//! | with another core publishing for that product without a pause | 27–41 ns |
-//! | a publish of a user within an app | 21–25 ns, 28–33 ns |
-//! | a session's meter | 154–183 ns, 32 bytes |
 //! | an attempt to connect, of a million addresses | 114–122 ns |
 //! | a connection entered and left, of a million addresses | 239–287 ns |
 //! | a request to the API, two windows | 275–314 ns |
 //! | an address of a million | 57–58 bytes |
+//!
+//! The costs of a publish, of a session's meter and of a million devices that owe something are to be measured anew since cells are shared; the
+//! same command prints them.
 //!
 //! [`Pool`]: turnpike_core::meter::Pool
 
@@ -48,7 +45,7 @@ use parking_lot::RwLock;
 use sha2::{Digest, Sha256};
 use turnpike_core::clock::Now;
 use turnpike_core::gate::Entry;
-use turnpike_core::meter::{Allowance, Debt, FlowRate, Meter, Pool};
+use turnpike_core::meter::{Allowance, Cells, FlowRate, Meter, Pool};
 
 pub use settings::{AppLimits, OriginLimits, ProductLimits, RequestLimits, Settings, Sizes};
 pub(crate) use text::count_and_period;
@@ -95,6 +92,8 @@ pub enum Caller<'a> {
     User(&'a str, &'a str),
     /// A back end, by its access key.
     Service(&'a str),
+    /// Another cloud, by its id.
+    Platform(&'a str),
 }
 
 /// A request that has to wait.
@@ -113,8 +112,7 @@ pub struct Quotas {
     products: RwLock<HashMap<Box<str>, Arc<ProductQuota>>>,
     devices: RwLock<HashMap<Key, DeviceQuota>>,
     apps: RwLock<HashMap<Box<str>, Arc<AppQuota>>>,
-    users: Table<Key, UserQuota>,
-    debts: Table<Key, Debt>,
+    owners: Table<Key, Owner>,
     origins: Table<Origin, OriginCell>,
     requests: Table<Key, Counts>,
 }
@@ -138,13 +136,11 @@ struct DeviceQuota {
 #[derive(Debug)]
 struct AppQuota {
     own: RwLock<AppLimits>,
-    /// Of each session: what the user may. It bounds a session's PINGREQs, which don't draw from the user's pool.
+    /// Of each user.
     each: Arc<Allowance>,
+    /// Of all users.
     whole: Arc<Pool>,
 }
-
-#[derive(Debug, Default)]
-struct UserQuota(Option<Arc<Pool>>);
 
 /// Of one address.
 #[derive(Clone, Copy, Debug, Default)]
@@ -160,20 +156,15 @@ impl Fades for OriginCell {
     }
 }
 
-impl Fades for Debt {
-    fn weight(&self, now_ns: u64) -> u64 {
-        self.messages_tat_ns.max(self.bytes_tat_ns).saturating_sub(now_ns)
-    }
-}
+/// The cells of a device or a user, while a session holds them or something is owed.
+#[derive(Debug, Default)]
+struct Owner(Option<Arc<Cells>>);
 
-impl Fades for UserQuota {
+impl Fades for Owner {
     fn weight(&self, now_ns: u64) -> u64 {
-        match &self.0 {
-            // While a session holds it, a second pool beside it would double the rate.
-            Some(pool) if Arc::strong_count(pool) > 1 => 2,
-            Some(pool) => u64::from(!pool.is_idle(now_ns)),
-            None => 0,
-        }
+        let Some(cells) = &self.0 else { return 0 };
+        // While a session holds them, other cells beside them would double the rate.
+        cells.debt().owed_ns(now_ns).max(u64::from(Arc::strong_count(cells) > 1))
     }
 }
 
@@ -203,8 +194,7 @@ impl Quotas {
             products: RwLock::default(),
             devices: RwLock::default(),
             apps: RwLock::default(),
-            users: Table::new(sizes.users_max),
-            debts: Table::new(sizes.debts_max),
+            owners: Table::new(sizes.owners_max),
             origins: Table::new(sizes.origins_max),
             requests: Table::new(sizes.callers_max),
         }
@@ -280,19 +270,23 @@ impl Quotas {
         }))
     }
 
-    /// A session's meter, with what an earlier session of the same client still owes; none if nothing limits it. For clients that have
-    /// proved who they are: each product and app that is named is remembered.
+    /// A session's meter, which charges what all sessions of its subject charge; none if nothing limits it, and what was owed is forgiven then.
+    /// For clients that have proved who they are: each product and app that is named is remembered.
     #[must_use]
     pub fn meter(&self, subject: Subject<'_>, now: Now) -> Option<Meter> {
-        let (allowance, pool) = match subject {
-            Subject::Device { product, device } => self.device_meter(product, device)?,
-            Subject::User { app, user } => self.user_meter(app, user, now)?,
+        let limits = match subject {
+            Subject::Device { product, device } => self.device_limits(product, device),
+            Subject::User { app, .. } => self.user_limits(app),
         };
-        let debt = self.debts.remove(subject.key()).unwrap_or_default();
-        Some(Meter::new(allowance, pool, debt))
+        let Some((allowance, pool)) = limits else {
+            self.owners.remove(subject.key());
+            return None;
+        };
+        let own = |owner: &mut Owner| Arc::clone(owner.0.get_or_insert_default());
+        Some(Meter::sharing(allowance, pool, self.owners.with(subject.key(), nanos(now), own)))
     }
 
-    fn device_meter(&self, product: &str, device: &str) -> Option<(Arc<Allowance>, Option<Arc<Pool>>)> {
+    fn device_limits(&self, product: &str, device: &str) -> Option<(Arc<Allowance>, Option<Arc<Pool>>)> {
         let settings = self.settings();
         let own = self.device(product, device);
         let known = self.products.read().get(product).map(Arc::clone);
@@ -319,7 +313,7 @@ impl Quotas {
         if devices.is_empty() { None } else { devices.get(&key(b'd', &[product, device])).cloned() }
     }
 
-    fn user_meter(&self, app: &str, user: &str, now: Now) -> Option<(Arc<Allowance>, Option<Arc<Pool>>)> {
+    fn user_limits(&self, app: &str) -> Option<(Arc<Allowance>, Option<Arc<Pool>>)> {
         let settings = self.settings();
         let known = self.apps.read().get(app).map(Arc::clone);
         if known.is_none() && settings.each_user.is_unlimited() && settings.app.is_unlimited() {
@@ -327,23 +321,17 @@ impl Quotas {
         }
         let quota = known.unwrap_or_else(|| self.app(app));
         let limits = *quota.own.read();
-        let (flow, whole) = (limits.each(&settings), limits.whole(&settings));
-        if flow.is_unlimited() && whole.is_unlimited() {
-            return None;
-        }
-        let pool = self.users.with(key(b'u', &[app, user]), nanos(now), |found| {
-            let pool = found.0.get_or_insert_with(|| Arc::new(Pool::new(flow, Some(Arc::clone(&quota.whole)))));
-            pool.set(flow);
-            Arc::clone(pool)
-        });
-        Some((Arc::clone(&quota.each), Some(pool)))
+        let pool = (!limits.whole(&settings).is_unlimited()).then(|| Arc::clone(&quota.whole));
+        (pool.is_some() || !limits.each(&settings).is_unlimited()).then(|| (Arc::clone(&quota.each), pool))
     }
 
-    /// Keeps what a session that ends still owes, for the client's next one.
+    /// Keeps what a session that ends still owes, for the next one of its subject, even if its cells have had to make room meanwhile.
     pub fn settle(&self, subject: Subject<'_>, meter: &Meter, now: Now) {
-        let now_ns = nanos(now);
-        if !meter.debt().is_paid(now_ns) {
-            self.debts.with(subject.key(), now_ns, |debt| *debt = meter.debt());
+        let (debt, now_ns) = (meter.debt(), nanos(now));
+        if !debt.is_paid(now_ns) {
+            self.owners.with(subject.key(), now_ns, |owner| {
+                owner.0.get_or_insert_with(|| Arc::clone(meter.cells())).owe(debt);
+            });
         }
     }
 
@@ -419,26 +407,21 @@ impl Quotas {
             Caller::App(app) => of_app(app).and_then(|own| own.app_requests).unwrap_or(settings.requests.app),
             Caller::User(app, _) => of_app(app).and_then(|own| own.user_requests).unwrap_or(settings.requests.user),
             Caller::Service(_) => settings.requests.service,
+            Caller::Platform(_) => settings.requests.platform,
         }
     }
 
     /// Frees what is paid for. Tables in use do that by themselves; call it now and then (a minute) for those that aren't any more.
     pub fn sweep(&self, now: Now) {
-        self.users.sweep(nanos(now));
-        self.debts.sweep(nanos(now));
+        self.owners.sweep(nanos(now));
         self.origins.sweep(nanos(now));
         self.requests.sweep(now.mono_ms);
     }
 
-    /// How many addresses, users, debts and callers of the API are remembered, for metrics.
+    /// How many addresses, devices and users, and callers of the API are remembered, for metrics.
     #[must_use]
-    pub fn remembered(&self) -> [(&'static str, usize); 4] {
-        [
-            ("origins", self.origins.len()),
-            ("users", self.users.len()),
-            ("debts", self.debts.len()),
-            ("callers", self.requests.len()),
-        ]
+    pub fn remembered(&self) -> [(&'static str, usize); 3] {
+        [("origins", self.origins.len()), ("owners", self.owners.len()), ("callers", self.requests.len())]
     }
 }
 
@@ -475,6 +458,7 @@ impl Caller<'_> {
             Self::App(app) => key(b'a', &[app]),
             Self::User(app, user) => key(b'u', &[app, user]),
             Self::Service(access_key) => key(b's', &[access_key]),
+            Self::Platform(platform) => key(b'p', &[platform]),
         }
     }
 }

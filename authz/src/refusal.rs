@@ -44,6 +44,8 @@ refusals! {
     NonceReused = "nonce_reused" => BadUserNameOrPassword,
     /// Right credentials, and no room to remember their nonce.
     NoncesFull = "nonces_full" => QuotaExceeded,
+    /// Right credentials, and too many others of this device have been used within twenty minutes.
+    TooManyLogIns = "too_many_log_ins" => ConnectionRateExceeded,
     /// Right credentials, and the device or its product is disabled.
     Disabled = "disabled" => NotAuthorized,
     /// Right credentials, of a profile that the product doesn't take.
@@ -58,6 +60,8 @@ refusals! {
     UnknownCode = "unknown_code" => BadUserNameOrPassword,
     /// The token names no key that the app has, or an algorithm that isn't taken.
     UnknownTokenKey = "unknown_token_key" => BadUserNameOrPassword,
+    /// The token names a key that isn't in the app's set, which is being fetched anew.
+    KeysAwaited = "keys_awaited" => ServerUnavailable,
     /// The token is rightly signed, for another audience or user, or by another issuer.
     ForeignToken = "foreign_token" => BadUserNameOrPassword,
     /// The token is rightly signed, and over or not yet begun.

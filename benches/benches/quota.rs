@@ -1,4 +1,4 @@
-//! What rate limits cost a publish, a connect and a request; and what a million addresses cost in memory.
+//! What rate limits cost a publish, a connect and a request; and what a million addresses cost in memory, and a million devices that owe something.
 #![allow(missing_docs, reason = "criterion's macros make undocumented items")]
 #![allow(clippy::print_stdout, reason = "criterion measures no memory")]
 
@@ -11,7 +11,11 @@ use turnpike_authz::quota::{Caller, OriginLimits, Quotas, RequestLimits, Setting
 use turnpike_core::clock::Now;
 use turnpike_core::meter::{FlowRate, Manner, Meter};
 
-const SIZES: Sizes = Sizes { origins_max: 1 << 21, users_max: 1 << 20, debts_max: 1 << 20, callers_max: 1 << 20 };
+/// The broker's own, since memory is measured.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const SIZES: Sizes = Sizes { origins_max: 1 << 21, owners_max: 1 << 21, callers_max: 1 << 20 };
 
 fn now(mono_ms: u64) -> Now {
     Now { mono_ms, unix_ms: mono_ms }
@@ -60,25 +64,52 @@ fn publish(c: &mut Criterion) {
             c.bench_function(&format!("publish check, {name}, {word}"), |b| b.iter(|| one(&mut meter, manner)));
         }
     }
-    let mut meter = together.meter(device, now(1)).expect("limited");
-    let over = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut other =
-                together.meter(Subject::Device { product: "lamp", device: "two" }, now(1)).expect("limited");
-            let mut now_ns = 0;
-            while !over.load(Relaxed) {
-                now_ns += 1_000;
-                let _ = black_box(other.publish(now_ns, 64, Manner::Slow));
-            }
-        });
-        let name = "publish check, device and product, another core at the same product";
-        c.bench_function(name, |b| b.iter(|| one(&mut meter, Manner::Slow)));
-        over.store(true, Relaxed);
-    });
+    let two = Subject::Device { product: "lamp", device: "two" };
+    for (name, quotas, other) in [
+        ("device and product, another core at the same product", &together, two),
+        ("device, another core at the same device", &alone, device),
+        ("device and product, another core at the same device", &together, device),
+    ] {
+        for (word, manner) in [("slowed", Manner::Slow), ("refused", Manner::Refuse)] {
+            let mut meter = quotas.meter(device, now(1)).expect("limited");
+            let mut other = quotas.meter(other, now(1)).expect("limited");
+            let over = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    let mut now_ns = 0;
+                    while !over.load(Relaxed) {
+                        now_ns += 1_000;
+                        let _ = black_box(other.publish(now_ns, 64, manner));
+                    }
+                });
+                c.bench_function(&format!("publish check, {name}, {word}"), |b| b.iter(|| one(&mut meter, manner)));
+                over.store(true, Relaxed);
+            });
+        }
+    }
+}
+
+/// All of them owe something, so none is forgotten.
+fn owners() {
+    let quotas = Quotas::new(settings(FlowRate::UNLIMITED), SIZES);
+    let before = resident_bytes();
+    for n in 0..1_000_000 {
+        let name = n.to_string();
+        let device = Subject::Device { product: "lamp", device: &name };
+        let mut meter = quotas.meter(device, now(1)).expect("limited");
+        for _ in 0..2 {
+            let _ = meter.publish(1_000_000_000_000, 64, Manner::Slow);
+        }
+        quotas.settle(device, &meter, now(1));
+    }
+    println!("memory: {} bytes a device of a million that owe something", (resident_bytes() - before) / 1_000_000);
+    println!("memory: {:?}", quotas.remembered());
+    quotas.sweep(now(2_000_000));
+    println!("memory: {:?} when all is paid", quotas.remembered());
 }
 
 fn tables(c: &mut Criterion) {
+    owners();
     let quotas = Quotas::new(settings(FlowRate::UNLIMITED), SIZES);
     let before = resident_bytes();
     for n in 0..1_000_000 {
@@ -102,8 +133,12 @@ fn tables(c: &mut Criterion) {
     c.bench_function("request to the API, two windows", |b| {
         b.iter(|| quotas.request(&[Caller::Address(black_box(address(1)))], now(1)).is_ok());
     });
-    c.bench_function("meter of a session made", |b| {
+    c.bench_function("meter of a session made, of a device without another", |b| {
         b.iter(|| quotas.meter(Subject::Device { product: "lamp", device: black_box("one") }, now(1)));
+    });
+    let _held = quotas.meter(Subject::Device { product: "lamp", device: "two" }, now(1));
+    c.bench_function("meter of a session made, of a device with another", |b| {
+        b.iter(|| quotas.meter(Subject::Device { product: "lamp", device: black_box("two") }, now(1)));
     });
 }
 

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
+use crate::bindings::{self, Bindings};
 use crate::compare::{self, Compare};
 use crate::conduct::{self, Report};
 use crate::cpu;
@@ -57,6 +58,8 @@ enum Command {
     Compare(Compare),
     /// What each way to log in costs this broker, beyond a log-in by nobody.
     Logins(Logins),
+    /// What a delivery costs this broker while bindings change, and how soon they hold.
+    Bindings(Bindings),
     /// What a run starts for each of its processes.
     #[command(hide = true)]
     Worker,
@@ -82,6 +85,7 @@ impl Cli {
             Command::Floor { listen } => floor(listen),
             Command::Compare(compare) => compare::run(&compare),
             Command::Logins(logins) => logins::run(&logins),
+            Command::Bindings(bindings) => bindings::run(&bindings),
             Command::Worker => Ok(workers::work()?),
         }
     }

@@ -6,10 +6,20 @@ use std::time::Duration;
 /// CPU time of all threads of a process that live, to the nanosecond.
 #[must_use]
 pub fn cpu_time(pid: u32) -> Option<Duration> {
+    cpu_time_of(pid, |_| true)
+}
+
+/// The same of those threads whose names are such.
+#[must_use]
+pub fn cpu_time_of(pid: u32, counts: impl Fn(&str) -> bool) -> Option<Duration> {
     let mut total = 0;
     for entry in fs::read_dir(format!("/proc/{pid}/task")).ok()? {
-        let path = entry.ok()?.path().join("schedstat");
-        let text = fs::read_to_string(path).unwrap_or_default();
+        let task = entry.ok()?.path();
+        let read = |name: &str| fs::read_to_string(task.join(name)).unwrap_or_default();
+        if !counts(read("comm").trim_end()) {
+            continue;
+        }
+        let text = read("schedstat");
         total += text.split(' ').next().and_then(|ns| ns.parse::<u64>().ok()).unwrap_or(0);
     }
     Some(Duration::from_nanos(total))
@@ -74,6 +84,7 @@ mod tests {
         assert!(private_bytes(pid).expect("the process is there") > 10_000);
         assert!(resident_bytes(pid).expect("the process is there") > 10_000);
         assert_eq!(cpu_time(u32::MAX), None);
+        assert_eq!(cpu_time_of(pid, |_| false), Some(Duration::ZERO));
         assert!(machine().contains("Linux"));
     }
 }

@@ -12,12 +12,14 @@
 
 #![allow(clippy::print_stdout, reason = "the package is a command that prints")]
 
+pub mod bindings;
 pub mod cli;
 pub mod clock;
 pub mod compare;
 pub mod conduct;
 pub mod cpu;
 pub mod floor;
+mod http;
 pub mod identity;
 pub mod load;
 pub mod logins;

@@ -142,7 +142,8 @@ impl Stage {
         let (mut authority, authority_key) = (CertificateParams::default(), KeyPair::generate()?);
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let pem = authority.self_signed(&authority_key)?.pem();
-        let [open, closed] = [Broker::turnpike(program, true, &pem)?, Broker::turnpike(program, false, &pem)?];
+        let [open, closed] =
+            [Broker::turnpike(program, true, Some(&pem), "")?, Broker::turnpike(program, false, Some(&pem), "")?];
 
         let mut seed = [0; 32];
         SystemRandom::new().fill(&mut seed).map_err(|_| anyhow::anyhow!("no random bytes"))?;

@@ -94,6 +94,7 @@ impl Plan {
             Scenario::Connect | Scenario::Idle => idle,
             Scenario::Mixed => Self::mixed(spec, &idle),
             Scenario::Slow => Self::slow(spec, &idle),
+            Scenario::Feed => Self::feed(spec, &idle),
             _ if index < spec.subscribers => Self::subscriber(spec, &idle),
             _ => Self::publisher(spec, &idle, index - spec.subscribers),
         }
@@ -172,6 +173,26 @@ impl Plan {
         Self { identity: identity(spec, 0), subscription: Some(subscription), ..idle.clone() }
     }
 
+    /// The service has the first number, then come the users, then the devices.
+    fn feed(spec: &Spec, idle: &Self) -> Self {
+        let index = idle.index;
+        let subscribes = |filter, streams| {
+            let subscription = Subscription { filters: vec![filter], streams, deaf: false };
+            Self { subscription: Some(subscription), ..idle.clone() }
+        };
+        if index == 0 {
+            return subscribes(place(spec, usize::MAX, "up/#"), Streams::Each);
+        }
+        if index < spec.subscribers {
+            let user = idle.login(spec, 0).user_name.unwrap_or_default().replacen('/', ":", 1);
+            return subscribes(format!("user/{user}/#"), Streams::One(index as u32 - 1));
+        }
+        let device = index - spec.subscribers;
+        let topic = place(spec, device, "up/telemetry");
+        let publication = Publication { publisher: device as u32, topic, topics: 1, retain: false };
+        Self { stage: 1, identity: device, publication: Some(publication), ..idle.clone() }
+    }
+
     /// The topic of a publication's message number `message`.
     #[must_use]
     pub fn topic_of(spec: &Spec, publication: &Publication, message: u64) -> String {
@@ -186,7 +207,7 @@ impl Plan {
     /// What the client says to log in. `unique` is never the same twice in a run.
     #[must_use]
     pub fn login(&self, spec: &Spec, unique: u64) -> Login {
-        let is_back_end = spec.scenario == Scenario::Mixed && self.index < spec.subscribers;
+        let is_back_end = matches!(spec.scenario, Scenario::Mixed | Scenario::Feed) && self.index < spec.subscribers;
         let identity = if is_back_end { &spec.back_end } else { &spec.identity };
         // Ready-made credentials are one client's each.
         let number = if matches!(identity, Identity::Lines(_)) { self.index } else { self.identity };
@@ -281,6 +302,21 @@ mod tests {
         let slow = spec(Scenario::Slow, 1, 1);
         let deaf = |index| Plan::new(&slow, index).subscription.map(|s| s.deaf);
         assert_eq!((deaf(0), deaf(1), deaf(2)), (Some(false), Some(true), None));
+    }
+
+    #[test]
+    fn a_service_and_each_user_hear_a_device() {
+        let login = |name: &str| Login { client_id: name.into(), user_name: Some(name.into()), password: None };
+        let back_end = Identity::Lines(["$svc/s", "home/u0", "home/u1"].map(login).into());
+        let spec =
+            Spec { identity: family(), back_end, processes: 1, ..spec(Scenario::Feed, 2, 3) }.check().expect("valid");
+        let heard = |index| Plan::new(&spec, index).subscription.expect("it listens");
+        assert_eq!((heard(0).filters, heard(0).streams), (vec!["dev/p/+/up/#".to_owned()], Streams::Each));
+        assert_eq!((heard(2).filters, heard(2).streams), (vec!["user/home:u1/#".to_owned()], Streams::One(1)));
+        let device = Plan::new(&spec, 4);
+        assert_eq!(device.login(&spec, 0).user_name.as_deref(), Some("p/d1"));
+        assert_eq!(device.publication.expect("it speaks").topic, "dev/p/d1/up/telemetry");
+        assert_eq!((Plan::new(&spec, 1).login(&spec, 0).client_id.as_str(), spec.copies()), ("home/u0", 2));
     }
 
     #[test]

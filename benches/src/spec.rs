@@ -39,6 +39,8 @@ pub enum Scenario {
     Mixed,
     /// A subscriber that reads beside some that don't.
     Slow,
+    /// What each device publishes goes to a service and to the feed of the device's user. The service and then the users are `back_end`.
+    Feed,
 }
 
 /// How fast publishers are.
@@ -99,7 +101,7 @@ pub struct Spec {
     pub sources: Vec<IpAddr>,
     /// How many publish; in `Connect` and `Idle`, how many connect. In `Mixed`: devices.
     pub publishers: usize,
-    /// How many subscribe. In `Mixed`: back ends. In `Slow`: those that don't read.
+    /// How many subscribe. In `Mixed`: back ends. In `Slow`: those that don't read. In `Feed`: the service and a user for each device.
     pub subscribers: usize,
     /// Of publications and subscriptions.
     #[serde(with = "qos")]
@@ -127,7 +129,7 @@ pub struct Spec {
     pub connecting: Connecting,
     /// Who the clients are.
     pub identity: Identity,
-    /// `Mixed`: who the back ends are.
+    /// `Mixed`: who the back ends are. `Feed`: who subscribes.
     pub back_end: Identity,
     /// Topic of a publisher, with {i}, {product}, {device}.
     pub topic: Option<String>,
@@ -215,6 +217,12 @@ impl Spec {
         if self.scenario == Scenario::Pair && self.publishers != self.subscribers {
             return fault("pairs are as many subscribers as publishers");
         }
+        if self.scenario == Scenario::Feed {
+            let lines = if let Identity::Lines(lines) = &self.back_end { lines.as_slice() } else { &[] };
+            if self.subscribers != self.publishers + 1 || lines.len() < self.subscribers {
+                return fault("feeds need a service and a user for each device, and what they log in with");
+            }
+        }
         if let Identity::Lines(lines) = &self.identity
             && lines.len() < Plan::clients(&self)
         {
@@ -265,6 +273,8 @@ impl Spec {
             _ if self.offline => 0,
             Scenario::Connect | Scenario::Idle => 0,
             Scenario::Pair | Scenario::Shared | Scenario::Mixed | Scenario::Slow => 1,
+            // The service, and the user.
+            Scenario::Feed => 2,
             Scenario::FanIn | Scenario::FanOut | Scenario::Retained => self.subscribers,
         }
     }
@@ -380,6 +390,7 @@ mod tests {
             Spec { scenario: Scenario::Mixed, ..pairs() },
             Spec { topic: Some("a/#".to_owned()), ..pairs() },
             Spec { identity: Identity::Lines(Vec::new()), ..pairs() },
+            Spec { scenario: Scenario::Feed, subscribers: 2, ..pairs() },
             Spec { scenario: Scenario::FanIn, publishers: 10_000, subscribers: 10_000, ..pairs() },
         ];
         for spec in refused {

@@ -12,6 +12,9 @@
 //! **Invariant:** a record is on disk whole or not at all, and the head never knows of a record that isn't: segment first, then head, each with
 //! its fsync. What a failed write has left is cut off before the next one.
 //!
+//! **Invariant:** what is written can be found again: a write to a file whose path leads elsewhere by now has failed. Then the chain goes on in new files,
+//! and a record says so.
+//!
 //! A segment ends at its size or with the day (UTC). Only whole segments are ever removed, oldest first, after a record says so.
 
 mod batch;
@@ -26,13 +29,12 @@ mod verify;
 mod witness;
 mod writer;
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use turnpike_authz::audit::chain::ChainKey;
+use turnpike_authz::audit::chain::{ChainKey, Link};
 use turnpike_authz::audit::{Action, Event, Key, Value};
 
 use book::{Book, Note};
@@ -96,9 +98,9 @@ impl AuditSettings {
 pub struct Audit {
     sink: AuditSink,
     thread: Option<JoinHandle<()>>,
-    is_new: bool,
-    /// Two that write one chain would break it.
-    _lock: Option<File>,
+    /// The last record that was found.
+    opened: Link,
+    is_damaged: bool,
 }
 
 impl Audit {
@@ -110,20 +112,23 @@ impl Audit {
     pub fn start(settings: &AuditSettings, data: &Path, key: &ChainKey) -> io::Result<Self> {
         match settings.enabled {
             true => Self::start_on(Box::new(Disk), settings, data, key),
-            false => Ok(Self { sink: AuditSink::disabled(), thread: None, is_new: false, _lock: None }),
+            false => Ok(Self { sink: AuditSink::disabled(), thread: None, opened: Link::START, is_damaged: false }),
         }
     }
 
     fn start_on(medium: Box<dyn Medium>, settings: &AuditSettings, data: &Path, key: &ChainKey) -> io::Result<Self> {
         let folder = settings.folder(data);
         let lock = files::lock(&folder)?;
-        let (book, notes) = Book::open(folder, key.clone(), settings.segment_bytes_max, medium)?;
-        let is_new = book.link().sequence == 0;
+        let (mut book, notes) = Book::open(folder, key.clone(), settings.segment_bytes_max, medium)?;
+        // Two that write one chain would break it.
+        book.hold(lock);
+        let opened = book.link();
+        let is_damaged = notes.iter().any(|note| matches!(note, Note::Damage { .. }));
         let sink = AuditSink::new(settings, &book);
         notes.iter().for_each(|note| tell(note, &sink));
         let writer = Writer::new(book, sink.shared(), settings);
         let thread = std::thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run())?;
-        Ok(Self { sink, thread: Some(thread), is_new, _lock: Some(lock) })
+        Ok(Self { sink, thread: Some(thread), opened, is_damaged })
     }
 
     /// The handle to record with.
@@ -141,7 +146,19 @@ impl Audit {
     /// Whether there was nothing before.
     #[must_use]
     pub fn is_new(&self) -> bool {
-        self.is_new
+        self.opened.sequence == 0
+    }
+
+    /// The last record that was there at the start.
+    #[must_use]
+    pub fn opened(&self) -> Link {
+        self.opened
+    }
+
+    /// Whether it was found damaged at the start, which is on record then.
+    #[must_use]
+    pub fn is_damaged(&self) -> bool {
+        self.is_damaged
     }
 
     /// Writes what waits and ends, by `limit`. Says whether all of it is on disk.

@@ -12,10 +12,12 @@ mod wire;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use axum::http::{HeaderName, Uri};
 use tokio::sync::{Semaphore, mpsc};
+use turnpike_authz::audit::{Action, Event, Outcome as Ended};
 use turnpike_authz::callout::{Call, Callout, Change, Outcome, Settings};
 use turnpike_authz::gate::Asked;
 use turnpike_core::gate::{Answer, Question};
@@ -24,6 +26,7 @@ pub use client::SetupError;
 use client::{CallError, Client};
 
 use crate::asker::{Asker, Reply};
+use crate::audit::{AuditSink, now_ms};
 
 /// How the call-out is made.
 #[derive(Clone, PartialEq, Debug)]
@@ -47,11 +50,11 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Reads the files and starts the thread, which ends with the last handle to this.
+    /// Reads the files and starts the thread, which ends with the last handle to this. When calls cease and begin again goes into the audit.
     ///
     /// # Errors
     /// What is wrong with the settings; or the thread can't be started.
-    pub fn start(settings: &CalloutSettings, callout: Arc<Callout>) -> Result<Self, SetupError> {
+    pub fn start(settings: &CalloutSettings, callout: Arc<Callout>, audit: AuditSink) -> Result<Self, SetupError> {
         let client = Client::new(settings)?;
         let (questions, asked) = mpsc::unbounded_channel();
         let desk = Arc::new(Desk {
@@ -59,6 +62,8 @@ impl Caller {
             calls: Semaphore::new(settings.bounds.calls_max),
             timeout: settings.timeout,
             callout,
+            audit,
+            is_open: AtomicBool::new(false),
         });
         std::thread::Builder::new().name("callout".to_owned()).spawn(move || run(&desk, asked))?;
         Ok(Self { questions })
@@ -102,6 +107,9 @@ struct Desk {
     calls: Semaphore,
     timeout: Duration,
     callout: Arc<Callout>,
+    audit: AuditSink,
+    /// Whether the audit has it that the breaker is open.
+    is_open: AtomicBool,
 }
 
 impl Desk {
@@ -113,10 +121,26 @@ impl Desk {
             Some(Change::Opened { for_ms }) => {
                 let cause = said.as_ref().err().map(|refusal| refusal.label());
                 tracing::warn!(cause, for_ms, "the call-out fails; nobody is called, and its devices are refused");
+                self.note(true, cause.unwrap_or("callout_failed"));
             }
-            Some(Change::Closed) => tracing::info!("the call-out answers again"),
+            Some(Change::Closed) => {
+                tracing::info!("the call-out answers again");
+                self.note(false, "");
+            }
         }
         reply.send(Answer::new(said));
+    }
+
+    /// Has the audit know of a change. A probe that fails opens it for longer, which is none.
+    fn note(&self, is_open: bool, cause: &'static str) {
+        if self.is_open.swap(is_open, SeqCst) == is_open {
+            return;
+        }
+        let (action, outcome) = match is_open {
+            true => (Action::CalloutOpen, Ended::Failed(cause)),
+            false => (Action::CalloutClose, Ended::Ok),
+        };
+        self.audit.record(&Event { outcome, ..Event::own(now_ms(), action, &[]) });
     }
 
     async fn make(&self, call: &Call) -> Outcome {

@@ -6,7 +6,8 @@ mod credential;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 pub use audit::Audit;
 pub use credential::Credential;
@@ -15,12 +16,12 @@ use crate::config::{Config, Faults, Kind, Listener};
 
 /// MQTT device-access broker.
 #[derive(Parser, Debug)]
-#[command(name = "turnpike", version, args_conflicts_with_subcommands = true)]
+#[command(name = "turnpike", version)]
 pub struct Cli {
     /// What to do; `serve` if nothing is said.
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// Options of `serve`.
+    /// Options of `serve`, which may stand before it as well.
     #[command(flatten)]
     pub serve: Serve,
 }
@@ -43,7 +44,7 @@ pub enum Command {
 }
 
 /// Options of `serve`. Where a listener flag is given, only the listeners named by flags open; port 0 takes a free one.
-#[derive(Args, Clone, Default, Debug)]
+#[derive(Args, Clone, PartialEq, Eq, Default, Debug)]
 pub struct Serve {
     /// Configuration file.
     #[arg(long)]
@@ -71,7 +72,48 @@ pub struct Serve {
     pub anonymous: bool,
 }
 
+impl Cli {
+    /// What to do, with the options that stand before it.
+    ///
+    /// # Errors
+    /// An option is given twice, or before a command that isn't `serve`.
+    pub fn into_command(self) -> Result<Command, clap::Error> {
+        let conflict = |message: String| Self::command().error(ErrorKind::ArgumentConflict, message);
+        match self.command {
+            None => Ok(Command::Serve(self.serve)),
+            Some(Command::Serve(after)) => self
+                .serve
+                .and(after)
+                .map(Command::Serve)
+                .map_err(|option| conflict(format!("the option {option} is given twice"))),
+            Some(other) if self.serve == Serve::default() => Ok(other),
+            Some(_) => {
+                Err(conflict("options of this command stand behind it; those before it are of `serve`".to_owned()))
+            }
+        }
+    }
+}
+
+/// An option that is given once at the most.
+fn once<T>(name: &'static str, before: Option<T>, after: Option<T>) -> Result<Option<T>, &'static str> {
+    if before.is_some() && after.is_some() { Err(name) } else { Ok(before.or(after)) }
+}
+
 impl Serve {
+    /// With options that stand elsewhere on the command line; which one is given twice, if one is.
+    fn and(self, after: Self) -> Result<Self, &'static str> {
+        Ok(Self {
+            config: once("--config", self.config, after.config)?,
+            data: once("--data", self.data, after.data)?,
+            mqtt: once("--mqtt", self.mqtt, after.mqtt)?,
+            mqtts: once("--mqtts", self.mqtts, after.mqtts)?,
+            ws: once("--ws", self.ws, after.ws)?,
+            wss: once("--wss", self.wss, after.wss)?,
+            http: once("--http", self.http, after.http)?,
+            anonymous: self.anonymous || after.anonymous,
+        })
+    }
+
     /// The configuration: the file's, and what the flags say instead.
     ///
     /// # Errors
@@ -115,12 +157,31 @@ mod tests {
     use super::*;
 
     fn serve(args: &[&str]) -> Serve {
-        let cli = Cli::try_parse_from([&["turnpike"], args].concat()).expect("parsed");
-        match cli.command {
-            Some(Command::Serve(serve)) => serve,
-            None => cli.serve,
+        match parsed(args).expect("parsed") {
+            Command::Serve(serve) => serve,
             other => panic!("{other:?}"),
         }
+    }
+
+    fn parsed(args: &[&str]) -> Result<Command, clap::Error> {
+        Cli::try_parse_from([&["turnpike"], args].concat())?.into_command()
+    }
+
+    #[test]
+    fn options_stand_before_and_behind_serve() {
+        let whole = serve(&["serve", "--config", "f", "--mqtt", "127.0.0.1:1", "--anonymous"]);
+        for args in [
+            ["--config", "f", "--mqtt", "127.0.0.1:1", "--anonymous", "serve"],
+            ["--config", "f", "--anonymous", "serve", "--mqtt", "127.0.0.1:1"],
+            ["--anonymous", "--mqtt", "127.0.0.1:1", "serve", "--config", "f"],
+        ] {
+            assert_eq!(serve(&args), whole, "{args:?}");
+        }
+        assert_eq!(serve(&["--config", "f", "--mqtt", "127.0.0.1:1", "--anonymous"]), whole);
+        let said = |args: &[&str]| parsed(args).expect_err("refused").to_string();
+        assert!(said(&["--config", "f", "serve", "--config", "g"]).contains("--config is given twice"));
+        assert!(said(&["--data", "d", "check", "--config", "g"]).contains("stand behind it"));
+        assert!(matches!(parsed(&["check", "--config", "g"]), Ok(Command::Check { .. })));
     }
 
     #[test]

@@ -231,7 +231,7 @@ impl Default for Config {
             nonces_max: 1_000_000,
             sys_interval: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(10),
-            rates: quota::Settings::default(),
+            rates: access::default_rates(),
             guard: guard::Settings::default(),
             audit: AuditSettings::default(),
             callout: None,

@@ -76,8 +76,15 @@ impl Edit {
             }
             Self::People(change) => {
                 let concerned = change.concerns();
+                let left_behind = match &change {
+                    people::Change::DeleteUser(user) => Some(format!("user/{user}/#").into()),
+                    _ => None,
+                };
                 gate.people().apply(change);
                 concerned.iter().for_each(|concern| control.judge_again(concern));
+                if let Some(left_behind) = left_behind {
+                    control.forget_retained(vec![left_behind]);
+                }
             }
         }
     }

@@ -48,6 +48,7 @@ pub use connects::{Connects, Questions};
 use self::batch::Batch;
 use self::connections::Bounds;
 use crate::edit::{Edit, Told};
+use crate::erasure::Eraser;
 use crate::metrics;
 use crate::registrar::Registrar;
 use crate::server::{Control, StoreHealth};
@@ -78,6 +79,8 @@ pub struct ApiParts<'a> {
     pub registrar: Arc<Registrar>,
     /// Other clouds.
     pub book: platform::Book,
+    /// Who erases users.
+    pub eraser: Eraser,
 }
 
 /// What every handler needs.
@@ -94,6 +97,7 @@ pub struct Api {
     registrar: Arc<Registrar>,
     /// Other clouds.
     book: platform::Book,
+    eraser: Eraser,
     /// Registrations served at once.
     registering: Arc<tokio::sync::Semaphore>,
 }
@@ -102,10 +106,11 @@ impl Api {
     /// Serves these.
     #[must_use]
     pub fn new(parts: ApiParts<'_>) -> Self {
-        let ApiParts { control, guarded, token, changing, auditing, registrar, book } = parts;
+        let ApiParts { control, guarded, token, changing, auditing, registrar, book, eraser } = parts;
         Self {
             control,
             book,
+            eraser,
             gate: Arc::clone(guarded.gate()),
             guarded,
             token: Sha256::digest(token).into(),
@@ -413,7 +418,22 @@ async fn readyz(State(api): State<Api>) -> Response {
     let ready = health.is_ready() && audit.is_none();
     reasons.extend(audit.map(|fault| format!("audit: {fault}")));
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, axum::Json(serde_json::json!({ "ready": ready, "reasons": reasons }))).into_response()
+    let degraded = degraded(&api);
+    (status, axum::Json(serde_json::json!({ "ready": ready, "reasons": reasons, "degraded": degraded })))
+        .into_response()
+}
+
+/// What keeps some clients out, of whom another broker would let in no more: it turns nobody away.
+fn degraded(api: &Api) -> Vec<&'static str> {
+    let is_open = api.gate.callout().is_some_and(|callout| callout.counts().open);
+    let mut degraded = Vec::new();
+    if is_open {
+        degraded.push("callout: it fails, and nobody is called");
+    }
+    if api.gate.nonces().is_full(api.control.now().mono_ms) {
+        degraded.push("nonces: they find no room, and log-ins that use one are refused");
+    }
+    degraded
 }
 
 async fn metrics_text(State(api): State<Api>) -> Response {
@@ -425,6 +445,7 @@ async fn metrics_text(State(api): State<Api>) -> Response {
         &api.control.totals(),
         (&api.guarded, &api.registrar),
         audit.as_ref(),
+        api.control.now().mono_ms,
     ) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => {

@@ -8,6 +8,7 @@ pub mod config;
 pub mod descriptors;
 pub mod desk;
 pub mod edit;
+pub mod erasure;
 pub mod fetch;
 pub mod http;
 mod inbox;

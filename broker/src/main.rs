@@ -16,19 +16,18 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const EXIT_USAGE: u8 = 64;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let command = match Cli::try_parse().and_then(Cli::into_command) {
+        Ok(command) => command,
         Err(error) => {
             let _ = error.print();
             return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
         }
     };
-    match cli.command {
-        None => serve(&cli.serve),
-        Some(Command::Serve(options)) => serve(&options),
-        Some(Command::Check { config }) => check(&config),
-        Some(Command::Credential(options)) => credential(&options),
-        Some(Command::Audit(options)) => audit(&options),
+    match command {
+        Command::Serve(options) => serve(&options),
+        Command::Check { config } => check(&config),
+        Command::Credential(options) => credential(&options),
+        Command::Audit(options) => audit(&options),
     }
 }
 

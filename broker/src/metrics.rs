@@ -7,6 +7,7 @@ use prometheus::{Encoder, TextEncoder};
 use turnpike_authz::Gatekeeper;
 use turnpike_authz::callout::Counts;
 use turnpike_authz::guarded::Guarded;
+use turnpike_authz::people::People;
 use turnpike_core::counters::{Dropped, Flow};
 use turnpike_store::stats::{CommitStats, LATENCY_BOUNDS_US};
 
@@ -102,6 +103,7 @@ pub fn text(
     totals: &Totals,
     (guarded, registrar): (&Guarded<Gatekeeper>, &Registrar),
     audit: Option<&AuditStatus>,
+    mono_ms: u64,
 ) -> Result<Vec<u8>, prometheus::Error> {
     let mut families = Families::default();
     clients(&mut families, shards, guarded.gate());
@@ -109,6 +111,12 @@ pub fn text(
     guarded.gate().callout().into_iter().for_each(|callout| called_out(&mut families, &callout.counts()));
     let samples = registrar.counts().map(|(outcome, count)| counter(&[("outcome", outcome)], count)).collect();
     families.family("registrations_total", "Registrations of devices asked for.", MetricType::COUNTER, samples);
+    people(&mut families, guarded.gate().people(), mono_ms);
+    if let Some(platforms) = guarded.gate().platforms() {
+        let samples = platforms.outcomes().map(|(outcome, count)| counter(&[("outcome", outcome)], count)).collect();
+        let help = "Requests of other clouds, by how they ended.";
+        families.family("platform_requests_total", help, MetricType::COUNTER, samples);
+    }
     messages(&mut families, shards);
     store(&mut families, commits, totals);
     audit.into_iter().for_each(|status| audited(&mut families, status));
@@ -138,11 +146,34 @@ fn guard(families: &mut Families, guarded: &Guarded<Gatekeeper>) {
     ];
     let samples = counts.map(|(event, count)| counter(&[("event", event)], count)).to_vec();
     families.family("guard_events_total", "What the guard has seen and done.", MetricType::COUNTER, samples);
-    let of = |by: &'static str, remembered: [(&'static str, usize); 4]| {
-        remembered.map(|(what, count)| gauge(&[("by", by), ("what", what)], count as u64))
+    let of = |by: &'static str, remembered: &[(&'static str, usize)]| {
+        let figure = |(what, count): &(&str, usize)| gauge(&[("by", by), ("what", what)], *count as u64);
+        remembered.iter().map(figure).collect::<Vec<_>>()
     };
-    let samples = [of("limits", guarded.quotas().remembered()), of("guard", guarded.guard().remembered())].concat();
+    let samples = [of("limits", &guarded.quotas().remembered()), of("guard", &guarded.guard().remembered())].concat();
     families.family("remembered", "Entries of limits and guard, which are bounded.", MetricType::GAUGE, samples);
+}
+
+/// Users: what is to be erased of them, and what they are bound to.
+fn people(families: &mut Families, people: &People, mono_ms: u64) {
+    let now_s = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
+    let tally = people.erasure_tally(now_s);
+    let states =
+        [("waiting", tally.waiting), ("running", tally.running), ("failing", tally.failing), ("done", tally.done)];
+    let samples = states.map(|(state, count)| gauge(&[("state", state)], count));
+    families.family("erasures", "Erasures of users; of those done, reports.", MetricType::GAUGE, samples.to_vec());
+    families.gauge("erasures_overdue", "Erasures of users that should have been done.", tally.overdue);
+    let keys = people.key_desk().figures(mono_ms);
+    let fetches = [("ok", keys.fetched), ("failed", keys.failed)].map(|(of, count)| counter(&[("outcome", of)], count));
+    let help = "Fetches of keys for users' tokens (JWK sets).";
+    families.family("jwks_fetches_total", help, MetricType::COUNTER, fetches.to_vec());
+    let help = "Fetches of keys that a token with an unknown key has asked for.";
+    families.counter("jwks_fetches_asked_total", help, keys.asked);
+    families.gauge("jwks_sources", "Places that keys for tokens are fetched from.", keys.sources);
+    families.gauge("jwks_age_seconds", "Age of the set of keys that is the oldest.", keys.oldest_ms / 1000);
+    let changes = people.binding_changes().map(|(change, count)| counter(&[("change", change)], count)).to_vec();
+    families.family("binding_changes_total", "Bindings made, changed and ended.", MetricType::COUNTER, changes);
+    families.gauge("bindings", "Devices bound to users: one for each user of a device.", people.bindings().len());
 }
 
 fn clients(families: &mut Families, shards: &[ShardStats], gate: &Gatekeeper) {
@@ -183,6 +214,14 @@ fn clients(families: &mut Families, shards: &[ShardStats], gate: &Gatekeeper) {
     families.family("connects_total", "CONNECTs answered, by reason.", MetricType::COUNTER, connects);
     let refusals = gate.refusals().map(|(refusal, count)| counter(&[("reason", refusal.label())], count)).collect();
     families.family("logins_refused_total", "Log-ins refused, by what was wrong.", MetricType::COUNTER, refusals);
+    let (used, most) = gate.nonces().room();
+    let room = [gauge(&[("what", "used")], used as u64), gauge(&[("what", "most")], most as u64)].to_vec();
+    families.family(
+        "nonces",
+        "Nonces of log-ins used in twenty minutes, and the most that find room.",
+        MetricType::GAUGE,
+        room,
+    );
     let payloads = gate.payload_counts();
     let drops = payloads.drops.iter().map(|(error, count)| counter(&[("reason", error.label())], count)).collect();
     let help = "Payloads of devices without TLS that were dropped, by reason.";

@@ -4,8 +4,8 @@
 //! nonces.current ──as old as a nonce counts──▶ nonces.previous ──as old again──▶ gone
 //! ```
 //!
-//! Each file is a header and records of [`RECORD_BYTES`]. A record is one `pwrite`, done before the device's CONNACK is encoded, so it survives
-//! the end of the process; there is no sync, so what the kernel had not yet written is lost with the power. An end of a record at the end of
+//! Each file is a header and records of [`RECORD_BYTES`]. The records of a shard's turn are one `pwrite`, done before the first CONNACK of the
+//! turn is written, so they survive the end of the process; there is no sync, so what the kernel had not yet written is lost with the power. An end of a record at the end of
 //! a file is what such a loss leaves, and is left out. A file with another header is none of ours, or damaged: that is said, and
 //! the start goes on without it.
 //!
@@ -37,6 +37,8 @@ struct Current {
     end: u64,
     /// When another file begins.
     due: Instant,
+    /// Records that are to be kept: at most as many as the shards let in in one turn.
+    taken: Vec<u8>,
     /// Whether the last record could not be kept; said once.
     failing: bool,
 }
@@ -62,21 +64,32 @@ impl NonceFiles {
         Ok((Self { folder: folder.to_owned(), current }, records))
     }
 
-    fn write(&self, current: &mut Current, record: [u8; RECORD_BYTES]) -> io::Result<()> {
+    fn write(&self, current: &mut Current, records: &[u8]) -> io::Result<()> {
         if Instant::now() >= current.due {
             fs::rename(self::current(&self.folder), previous(&self.folder))?;
             *current = Current { failing: current.failing, ..Current::begin(&self.folder)? };
         }
-        current.file.write_all_at(&record, current.end)?;
-        current.end += RECORD_BYTES as u64;
+        current.file.write_all_at(records, current.end)?;
+        current.end += records.len() as u64;
         Ok(())
     }
 }
 
 impl NonceJournal for NonceFiles {
-    fn keep(&self, record: [u8; RECORD_BYTES]) {
+    fn take(&self, record: [u8; RECORD_BYTES]) {
+        self.current.lock().taken.extend_from_slice(&record);
+    }
+
+    fn keep(&self) {
+        // Locked while it writes: whoever finds nothing left to write knows that all is written.
         let mut current = self.current.lock();
-        let kept = self.write(&mut current, record);
+        if current.taken.is_empty() {
+            return;
+        }
+        let mut records = std::mem::take(&mut current.taken);
+        let kept = self.write(&mut current, &records);
+        records.clear();
+        current.taken = records;
         if let Err(error) = &kept
             && !current.failing
         {
@@ -92,7 +105,7 @@ impl Current {
         let file = create(&current(folder))?;
         file.write_all_at(HEADER, 0)?;
         let due = Instant::now() + Duration::from_millis(REMEMBERED_MS);
-        Ok(Self { file, end: HEADER.len() as u64, due, failing: false })
+        Ok(Self { file, end: HEADER.len() as u64, due, taken: Vec::new(), failing: false })
     }
 }
 

@@ -80,7 +80,7 @@ impl Registrar {
     pub fn new(settings: RegistrationSettings, exempt: Vec<IpNet>) -> Self {
         let requests = quota::RequestLimits { address: settings.requests, ..quota::RequestLimits::default() };
         let limits = quota::Settings { requests, exempt, ..quota::Settings::default() };
-        let sizes = quota::Sizes { origins_max: 1, users_max: 1, debts_max: 1, callers_max: CALLERS_MAX };
+        let sizes = quota::Sizes { origins_max: 1, owners_max: 1, callers_max: CALLERS_MAX };
         Self {
             settings,
             book: RwLock::default(),

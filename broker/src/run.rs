@@ -4,15 +4,18 @@ mod auditing;
 mod chores;
 mod clouds;
 mod folder;
+mod keys;
+mod mark;
 mod reload;
 mod upkeep;
+mod watch;
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
@@ -28,6 +31,7 @@ use turnpike_authz::presale;
 use turnpike_authz::quota::{self, Quotas};
 use turnpike_authz::registry::{RecordError, Registry};
 use turnpike_core::clock::Now;
+use turnpike_core::concern::Concern;
 use turnpike_store::Store;
 use turnpike_store::embedded::{EmbeddedStore, Options};
 use turnpike_store::memory::MemoryStore;
@@ -40,6 +44,7 @@ use crate::audit::{Audit, AuditSink, now_ms};
 use crate::callout::Caller;
 use crate::cli::Serve;
 use crate::config::{Config, Engine, Fault, Kind};
+use crate::erasure::Eraser;
 use crate::http::platform::Book;
 use crate::http::{self, Api, ApiParts, Changing, Connects, Questions};
 use crate::nonces::NonceFiles;
@@ -87,7 +92,7 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
     let _ = people.advance(now_ms() / 1000, 0);
     let gate = Gatekeeper::new(Arc::clone(&registry), key, config.nonces_max).with_people(people);
     let gate = gate.with_platforms(Arc::clone(&clouds.platforms));
-    let (gate, asker) = call_out(gate, config)?;
+    let (gate, asker) = call_out(gate, config, &sink)?;
     let gate = match provision::platform_key(&config.data)? {
         Some(key) => gate.unwrapping_with(key),
         None => gate,
@@ -98,18 +103,36 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
     };
     let gate = Arc::new(if config.anonymous { gate.open_to_all() } else { keep_nonces(gate, config)? });
     let development = development(config)?;
-    let guarded = Arc::new(guarded(config, &gate, &sink));
+    let steering = Arc::new(std::sync::OnceLock::new());
+    let guarded = Arc::new(guarded(config, &gate, &sink, Arc::clone(&steering)));
     let (connects, questions) = Connects::new(asker);
     let parts = (store, Arc::new(connects) as Arc<dyn Asker>);
-    let (server, damaged) = start(config, development.as_ref(), &guarded, (&registrar, &clouds.platforms), parts)?;
+    let mark = mark::Found::default();
+    let loaders = (&registrar, &clouds.platforms, &mark);
+    let (server, damaged) = start(config, development.as_ref(), &guarded, loaders, parts)?;
+    // Nobody else sets it.
+    let _ = steering.set(server.control());
     starting.store(false, Relaxed);
     // From here on there is something to put down in good order, whatever goes wrong.
-    let own = Own { made, token, damaged, development, registrar, clouds: Arc::clone(&clouds), questions };
-    if let Err(error) = open(config, &server, &guarded, &audit, own) {
-        server.drain(config.drain_timeout);
-        audit.finish(AUDIT_TIME_MAX);
-        return Err(error);
-    }
+    let own = Own {
+        made,
+        token,
+        damaged,
+        development,
+        registrar,
+        clouds: Arc::clone(&clouds),
+        questions,
+        mark,
+        demo: options.config.is_none(),
+    };
+    let keeper = match open(config, &server, &guarded, &audit, own) {
+        Ok(keeper) => keeper,
+        Err(error) => {
+            server.drain(config.drain_timeout);
+            audit.finish(AUDIT_TIME_MAX);
+            return Err(error);
+        }
+    };
     tracing::info!(data = %config.data.display(), shards = config.shards, anonymous = config.anonymous, "serving");
     for signal in &mut signals {
         match signal {
@@ -118,6 +141,7 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
         }
     }
     tracing::info!("draining");
+    keeper.iter().for_each(|keeper| keeper.keep_last());
     let whole = server.drain(config.drain_timeout);
     sink.record(&Event::own(now_ms(), Action::BrokerStop, &[]));
     let audited = audit.finish(AUDIT_TIME_MAX);
@@ -137,23 +161,27 @@ struct Own {
     clouds: Arc<Clouds>,
     /// Registrations by CONNECT. Where nobody takes them, they are answered so.
     questions: Questions,
+    /// What the store knew of the audit.
+    mark: mark::Found,
+    /// Somebody looks around: whoever has a configuration has devices of their own.
+    demo: bool,
 }
 
-/// What comes after the data plane: the registry's own affairs, the addresses, the HTTP API, `$SYS`.
+/// What comes after the data plane: the audit's mark in the store, which this gives, the registry's own affairs, the addresses, the HTTP API, `$SYS`.
 fn open(
     config: &Config,
     server: &Server,
     guarded: &Arc<Guarded<Gatekeeper>>,
     audit: &Audit,
     own: Own,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Option<Arc<mark::Keeper>>> {
     let (control, gate) = (server.control(), guarded.gate());
     if let Some(error) = own.damaged {
         return Err(error).context("the registry can't be read");
     }
     own.made.keep(gate.registry().any_device().is_some() || gate.people().has_secrets())?;
     gate.check_key().context("the registry was sealed under another master key")?;
-    auditing::begin(gate, audit);
+    let keeper = auditing::begin(gate, audit, &control, &own.mark).context("a thread can't be started")?;
     // Sessions that began before this get their meters now.
     gate.registry().followed().iter().for_each(|change| guarded.follow(change));
     control.remeter();
@@ -167,14 +195,17 @@ fn open(
         registrar: Arc::clone(&registrar),
         changing: Arc::clone(&changing),
         audit: audit.sink(),
+        demo: own.demo,
     };
     let book = Book::new(Arc::clone(&own.clouds.platforms), control.clone());
     let opening = begin_chores(config, server, chores, own.development)?;
+    let eraser = Eraser::new(control.clone(), Arc::clone(guarded), Arc::clone(&changing), audit.sink());
     let upkeep = Upkeep {
         control: control.clone(),
         guarded: Arc::clone(guarded),
         changing: Arc::clone(&changing),
         audit: audit.sink(),
+        eraser: eraser.clone(),
     };
     upkeep.start().context("a thread can't be started")?;
     own.clouds.open(config, guarded, audit, &book)?;
@@ -187,6 +218,7 @@ fn open(
             auditing: auditing::of_api(config, gate, audit),
             registrar: Arc::clone(&registrar),
             book,
+            eraser,
         });
         let bound = http::serve(address, api.clone(), own.questions)
             .with_context(|| format!("the HTTP API can't listen on {address}"))?;
@@ -200,14 +232,20 @@ fn open(
     // Kept until here: now there is all that the lines for the terminal speak of.
     drop(opening);
     forget(control.clone(), Arc::clone(guarded), registrar).context("a thread can't be started")?;
-    sys::start(control, config.sys_interval).context("a thread can't be started")
+    watch(control.clone(), Arc::clone(gate), audit.sink()).context("a thread can't be started")?;
+    sys::start(control, config.sys_interval).context("a thread can't be started")?;
+    Ok(keeper)
 }
 
 /// The gate with its call-out, and who makes the calls; as it is, if there is none.
-fn call_out(gate: Gatekeeper, config: &Config) -> anyhow::Result<(Gatekeeper, Option<Arc<dyn Asker>>)> {
+fn call_out(
+    gate: Gatekeeper,
+    config: &Config,
+    audit: &AuditSink,
+) -> anyhow::Result<(Gatekeeper, Option<Arc<dyn Asker>>)> {
     let Some(settings) = &config.callout else { return Ok((gate, None)) };
     let callout = Arc::new(Callout::new(settings.bounds.clone(), provision::random()));
-    let caller = Caller::start(settings, Arc::clone(&callout)).context("nobody can be called out to")?;
+    let caller = Caller::start(settings, Arc::clone(&callout), audit.clone()).context("nobody can be called out to")?;
     Ok((gate.calling_out(callout), Some(Arc::new(caller))))
 }
 
@@ -237,12 +275,25 @@ fn begin_chores(
     Ok(opening)
 }
 
-/// The gate with limits and a guard around it, whose events go into the log and into the audit.
-fn guarded(config: &Config, gate: &Arc<Gatekeeper>, audit: &AuditSink) -> Guarded<Gatekeeper> {
+/// The gate with limits and a guard around it, whose events go into the log and into the audit. `steering` is there once the shards are.
+fn guarded(
+    config: &Config,
+    gate: &Arc<Gatekeeper>,
+    audit: &AuditSink,
+    steering: Arc<std::sync::OnceLock<Control>>,
+) -> Guarded<Gatekeeper> {
     let quotas = Arc::new(Quotas::new(config.rates.clone(), quota::Sizes::default()));
     let guard = Arc::new(Guard::new(config.guard.clone(), guard::Sizes::default()));
     let audit = audit.clone();
-    let tell = Box::new(move |event: SecurityEvent| audit.record_security(&event));
+    let tell = Box::new(move |event: SecurityEvent| {
+        audit.record_security(&event);
+        // Whoever is refused from now on is closed, too: the gate says no to what it has open when it is asked again.
+        if let (Some(identity), Some(control)) = (event.bars(), steering.get()) {
+            let (product, name) = (&*identity.product, &*identity.name);
+            let concerns = [Concern::device(product, name), Concern::user(product, name), Concern::service(name)];
+            concerns.iter().for_each(|concern| control.judge_again(concern));
+        }
+    });
     Guarded::new(Arc::clone(gate), quotas, guard, claimed_by_user_name, tell)
 }
 
@@ -260,6 +311,18 @@ fn forget(control: Control, guarded: Arc<Guarded<Gatekeeper>>, registrar: Arc<Re
         }
     };
     std::thread::Builder::new().name("sweep".to_owned()).spawn(sweep).map(drop)
+}
+
+/// Has the log and the audit say when used nonces find no room, on a thread of its own, until the process ends.
+fn watch(control: Control, gate: Arc<Gatekeeper>, audit: AuditSink) -> std::io::Result<()> {
+    let look = move || {
+        let mut watch = watch::Watch::default();
+        loop {
+            std::thread::sleep(watch::INTERVAL);
+            watch.look(&gate, &audit, control.now().mono_ms, Instant::now());
+        }
+    };
+    std::thread::Builder::new().name("watch".to_owned()).spawn(look).map(drop)
 }
 
 fn open_store(config: &Config) -> anyhow::Result<Box<dyn Store>> {
@@ -299,11 +362,11 @@ fn start(
     config: &Config,
     development: Option<&pki::Development>,
     gate: &Arc<Guarded<Gatekeeper>>,
-    (registrar, platforms): (&Arc<Registrar>, &Arc<Platforms>),
+    (registrar, platforms, mark): (&Arc<Registrar>, &Arc<Platforms>, &mark::Found),
     (store, asker): (Box<dyn Store>, Arc<dyn Asker>),
 ) -> anyhow::Result<(Server, Option<RecordError>)> {
     let (registry, people) = (Arc::clone(gate.gate().registry()), Arc::clone(gate.gate().people()));
-    let (registrar, platforms) = (Arc::clone(registrar), Arc::clone(platforms));
+    let (registrar, platforms, mark) = (Arc::clone(registrar), Arc::clone(platforms), mark.clone());
     let damaged = Arc::new(std::sync::OnceLock::new());
     let found = Arc::clone(&damaged);
     let certificate = development.map(|development| &development.server);
@@ -321,6 +384,7 @@ fn start(
         desk: None,
         registry: Box::new(move |key, value| {
             let loaded = match () {
+                () if mark.load(key, value) => Ok(()),
                 () if presale::is_record(key) => registrar.load(key, value),
                 () if People::is_record(key) => people.load(key, value),
                 () if platform::is_ours(key) => platforms.load(key, value),

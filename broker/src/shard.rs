@@ -15,6 +15,7 @@
 //! `ShardThread::finish` and `ShardThread::move_link` are the only places).
 
 mod accept;
+mod certificates;
 mod link;
 mod outside;
 mod read;
@@ -28,6 +29,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use ipnet::IpNet;
 use mio::{Events, Poll, Token};
 use tokio::sync::oneshot;
 use turnpike_core::clock::Now;
@@ -80,12 +82,16 @@ pub(crate) enum Command {
     Rejudge(Arc<str>, Option<Arc<str>>),
     /// Something has changed for these: judge their sessions again.
     Judge(Concern),
+    /// What client certificates are judged by has changed: judge again those that live connections have shown.
+    JudgeCertificates,
     /// Tell of the sessions of these.
     SessionsOf(Principal, oneshot::Sender<Vec<SessionView>>),
     /// Sign these out of the session of a client. Answer whether there was one.
     SignOut(Principal, Arc<str>, oneshot::Sender<bool>),
     /// End the sessions of these for good. Answer when that is done.
     Forget(Concern, oneshot::Sender<()>),
+    /// Close the connections that come from there.
+    ShutOut(IpNet),
     /// Rate limits have changed for everybody.
     Remeter,
     /// Remove the retained messages of these filters.
@@ -200,6 +206,8 @@ pub(crate) struct ShardThread<G> {
     stalled: bool,
     /// The core has touched connections that this turn had no time for.
     unflushed: bool,
+    /// Through the links, whose certificates are judged again.
+    judging: Option<certificates::Walk>,
 
     net: NetCounters,
     turns: Histogram,
@@ -249,6 +257,7 @@ impl<G: Gate> ShardThread<G> {
             parts: Vec::new(),
             stalled: false,
             unflushed: false,
+            judging: None,
             net: NetCounters::default(),
             turns: Histogram::default(),
             accept_complaint_ms: 0,
@@ -279,6 +288,7 @@ impl<G: Gate> ShardThread<G> {
             self.read_ready();
             self.drain_inbox();
             self.timers();
+            self.judge_certificates();
             self.resume();
             self.flush();
             // Written bytes make room, and room may resume connections: they are served in the next turn, which comes at once.
@@ -313,6 +323,7 @@ impl<G: Gate> ShardThread<G> {
         let readable = !self.ready.is_empty() && !self.stalled;
         if readable
             || self.unflushed
+            || self.judging.is_some()
             || self.entrances.iter().any(|entrance| entrance.is_due(self.has_room(), self.now.mono_ms))
         {
             return Duration::ZERO;
@@ -398,6 +409,7 @@ impl<G: Gate> ShardThread<G> {
                 self.transport = transport;
             }
             Command::Rejudge(product, device) => self.core.rejudge(&product, device.as_deref(), self.now),
+            Command::JudgeCertificates => self.judging = Some(certificates::Walk::default()),
             Command::Judge(concern) => self.core.judge_again(&concern, self.now),
             // Whoever asked may have given up waiting.
             Command::SessionsOf(principal, reply) => drop(reply.send(self.core.sessions_of(&principal))),
@@ -407,6 +419,9 @@ impl<G: Gate> ShardThread<G> {
             Command::Forget(concern, reply) => {
                 self.core.forget(&concern, self.now);
                 let _ = reply.send(());
+            }
+            Command::ShutOut(network) => {
+                self.core.shut_out(&|address| network.contains(&address.to_canonical()), self.now);
             }
             Command::Remeter => self.core.remeter(self.now),
             Command::ForgetGone => self.core.forget_gone(self.now),

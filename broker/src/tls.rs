@@ -1,6 +1,9 @@
 //! TLS: what a listener is configured with, and the rustls configuration made of it, which a reload replaces.
 //!
-//! A handshake uses the configuration that was current when it began; live connections keep theirs.
+//! A handshake uses the configuration that was current when it began; live connections keep theirs. But what client certificates are
+//! judged by holds for all of them at once: each such change makes an *edition*, and a certificate that was taken under an
+//! earlier one is judged again, at the end of a handshake that saw the change and by the shards under live connections
+//! (`shard/certificates.rs`).
 //!
 //! **Invariant:** a resumed session is held to what a full handshake would be. A ticket carries the client's certificate and rustls
 //! doesn't look at it again, so we do, on every resumption, against the trust anchors and revocation lists of the configuration that the
@@ -25,7 +28,7 @@ use rustls::server::{
     WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
-use rustls::{HandshakeKind, RootCertStore, ServerConfig};
+use rustls::{CertificateError, HandshakeKind, RootCertStore, ServerConfig};
 
 /// TLS of one listener.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -136,6 +139,8 @@ pub struct Live {
     client_auth: ClientAuth,
     verifier: Option<Arc<dyn ClientCertVerifier>>,
     trust: Trust,
+    /// Counts the changes of `trust`.
+    edition: u64,
 }
 
 impl fmt::Debug for Live {
@@ -171,6 +176,11 @@ impl Acceptor {
         load(settings, self.websocket, Some(&self.live.load()))
     }
 
+    /// Whether `live` judges client certificates by something else than what is in force.
+    pub(crate) fn judges_anew(&self, live: &Live) -> bool {
+        self.live.load().edition != live.edition
+    }
+
     /// New handshakes use `live` from now on.
     pub fn install(&self, live: Live) {
         self.live.store(Arc::new(live));
@@ -187,15 +197,26 @@ impl Live {
         Arc::clone(&self.config)
     }
 
+    /// Which edition of what client certificates are judged by.
+    pub(crate) fn edition(&self) -> u64 {
+        self.edition
+    }
+
+    /// Judges what a client has shown, leaf first and never empty, as a full handshake would now. Where none is taken any more, none is good.
+    pub(crate) fn judge_shown(&self, shown: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
+        let (Some(verifier), Some((leaf, chain))) = (&self.verifier, shown.split_first()) else {
+            return Err(CertificateError::ApplicationVerificationFailure.into());
+        };
+        verifier.verify_client_cert(leaf, chain, UnixTime::now()).map(|_| ())
+    }
+
     /// Judges a finished handshake: a resumed one hasn't been held to client authentication by rustls.
     pub(crate) fn judge(&self, conn: &UnbufferedServerConnection) -> Result<(), rustls::Error> {
         if conn.handshake_kind() != Some(HandshakeKind::Resumed) {
             return Ok(());
         }
-        match (&self.verifier, conn.peer_certificates().and_then(<[_]>::split_first)) {
-            (Some(verifier), Some((leaf, chain))) => {
-                verifier.verify_client_cert(leaf, chain, UnixTime::now()).map(|_| ())
-            }
+        match (&self.verifier, conn.peer_certificates()) {
+            (Some(_), Some(shown)) => self.judge_shown(shown),
             (Some(_), None) if self.client_auth == ClientAuth::Required => Err(rustls::Error::NoCertificatesPresented),
             (Some(_) | None, _) => Ok(()),
         }
@@ -212,13 +233,15 @@ fn load(settings: &TlsSettings, websocket: bool, before: Option<&Live>) -> Resul
         None
     });
     let (Some(resolver), true) = (resolver, faults.is_empty()) else { return Err(faults) };
-    let ticketer = match before {
-        Some(before) if before.trust == trust => Arc::clone(&before.config.ticketer),
-        _ => ring::Ticketer::new().map_err(|error| vec![TlsError::Setup(error)])?,
+    let (edition, ticketer) = match before {
+        Some(before) if before.trust == trust => (before.edition, Some(Arc::clone(&before.config.ticketer))),
+        Some(before) => (before.edition + 1, None),
+        None => (0, None),
     };
+    let ticketer = ticketer.map_or_else(ring::Ticketer::new, Ok).map_err(|error| vec![TlsError::Setup(error)])?;
     let config = configure(settings, websocket, provider, resolver, verifier.clone(), ticketer)
         .map_err(|error| vec![TlsError::Setup(error)])?;
-    Ok(Live { config: Arc::new(config), client_auth: settings.client_auth, verifier, trust })
+    Ok(Live { config: Arc::new(config), client_auth: settings.client_auth, verifier, trust, edition })
 }
 
 fn configure(

@@ -223,3 +223,73 @@ fn a_restart_doesnt_heal_an_audit_that_was_cut_short() {
     broker.stop();
     stays_noticed(&broker);
 }
+
+#[test]
+fn an_audit_that_goes_under_the_broker_is_missed_at_once() {
+    let data = tempfile::tempdir().expect("a folder");
+    let folder = data.path().join("audit");
+    let mut broker = Setup::closed().config(&format!("[audit]\nfolder = {folder:?}\n")).start();
+    let http = broker.http();
+    assert!(http.put("/api/v1/products/one", "{}").status < 300);
+    // A file in the folder's place keeps the broker from making it again for now.
+    std::fs::remove_dir_all(&folder).expect("removed");
+    std::fs::write(&folder, "").expect("a file");
+    let refused = http.put("/api/v1/products/two", "{}");
+    assert_eq!((refused.status, refused.json()["error"]["code"].as_str()), (503, Some("audit_unavailable")));
+    assert_eq!(http.get("/api/v1/products/two").status, 404, "nothing has changed");
+    let ready = http.get("/readyz");
+    assert!(ready.status == 503 && ready.body.contains("audit"), "{ready:?}");
+    assert!(http.get("/metrics").body.contains("turnpike_audit_healthy 0"));
+    broker.wait_for_log("was removed or replaced under the broker");
+
+    std::fs::remove_file(&folder).expect("removed");
+    until("it is ready again", SOON, || (http.get("/readyz").status == 200).then_some(()));
+    assert!(http.put("/api/v1/products/two", "{}").status < 300);
+    let damages = records_of(&broker, "&action=damage_found", 1);
+    assert_eq!((damages.len(), damages[0]["detail"]["how"].as_str()), (1, Some("files_gone")));
+    // The first went with the folder; the second was refused, and made when it was asked for again.
+    let made = |target: &str| records(&broker, &format!("&action=product_create&target={target}"));
+    assert_eq!(made("product:one"), [] as [Value; 0]);
+    assert_eq!(texts(&made("product:two"), "result"), ["failed", "accepted"]);
+    broker.stop();
+    let config = broker.folder().join("turnpike.toml");
+    let (code, said) = verify_with(&broker, &["--config", config.to_str().expect("a path")]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("no record says that they were removed") && said.contains("1 times"), "{said}");
+}
+
+#[test]
+fn an_older_audit_put_in_its_place_is_found_out() {
+    let mut broker = Broker::start();
+    assert!(broker.http().put("/api/v1/products/one", "{}").status < 300);
+    broker.stop();
+    let (folder, older) = (broker.data().join("audit"), broker.folder().join("older"));
+    copy(&folder, &older);
+    broker.restart();
+    for n in 0..20 {
+        assert!(broker.http().put(&format!("/api/v1/products/p{n}"), "{}").status < 300);
+    }
+    broker.stop();
+    // Segments and head fit: of itself nothing is missing.
+    std::fs::remove_dir_all(&folder).expect("removed");
+    copy(&older, &folder);
+    let (code, said) = verify(&broker);
+    assert_eq!(code, Some(0), "{said}");
+    broker.restart();
+    broker.wait_for_log("the audit ends before the last record that the store knows of");
+    let found = &records_of(&broker, "&action=damage_found", 1)[0]["detail"];
+    let (last, mark) = (found["sequence"].as_u64().expect("a number"), found["last"].as_u64().expect("a number"));
+    assert!(mark >= last + 20, "{found}");
+    broker.stop();
+    // It is said once, and stays said.
+    broker.restart();
+    broker.stop();
+    stays_noticed(&broker);
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir(to).expect("a folder");
+    for file in std::fs::read_dir(from).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+        std::fs::copy(&file, to.join(file.file_name().expect("a name"))).expect("copied");
+    }
+}

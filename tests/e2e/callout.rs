@@ -373,6 +373,8 @@ fn the_breaker_opens_and_closes_and_what_is_known_needs_no_answer() {
     assert_eq!(metric(&broker, "turnpike_callout_unasked_total{why=\"cached\"}"), 1);
     assert_eq!(metric(&broker, "turnpike_callout_unasked_total{why=\"broken\"}"), 2);
     assert_eq!(metric(&broker, "turnpike_callout_open"), 1);
+    let ready = broker.http().get("/readyz");
+    assert!(ready.status == 200 && ready.json()["degraded"][0].as_str().is_some_and(|why| why.contains("callout")));
     audit_has(&broker, &[["callout_failed"; 3].as_slice(), &["callout_broken"; 2]].concat());
 }
 
@@ -388,6 +390,15 @@ fn the_breaker_closes_again() {
     until("it is asked again", SOON, || (code(&broker, Version::V5, "one", "open") == 0).then_some(()));
     broker.wait_for_log("the call-out answers again");
     assert_eq!(metric(&broker, "turnpike_callout_open"), 0);
+    assert_eq!(broker.http().get("/readyz").json()["degraded"], json!([]));
+    // However many calls failed between.
+    let changes = || broker.http().get("/api/v1/audit?order=asc&action=callout*").json()["records"].clone();
+    until("both are on record", SOON, || (changes().as_array()?.len() >= 2).then_some(()));
+    let fields = |field: &str| {
+        changes().as_array().expect("a list").iter().map(|record| record[field].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(fields("action"), [json!("callout_open"), json!("callout_close")]);
+    assert_eq!((fields("cause")[0].as_str(), fields("result")[1].as_str()), (Some("callout_failed"), Some("ok")));
 }
 
 #[test]

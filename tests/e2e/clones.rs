@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::json;
 use turnpike_tests::broker::{Broker, Setup};
 use turnpike_tests::certificate::Identity;
-use turnpike_tests::client::Client;
+use turnpike_tests::client::{Client, End};
 use turnpike_tests::credential::{Credential, PRODUCT, SECRET, aliyun, hmac_sha256, native};
 use turnpike_tests::time::{SOON, until};
 use turnpike_tests::wire::{Connect, Version, user};
@@ -161,8 +161,10 @@ fn a_clone_is_refused_with_its_original_where_the_product_says_so() {
     broker.kill();
     broker.restart();
     let right = value(FACTOR, "1");
-    assert_eq!(open(&broker, &by_properties(&native("c", "one", SECRET), "1", &right)), 0);
+    let (mut original, ack) = Client::open(broker.mqtt(), &by_properties(&native("c", "one", SECRET), "1", &right));
+    assert_eq!(ack.code, 0);
     assert_eq!(open(&broker, &by_properties(&native("c", "one", SECRET), "1", &"0".repeat(64))), 0x8A);
+    assert_eq!(original.end(), End::Disconnected(0x87), "what it has open is closed");
     assert_eq!(open(&broker, &by_properties(&native("c", "one", SECRET), "1", &right)), 0x8A, "nobody knows which");
     assert_eq!(open(&broker, &by_properties(&native("c", "two", SECRET), "1", &right)), 0, "nothing is expected of it");
 }
@@ -215,6 +217,84 @@ fn a_session_that_goes_back_and_forth_between_two_places_is_two_devices() {
         broker.wait_for_log("clone_suspected");
         assert_eq!(audited(&broker, "clone_detected", 1)[0]["target"].as_str(), Some("device:lamp/one"));
     }
+}
+
+#[test]
+fn a_network_that_is_banned_by_hand_loses_its_connections() {
+    let broker = proxied("");
+    let (mut here, code) = from(&broker, 1, &login("one", SECRET));
+    assert_eq!(code, Some(0));
+    let (mut elsewhere, code) = from(&broker, 2, &login("two", SECRET));
+    assert_eq!(code, Some(0));
+    let mut silent = Client::raw(broker.address("proxied"), Version::V5);
+    let port = broker.address("proxied").port();
+    silent.send(format!("PROXY TCP4 192.0.1.9 127.0.0.1 4000 {port}\r\n").as_bytes());
+    let ban = json!({ "network": "::ffff:192.0.1.0/120" });
+    assert_eq!(broker.http().post("/api/v1/bans", "application/json", &ban.to_string()).status, 204);
+    assert_eq!(here.end(), End::Disconnected(0x98), "0x8A is no reason of a DISCONNECT");
+    assert!(matches!(silent.end(), End::Closed));
+    elsewhere.quiet();
+    assert_eq!(from(&broker, 1, &login("one", SECRET)).1, None, "closed without a word");
+    assert_eq!(broker.http().delete("/api/v1/bans?network=192.0.1.0/24").status, 204);
+    assert_eq!(from(&broker, 1, &login("one", SECRET)).1, Some(0));
+}
+
+/// With a client id of its own, so that nothing is taken over.
+fn login_as(client_id: &str, device: &str) -> Connect {
+    let login = native(client_id, device, SECRET);
+    Connect::new(Version::V5, &login.client_id).login(&login.user, &login.password)
+}
+
+#[test]
+fn a_device_that_is_in_two_networks_at_once_is_two() {
+    let broker = proxied("");
+    // Client ids enough for the connections to be at home on several shards.
+    let mut held: Vec<Client> = Vec::new();
+    for n in 0..8 {
+        let (client, code) = from(&broker, 1, &login_as(&format!("here-{n}"), "one"));
+        assert_eq!(code, Some(0));
+        held.push(client);
+    }
+    assert_eq!(from(&broker, 2, &login_as("elsewhere", "two")).1, Some(0));
+    assert_eq!(metric(&broker, "clone"), 0, "several connections from one network, and another device");
+    let (_clone, code) = from(&broker, 2, &login_as("there", "one"));
+    assert_eq!(code, Some(0), "its product only wants to know");
+    assert_eq!(metric(&broker, "clone"), 1);
+    broker.wait_for_log("clone_connected");
+    assert_eq!(audited(&broker, "clone_detected", 1)[0]["target"].as_str(), Some("device:lamp/one"));
+    held.push(from(&broker, 3, &login_as("anywhere", "one")).0);
+    assert_eq!(metric(&broker, "clone"), 1, "it was told");
+}
+
+#[test]
+fn the_later_of_two_connections_from_two_networks_is_refused_where_the_product_says_so() {
+    let broker = proxied("flapping = \"off\"");
+    policy(&broker, &json!({ "refuse_clones": true }));
+    let (mut here, code) = from(&broker, 1, &login_as("here", "one"));
+    assert_eq!(code, Some(0));
+    for n in 0..4 {
+        assert_eq!(from(&broker, 2, &login_as(&format!("there-{n}"), "one")).1, Some(0x8A));
+    }
+    assert_eq!(metric(&broker, "clone"), 1);
+    audited(&broker, "clone_detected", 1);
+    here.quiet();
+    // It moves and takes its session along, and then that is where it is.
+    let (moved, code) = from(&broker, 2, &login_as("here", "one"));
+    assert_eq!((code, here.end()), (Some(0), End::Disconnected(0x8E)));
+    assert_eq!(from(&broker, 1, &login_as("back", "one")).1, Some(0x8A));
+    moved.disconnect();
+    // What a client sends last and what another sends first have no order.
+    until("nothing of it is left there", SOON, || {
+        (from(&broker, 1, &login_as("back", "one")).1 == Some(0)).then_some(())
+    });
+}
+
+#[test]
+fn a_device_may_be_in_several_networks_where_that_is_said() {
+    let broker = proxied("clones_at_once = false\nrefuse_clones = true");
+    let held = [1, 2, 3].map(|place| from(&broker, place, &login_as(&format!("at-{place}"), "one")));
+    assert_eq!(held.map(|(_, code)| code), [Some(0); 3]);
+    assert_eq!(metric(&broker, "clone"), 0);
 }
 
 const WRONG: &str = "ffffffffffffffffffffffffffffffff";

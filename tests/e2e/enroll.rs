@@ -271,6 +271,26 @@ fn a_device_without_tls_gets_its_secret_under_aes() {
     assert!(logs_in(&broker, "d1", &secret));
     let again = ask(&signed(&keys[0], "d1", "nonce-002"));
     assert_eq!((again.status, opened(&keys[0], "nonce-002", "d1", &text(&again, "sealed"))), (200, secret));
+    // Who repeats a request hears the answer again, as long as it is only that.
+    assert_eq!(ask(&signed(&keys[0], "d1", "nonce-001")).status, 200);
+}
+
+#[test]
+fn a_recorded_request_registers_nothing_again() {
+    let mut broker = house(&["burn-in"], 10);
+    let keys = issue(&broker, 1);
+    let recorded = [signed(&keys[0], "d1", "nonce-001"), signed(&keys[0], "d1", "nonce-002")];
+    let statuses = recorded.each_ref().map(|body| register(&broker, body).status);
+    assert_eq!(statuses, [201, 200]);
+    assert_eq!(broker.http().post(&path("/packages/1/keys/0/release"), "", "").status, 204);
+    for body in &recorded {
+        assert_eq!(error(&register(&broker, body)), code(409, "replayed"));
+    }
+    broker.kill();
+    broker.restart();
+    assert_eq!(error(&register(&broker, &recorded[0])), code(409, "replayed"));
+    assert_eq!(broker.http().get(&path("/devices/d1")).status, 404);
+    assert_eq!(register(&broker, &signed(&keys[0], "d1", "nonce-003")).status, 201);
 }
 
 #[test]

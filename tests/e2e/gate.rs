@@ -381,10 +381,17 @@ fn the_demo_device_is_made_once_and_its_lines_work() {
     let mut broker = Setup::closed().start();
     let products = broker.http().get("/api/v1/products").json();
     let count = |products: &serde_json::Value| products["products"].as_array().expect("a list").len();
-    let first = count(&products);
+    assert_eq!((count(&products), products["products"][0]["product"].as_str()), (1, Some("demo")), "{products}");
     broker.stop();
     broker.restart();
-    assert_eq!(count(&broker.http().get("/api/v1/products").json()), first);
+    assert_eq!(broker.http().get("/api/v1/products").json(), products);
+}
+
+#[test]
+fn with_a_configuration_there_is_no_demo_device() {
+    let broker = Setup::closed().config("drain_timeout_s = 1\n").start();
+    assert_eq!(broker.http().get("/api/v1/products").json()["products"], serde_json::json!([]));
+    assert_eq!(broker.http().get("/api/v1/products/demo/devices/device-1").status, 404);
 }
 
 #[test]

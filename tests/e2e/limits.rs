@@ -239,6 +239,113 @@ fn a_product_as_a_whole_has_a_limit_and_a_device_one_of_its_own() {
     assert_eq!(broker.http().get(&device_path("two", "/limits")).status, 404);
 }
 
+/// The answer to a message of QoS 1; what else comes is no matter here.
+#[track_caller]
+fn acked(client: &mut Client, id: u16) -> u8 {
+    loop {
+        match client.recv() {
+            Packet::PubAck(ack) => {
+                assert_eq!(ack.id, id);
+                return ack.code();
+            }
+            Packet::Publish(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// How many messages of QoS 1 the broker takes of many connections at once, which all have sent theirs before the first answer is read. The others are
+/// refused with 0x97.
+#[track_caller]
+pub(crate) fn taken_of(clients: &mut [Client], topic: &str, each: u16) -> usize {
+    for client in &mut *clients {
+        let publish = |id: u16| Publish::new(topic, "x").qos(1, id).encode(Version::V5);
+        client.send(&(1..=each).flat_map(publish).collect::<Vec<u8>>());
+    }
+    let mut codes = Vec::new();
+    for client in clients {
+        codes.extend((1..=each).map(|id| acked(client, id)));
+    }
+    let taken = codes.iter().filter(|code| **code < 0x80).count();
+    assert_eq!(codes.iter().filter(|code| **code == 0x97).count(), codes.len() - taken, "{codes:02x?}");
+    taken
+}
+
+#[test]
+fn many_connections_of_one_device_have_the_rate_of_one() {
+    let limits = "[limits.device]\nmessages = \"5/1h\"\n[limits.excess]\nrefuse_acked = true\n";
+    let broker = Setup::closed().config(&format!("shards = 2\n{limits}")).start();
+    register(&broker);
+    let connect = |client: &str, name: &str| {
+        let login = native(client, name, SECRET);
+        broker.client(&Connect::new(Version::V5, &login.client_id).login(&login.user, &login.password))
+    };
+    let up = |name: &str| format!("dev/{PRODUCT}/{name}/up/x");
+    let mut clients: Vec<Client> = (0..20).map(|n| connect(&format!("client-{n}"), "one")).collect();
+    assert_eq!(taken_of(&mut clients, &up("one"), 40), 5);
+    // Nor does any of them have more when it comes again, or another, while the others are there and when all are gone.
+    for gone in [false, true] {
+        for n in [0, 19, 20] {
+            let again = connect(&format!("client-{n}"), "one");
+            assert_eq!(taken_of(&mut [again], &up("one"), 3), 0, "{n}, {gone}");
+        }
+        clients.drain(..).for_each(Client::drop_connection);
+        until("they are gone", SOON, || (metric(&broker, "turnpike_clients") == 0.0).then_some(()));
+    }
+    assert_eq!(taken_of(&mut [connect("other", "two")], &up("two"), 40), 5, "another device");
+}
+
+#[test]
+fn who_reconnects_between_messages_has_the_rate_of_who_stays() {
+    let limits = "[limits.device]\nmessages = \"5/1h\"\n[limits.excess]\nrefuse_acked = true\n";
+    let broker = Setup::closed().config(limits).start();
+    register(&broker);
+    let topic = format!("dev/{PRODUCT}/one/up/x");
+    let one_each = |n: usize| {
+        let mut client = device(&broker, Version::V5, "one");
+        let taken = taken_of(std::slice::from_mut(&mut client), &topic, 1);
+        // In good order, or not.
+        if n.is_multiple_of(2) {
+            client.disconnect();
+        } else {
+            client.drop_connection();
+        }
+        taken
+    };
+    assert_eq!((0..20).map(one_each).collect::<Vec<_>>(), [[1; 5].as_slice(), &[0; 15]].concat());
+}
+
+#[test]
+fn who_reconnects_is_not_read_before_what_it_owes_is_paid() {
+    let broker = registered();
+    let topic = format!("dev/{PRODUCT}/one/up/x");
+    for version in Version::ALL {
+        // The rate of the product as a whole, too: nobody's own is above it.
+        for limits in [r#"{"each_device": {"messages": "1/1d"}}"#, r#"{"product": {"messages": "1/1d"}}"#] {
+            put(&broker, &limits_path(), limits);
+            let throttled = || metric(&broker, "turnpike_connections_throttled_total");
+            let mut before = throttled();
+            let connect = |client: usize| {
+                let login = native(&format!("c{client}"), "one", SECRET);
+                broker.client(&Connect::new(version, &login.client_id).login(&login.user, &login.password))
+            };
+            // Each is taken, and all wait for all: longer than the test can take.
+            let clients: Vec<Client> = (0..10).map(connect).collect();
+            for mut client in clients {
+                assert!(client.publish(&Publish::new(&topic, "x").qos(1, 1)) < 0x80);
+                until("the client isn't read any more", SOON, || (throttled() > before).then_some(()));
+                client.drop_connection();
+                before = throttled();
+            }
+            let mut again = connect(0);
+            until("nor is the next", SOON, || (throttled() > before).then_some(()));
+            lift(&broker, &limits_path());
+            again.quiet();
+            again.disconnect();
+        }
+    }
+}
+
 #[test]
 fn limits_that_are_none_are_refused_and_not_repeated() {
     let broker = registered();
@@ -336,4 +443,36 @@ fn the_api_has_several_windows_at_once() {
     assert_eq!((answer.status, answer.json()["error"]["code"].as_str()), (429, Some("too_many_requests")));
     let after = answer.head.lines().find_map(|line| line.strip_prefix("retry-after: ")?.trim().parse::<u64>().ok());
     assert!(after.is_some_and(|seconds| seconds > 3600), "the longest that is full says when: {answer:?}");
+}
+
+#[test]
+fn one_device_cannot_use_up_the_room_for_nonces_and_its_end_is_told() {
+    let broker = Setup::closed().config("nonces_max = 1000\n").start();
+    let http = broker.http();
+    assert!(http.put(&format!("/api/v1/products/{PRODUCT}"), "{}").status < 300);
+    let devices: String = (0..30).map(|n| format!("d{n},{SECRET}\n")).collect();
+    let import = format!("/api/v1/products/{PRODUCT}/devices/import");
+    assert_eq!(http.post(&import, "text/csv", &format!("device,secret\n{devices}")).status, 200);
+    let log_in = |device: usize| {
+        let login = native("c", &format!("d{device}"), SECRET);
+        let connect = Connect::new(Version::V5, "c").login(&login.user, &login.password);
+        Client::open(broker.mqtt(), &connect).1.code
+    };
+    let mut codes = (0..100).map(|_| log_in(0));
+    let let_in = codes.by_ref().take_while(|code| *code == 0).count();
+    assert!((50..70).contains(&let_in), "a sixteenth of 1,000, not {let_in}");
+    assert!(codes.all(|code| code == 0x9f));
+    assert_eq!(log_in(1), 0, "nobody else is kept out");
+    assert_eq!(http.get("/readyz").json()["degraded"], serde_json::json!([]));
+    // All of them together can.
+    let full = (0..2000).map(|n| log_in(1 + n % 29)).any(|code| code == 0x97);
+    assert!(full);
+    let ready = http.get("/readyz");
+    assert!(ready.status == 200 && ready.json()["degraded"][0].as_str().is_some_and(|why| why.contains("nonces")));
+    broker.wait_for_log("used nonces find no room");
+    let told = || http.get("/api/v1/audit?action=nonces_full").json()["records"].as_array().map(Vec::len);
+    until("it is on record", SOON, || (told() == Some(1)).then_some(()));
+    let metrics = http.get("/metrics").body;
+    assert!(metrics.contains("turnpike_logins_refused_total{reason=\"nonces_full\"} 1"), "{metrics}");
+    assert!(metrics.contains("turnpike_nonces{what=\"most\"} 1008"));
 }

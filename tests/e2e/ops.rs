@@ -208,7 +208,7 @@ fn nobody_else_can_read_what_is_in_the_data_folder() {
 
 #[test]
 fn a_disk_that_is_full_from_the_first_start_on_keeps_nothing_but_readiness() {
-    // More than any disk has free, so the store takes nothing, not even the demo device.
+    // More than any disk has free, so the store takes nothing, not even that there is an audit.
     let full = "drain_timeout_s = 1\n[store]\nfree_bytes_min = 9_000_000_000_000_000_000\n";
     let mut broker = Setup::closed().config(full).not_ready().start();
     let http = broker.http();

@@ -14,6 +14,8 @@ use turnpike_tests::credential::{PRODUCT, SECRET, native, now_ms};
 use turnpike_tests::time::{SOON, until};
 use turnpike_tests::wire::{Connect, Packet, Publish, Version};
 
+use crate::limits::taken_of;
+
 const APP: &str = "home";
 
 /// A broker of one shard, so that what was delivered before a PINGRESP is known; the product; the app, whose secret it is.
@@ -44,7 +46,11 @@ fn device_path(device: &str, rest: &str) -> String {
 
 impl World {
     fn new() -> Self {
-        let broker = Setup::closed().config("shards = 1\n").start();
+        Self::with("shards = 1\n")
+    }
+
+    fn with(toml: &str) -> Self {
+        let broker = Setup::closed().config(toml).start();
         let mut world = Self { broker, secret: String::new() };
         world.ask("PUT", &format!("/api/v1/products/{PRODUCT}"), &json!({}));
         let app = world.ask("PUT", &format!("/api/v1/apps/{APP}"), &json!({}));
@@ -490,6 +496,42 @@ fn a_device_is_bound_by_what_proves_that_it_is_at_hand() {
 }
 
 #[test]
+fn a_code_for_binding_outlives_a_kill_and_what_voided_it_does_too() {
+    let mut world = World::new();
+    for device in ["printed", "typed", "pressed", "guessed"] {
+        world.put_device(device);
+    }
+    world.put_user("o");
+    let issue = |world: &World, device: &str, kind: &str| {
+        world.ask("POST", &device_path(device, "/proofs"), &json!({ "kind": kind }))["text"].clone()
+    };
+    let by = |device: &str, passcode: &Value| json!({ "product": PRODUCT, "device": device, "passcode": passcode });
+    let printed = json!({ "qr": issue(&world, "printed", "qr") });
+    let typed = by("typed", &issue(&world, "typed", "passcode"));
+    let guessed = by("guessed", &issue(&world, "guessed", "passcode"));
+    issue(&world, "pressed", "presence");
+    let devices = user_path("o", "/devices");
+    let wrong = (403, "wrong_proof".to_owned());
+    for _ in 0..5 {
+        assert_eq!(world.refused("POST", &devices, &by("guessed", &json!("wrong"))), wrong);
+    }
+    world.broker.kill();
+    world.broker.restart();
+    world.ask("POST", &devices, &printed);
+    world.ask("POST", &devices, &typed);
+    assert_eq!(world.refused("POST", &devices, &guessed), wrong);
+    let pressed = json!({ "product": PRODUCT, "device": "pressed" });
+    assert_eq!(world.refused("POST", &devices, &pressed), wrong, "a window is closed by a restart");
+    world.broker.kill();
+    world.broker.restart();
+    for device in ["printed", "typed"] {
+        world.unbind(device, "o");
+    }
+    assert_eq!(world.refused("POST", &devices, &printed), wrong, "once");
+    assert_eq!(world.refused("POST", &devices, &typed), wrong, "once");
+}
+
+#[test]
 fn a_user_has_codes_sessions_and_log_ins_until_deleted() {
     let mut world = World::new();
     world.put_device("d");
@@ -615,6 +657,56 @@ fn keys_for_tokens_are_fetched_from_a_url_or_a_file() {
     }
 }
 
+/// Serves one document after the other, the last one for ever; says how often it was asked.
+fn serve_keys(documents: Vec<String>) -> (String, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}/keys", listener.local_addr().expect("bound"));
+    let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = std::sync::Arc::clone(&asked);
+    // It ends with the process.
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("somebody asks");
+            assert!(stream.read(&mut [0; 4096]).expect("reads") > 0);
+            let nth = count.fetch_add(1, std::sync::atomic::Ordering::SeqCst).min(documents.len() - 1);
+            let document = &documents[nth];
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{document}", document.len());
+            stream.write_all(answer.as_bytes()).expect("writes");
+        }
+    });
+    (url, asked)
+}
+
+#[test]
+fn a_new_key_of_an_issuer_is_fetched_when_a_token_names_it_and_not_too_often() {
+    let world = World::new();
+    world.put_user("o");
+    let [old, new, unknown] = [(); 3].map(|()| rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("a key"));
+    let ((old_set, old), (new_set, new)) = (signed_by(&old, "old"), signed_by(&new, "new"));
+    let (_, unknown) = signed_by(&unknown, "unknown");
+    let (url, asked) = serve_keys(vec![old_set, new_set]);
+    let code =
+        |token: &str| Client::open(world.broker.mqtt(), &Connect::new(Version::V5, "c").login("home/o", token)).1.code;
+    world.ask("PUT", &format!("/api/v1/apps/{APP}"), &json!({ "tokens": { "keys_url": url } }));
+    until("the old set is there", SOON, || (code(&old) == 0).then_some(()));
+    assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), 1);
+    // It says that it is to be tried again, and isn't held against anybody.
+    assert_eq!(code(&new), 0x88);
+    until("the new set is there", SOON, || (code(&new) == 0).then_some(()));
+    assert_eq!(code(&unknown), 0x86, "within the half minute nothing is fetched for it");
+    assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), 2);
+    // An app that comes to the same place later has its keys without another fetch.
+    world.ask("PUT", "/api/v1/apps/second", &json!({ "tokens": { "keys_url": url, "audience": APP } }));
+    world.ask("PUT", "/api/v1/apps/second/users/o", &Value::Null);
+    let second = || Client::open(world.broker.mqtt(), &Connect::new(Version::V5, "c").login("second/o", &new)).1.code;
+    until("the second app has them", SOON, || (second() == 0).then_some(()));
+    assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), 2);
+    let metrics = world.broker.http().get("/metrics").body;
+    for line in ["jwks_fetches_total{outcome=\"ok\"} 2", "jwks_fetches_asked_total 1", "jwks_sources 1"] {
+        assert!(metrics.contains(&format!("turnpike_{line}\n")), "{line} in {metrics}");
+    }
+}
+
 #[test]
 fn what_is_deleted_takes_its_bindings_with_it() {
     let world = World::new();
@@ -635,4 +727,27 @@ fn what_is_deleted_takes_its_bindings_with_it() {
         assert!(said.contains(&json!(action)), "{action} in {said:?}");
     }
     assert!(!world.broker.log().contains(&world.secret));
+}
+
+#[test]
+fn many_connections_of_one_user_have_the_rate_of_one() {
+    let limits =
+        "[limits.user]\nmessages = \"5/1h\"\n[limits.app]\nmessages = \"7/1h\"\n[limits.excess]\nrefuse_acked = true\n";
+    let world = World::with(&format!("shards = 2\n{limits}"));
+    world.put_device("one");
+    let down = format!("dev/{PRODUCT}/one/down/x");
+    for user in ["ada", "bob"] {
+        world.put_user(user);
+    }
+    world.bind("one", "ada");
+    world.share("one", "bob", &json!({ "role": "control" }));
+    let connect = |n: usize, user: &str| world.broker.client(&world.user_connect(&format!("{user}-{n}"), user));
+    let mut clients: Vec<Client> = (0..20).map(|n| connect(n, "ada")).collect();
+    assert_eq!(taken_of(&mut clients, &down, 40), 5);
+    clients.drain(..).for_each(Client::drop_connection);
+    for n in 0..3 {
+        assert_eq!(taken_of(&mut [connect(n, "ada")], &down, 3), 0, "{n}");
+    }
+    let mut clients: Vec<Client> = (0..20).map(|n| connect(n, "bob")).collect();
+    assert_eq!(taken_of(&mut clients, &down, 40), 2, "what the app has left");
 }

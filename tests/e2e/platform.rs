@@ -38,12 +38,17 @@ struct Cloud {
 }
 
 fn world() -> World {
+    world_with("")
+}
+
+/// The same with more in the configuration.
+fn world_with(more: &str) -> World {
     let folder = tempfile::tempdir().expect("a folder");
     let servers = Authority::new(folder.path(), "servers");
     let partners = Authority::new(folder.path(), "partners");
     let server = servers.sign("server");
     let toml = format!(
-        "[platform]\naddress = \"127.0.0.1:0\"\n[platform.tls]\nclient_ca_files = [{:?}]\n[[platform.tls.certificates]]\nchain_file = {:?}\nkey_file = {:?}\n",
+        "[platform]\naddress = \"127.0.0.1:0\"\n[platform.tls]\nclient_ca_files = [{:?}]\n[[platform.tls.certificates]]\nchain_file = {:?}\nkey_file = {:?}\n{more}",
         partners.certificate, server.certificate, server.key
     );
     let broker = Setup::listeners(&["mqtt"], &server).and_listener(&toml).start();
@@ -59,13 +64,17 @@ fn fingerprint(identity: &Identity) -> String {
 
 /// What the page for partners says is signed.
 fn canonical(path: &str, fields: &Map<String, Value>) -> String {
+    canonical_of("POST", path, fields)
+}
+
+fn canonical_of(method: &str, path: &str, fields: &Map<String, Value>) -> String {
     let mut names: Vec<&String> = fields.keys().filter(|name| *name != "sign").collect();
     names.sort();
     let line = |name: &&String| match &fields[*name] {
         Value::String(text) => format!("{name}={text}\n"),
         other => format!("{name}={other}\n"),
     };
-    format!("turnpike-platform-1\nPOST\n{path}\n{}", names.iter().map(line).collect::<String>())
+    format!("turnpike-platform-1\n{method}\n{path}\n{}", names.iter().map(line).collect::<String>())
 }
 
 impl World {
@@ -286,6 +295,26 @@ fn a_request_is_good_once_and_in_its_time() {
 }
 
 #[test]
+fn a_platform_has_a_rate_of_its_own() {
+    let world = world_with("[limits.platform]\nrequests = \"1000/1s, 3/1d\"\n");
+    let (cloud, other) = (world.cloud("cloud", true), world.cloud("other", true));
+    let path = "/platform/v1/login";
+    // What isn't proved to be its doesn't count.
+    for _ in 0..4 {
+        let mut fields = cloud.fields(&json!({}));
+        fields.insert("sign".to_owned(), "0".repeat(64).into());
+        refused(&cloud.send(path, &Value::Object(fields).to_string()), 2001);
+    }
+    let (access, _) = cloud.log_in();
+    let list = json!({"product": PRODUCT, "after": "", "limit": 100});
+    let codes: Vec<u64> = (0..4).map(|_| code(&cloud.ask("devices/list", &with(&access, &list)))).collect();
+    assert_eq!(codes, [0, 0, 4001, 4001]);
+    other.log_in();
+    let refusals = || world.audit("api_refused").iter().filter(|record| record["cause"] == "too_many").count();
+    until("both are on record", SOON, || (refusals() == 2).then_some(()));
+}
+
+#[test]
 fn what_is_no_request_is_refused_and_not_repeated() {
     let world = world();
     let cloud = world.cloud("cloud", true);
@@ -326,6 +355,27 @@ fn what_is_no_request_is_refused_and_not_repeated() {
     }
     refused(&with("POST", "/platform/v1/login?x=1", "application/json"), 1001);
     assert_eq!(code(&cloud.ask("login", &json!({}))), 0, "after all of that");
+}
+
+#[test]
+fn put_means_the_same_as_post_and_is_signed_as_what_it_is() {
+    let world = world();
+    let cloud = world.cloud("cloud", false);
+    let path = "/platform/v1/login";
+    let put = |signed_as: &str| {
+        let mut fields = cloud.fields(&json!({}));
+        let sign = hmac(&cloud.auth_token, &canonical_of(signed_as, path, &fields));
+        fields.insert("sign".to_owned(), sign.into());
+        let body = Value::Object(fields).to_string();
+        cloud.https.request("PUT", path, "application/json", &body).expect("an answer")
+    };
+    let answer = put("PUT");
+    assert_eq!((answer.status, code(&answer.json())), (200, 0), "{answer:?}");
+    refused(&put("POST"), 2001);
+    let metrics = world.broker.http().get("/metrics").body;
+    for line in ["{outcome=\"ok\"} 1", "{outcome=\"wrong_signature\"} 1", "{outcome=\"store_unavailable\"} 0"] {
+        assert!(metrics.contains(&format!("turnpike_platform_requests_total{line}\n")), "{line} in {metrics}");
+    }
 }
 
 #[test]

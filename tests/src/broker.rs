@@ -96,6 +96,16 @@ impl Setup {
         self
     }
 
+    /// More configuration, behind what there is.
+    ///
+    /// # Panics
+    /// There is no configuration file.
+    #[must_use]
+    pub fn and_config(mut self, toml: &str) -> Self {
+        self.config.as_mut().expect("a configuration file").push_str(toml);
+        self
+    }
+
     /// One more flag.
     #[must_use]
     pub fn flag(mut self, flag: &str) -> Self {

@@ -13,6 +13,22 @@ use crate::certificate::Identity;
 use crate::http::{Answer, parse};
 use crate::time::SOON;
 
+pub(crate) fn client_config(ca: &Path, identity: Option<&Identity>) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(ca).expect("a certificate")).expect("an authority");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = builder.expect("versions").with_root_certificates(roots);
+    match identity {
+        Some(identity) => {
+            let chain = vec![CertificateDer::from_pem_file(&identity.certificate).expect("a certificate")];
+            let key = PrivateKeyDer::from_pem_file(&identity.key).expect("a key");
+            builder.with_client_auth_cert(chain, key).expect("a pair")
+        }
+        None => builder.with_no_client_auth(),
+    }
+}
+
 /// Where requests go, and who sends them.
 #[derive(Clone, Debug)]
 pub struct Https {
@@ -28,20 +44,7 @@ impl Https {
     /// The files can't be read.
     #[must_use]
     pub fn new(address: SocketAddr, ca: &Path, identity: Option<&Identity>) -> Self {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(ca).expect("a certificate")).expect("an authority");
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let builder = builder.expect("versions").with_root_certificates(roots);
-        let config = match identity {
-            Some(identity) => {
-                let chain = vec![CertificateDer::from_pem_file(&identity.certificate).expect("a certificate")];
-                let key = PrivateKeyDer::from_pem_file(&identity.key).expect("a key");
-                builder.with_client_auth_cert(chain, key).expect("a pair")
-            }
-            None => builder.with_no_client_auth(),
-        };
-        Self { address, config: Arc::new(config) }
+        Self { address, config: Arc::new(client_config(ca, identity)) }
     }
 
     /// The same client, for another address.

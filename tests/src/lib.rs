@@ -10,6 +10,7 @@ pub mod client;
 pub mod credential;
 pub mod http;
 pub mod https;
+pub mod mqtts;
 pub mod peers;
 pub mod time;
 pub mod wire;

@@ -128,6 +128,14 @@ labels! {
         UserExport = "user_export",
         /// A user and their data were deleted.
         UserDelete = "user_delete",
+        /// What is kept of a user is to be erased.
+        ErasureAsk = "erasure_ask",
+        /// An attempt has left something; there will be another.
+        ErasureFail = "erasure_fail",
+        /// It should have been done by now.
+        ErasureOverdue = "erasure_overdue",
+        /// Nothing is left of a user.
+        ErasureDone = "erasure_done",
         /// A user has logged in from a device or an address that isn't among the last ones.
         NewPlace = "new_place",
         /// A session was ended from outside.
@@ -162,6 +170,12 @@ labels! {
         AuditRead = "audit_read",
         /// Configuration and certificates were read again.
         ConfigReload = "config_reload",
+        /// There is no room to remember more used nonces: log-ins that need it are refused.
+        NoncesFull = "nonces_full",
+        /// The call-out's breaker has opened: its devices are refused, but for those whose answers are kept.
+        CalloutOpen = "callout_open",
+        /// The call-out answers again.
+        CalloutClose = "callout_close",
         /// The broker has started.
         BrokerStart = "broker_start",
         /// The broker has ended in good order.
@@ -178,7 +192,7 @@ labels! {
         RecordsRemoved = "records_removed",
         /// What an interrupted write had left at the end of the last segment was cut off.
         UnfinishedRemoved = "unfinished_removed",
-        /// Records are missing or changed that the head knows of.
+        /// Records are missing or changed that the head knows of, or files were removed while they were written.
         DamageFound = "damage_found",
         /// The audit has begun anew although this broker had one before.
         ChainLost = "chain_lost",
@@ -218,7 +232,7 @@ labels! {
         ToMs = "to_ms",
         /// Bytes.
         Bytes = "bytes",
-        /// How a client has gone.
+        /// How a client has gone, or what has become of the audit's files.
         How = "how",
         /// A user who is concerned.
         User = "user",
@@ -238,6 +252,8 @@ labels! {
         Package = "package",
         /// A way of registration.
         Way = "way",
+        /// Number of an erasure.
+        Erasure = "erasure",
         /// Whether something needs a restart.
         RestartNeeded = "restart_needed",
     }
@@ -431,7 +447,9 @@ impl<'a> Event<'a> {
         if let Some(source) = self.source {
             out.push(b',');
             member("source", out);
-            print(format_args!("\"{source}\""), out);
+            out.push(b'"');
+            socket(source, out);
+            out.push(b'"');
         }
         out.push(b',');
         member("action", out);
@@ -485,14 +503,35 @@ impl<'a> Event<'a> {
     }
 }
 
-/// A member's name and colon.
+/// A member's name and colon. Names are this program's, and plain.
 fn member(name: &str, out: &mut Vec<u8>) {
-    word(name, out);
-    out.push(b':');
+    out.push(b'"');
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
 }
 
-pub(super) fn number(value: u64, out: &mut Vec<u8>) {
-    print(format_args!("{value}"), out);
+/// In decimal digits. Each log-in has half a dozen numbers, and the machinery of formats costs more than they do.
+pub(super) fn number(mut value: u64, out: &mut Vec<u8>) {
+    let begin = out.len();
+    while value >= 10 {
+        out.push(b'0' + (value % 10) as u8);
+        value /= 10;
+    }
+    out.push(b'0' + value as u8);
+    out.get_mut(begin..).unwrap_or_default().reverse();
+}
+
+/// As `Display` writes it.
+fn socket(address: SocketAddr, out: &mut Vec<u8>) {
+    let SocketAddr::V4(address) = address else { return print(format_args!("{address}"), out) };
+    for (index, octet) in address.ip().octets().into_iter().enumerate() {
+        if index > 0 {
+            out.push(b'.');
+        }
+        number(u64::from(octet), out);
+    }
+    out.push(b':');
+    number(u64::from(address.port()), out);
 }
 
 fn print(what: std::fmt::Arguments<'_>, out: &mut Vec<u8>) {

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use super::{Action, Event, Id, Key, Outcome, Subject, Value};
 use crate::names::ProductKey;
 use crate::people::bindings::{Binding, DeviceKey, Role};
+use crate::people::erasure::Erasure;
 use crate::people::ids::{AccessKey, AppId, UserKey};
 use crate::people::{Change, People};
 
@@ -22,6 +23,8 @@ pub struct DescribedPeople {
     expires_ms: Option<u64>,
     enabled: Option<bool>,
     secret_replaced: Option<bool>,
+    /// Of an erasure.
+    number: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -35,7 +38,16 @@ enum Target {
 
 impl DescribedPeople {
     fn new(action: Action, target: Target) -> Self {
-        Self { action, target, user: None, role: None, expires_ms: None, enabled: None, secret_replaced: None }
+        Self {
+            action,
+            target,
+            user: None,
+            role: None,
+            expires_ms: None,
+            enabled: None,
+            secret_replaced: None,
+            number: None,
+        }
     }
 
     /// That a user is signed out of a session.
@@ -48,6 +60,13 @@ impl DescribedPeople {
     #[must_use]
     pub fn export(user: &UserKey) -> Self {
         Self::new(Action::UserExport, Target::User(user.clone()))
+    }
+
+    /// That an erasure should have been done by now.
+    #[must_use]
+    pub fn overdue(number: u64, erasure: &Erasure) -> Self {
+        let target = erasure.user_key().map_or_else(|| Target::App(erasure.app.clone()), Target::User);
+        Self { number: Some(number), ..Self::new(Action::ErasureOverdue, target) }
     }
 
     /// That a proof for binding a device is issued.
@@ -86,6 +105,7 @@ impl DescribedPeople {
         details.extend(self.expires_ms.map(|at_ms| (Key::ExpiresMs, Value::Number(at_ms))));
         details.extend(self.enabled.map(|enabled| (Key::Enabled, Value::Flag(enabled))));
         details.extend(self.secret_replaced.map(|replaced| (Key::SecretReplaced, Value::Flag(replaced))));
+        details.extend(self.number.map(|number| (Key::Erasure, Value::Number(number))));
         to(&Event { at_ms, actor, source, action: self.action, target: Some(target), outcome, details: &details })
     }
 }
@@ -151,8 +171,28 @@ fn describe_one(people: &People, all: &[Change], deleted: &[&UserKey], change: &
             DescribedPeople { enabled, secret_replaced, ..DescribedPeople::new(Action::ServicePut, target) }
         }
         Change::DeleteService(key) => DescribedPeople::new(Action::ServiceDelete, Target::Service(key.clone())),
+        Change::PutProofs(device, _) => DescribedPeople::proof(device),
+        Change::DeleteProofs(_) => return None,
+        Change::PutErasure(number, erasure) => return erasing(people, *number, erasure),
+        Change::DeleteErasure(_) => return None,
         Change::SetTenant(product, _) => DescribedPeople::new(Action::ProductTenant, Target::Product(product.clone())),
     })
+}
+
+/// An erasure that is asked for, done, or has failed; counts on the way are told with its end. Who is erased isn't named any more at the end.
+fn erasing(people: &People, number: u64, erasure: &Erasure) -> Option<DescribedPeople> {
+    let before = people.erasure(number);
+    let of_user = |action| Some(DescribedPeople::new(action, Target::User(erasure.user_key()?)));
+    let described = match before {
+        None => of_user(Action::ErasureAsk),
+        Some(before) if before.begins_at_s > erasure.begins_at_s => of_user(Action::ErasureAsk),
+        Some(before) if before.failures < erasure.failures => of_user(Action::ErasureFail),
+        Some(_) if erasure.done_at_s.is_some() => {
+            Some(DescribedPeople::new(Action::ErasureDone, Target::App(erasure.app.clone())))
+        }
+        Some(_) => None,
+    };
+    described.map(|described| DescribedPeople { number: Some(number), ..described })
 }
 
 /// A new owner takes the device from another one whose binding ends with the same commit, or from nobody.

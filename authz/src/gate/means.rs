@@ -80,37 +80,39 @@ impl Proven<'_> {
     }
 
     fn means(&self, tls: bool, demanded: Option<Binding>) -> Means {
-        let mut means = Means { flags: KNOWN | (self.profile as u32) << PROFILE_SHIFT, ..Means::default() };
-        means.flags |= if tls { TLS } else { 0 };
+        let mut flags = KNOWN | (self.profile as u32) << PROFILE_SHIFT;
+        flags |= if tls { TLS } else { 0 };
+        let mut marks = [None; 2];
         let binding = match self.by {
             By::Secret => {
-                means.flags |= SECRET;
+                flags |= SECRET;
                 demanded
             }
             By::Key(key) => {
-                means.flags |= KEY;
-                means.marks[0] = mark(&key);
+                flags |= KEY;
+                marks[0] = Some(mark(&key));
                 demanded
             }
             By::Certificate(binding) => Some(binding),
             By::Verifier(name) => {
-                means.flags |= VERIFIED;
-                means.marks[0] = mark(&name);
+                flags |= VERIFIED;
+                marks[0] = Some(mark(&name));
                 demanded
             }
         };
         match binding {
             Some(Binding::Registered(certificate)) => {
-                means.flags |= REGISTERED;
-                means.marks[1] = mark(&certificate);
+                flags |= REGISTERED;
+                marks[1] = Some(mark(&certificate));
             }
             Some(Binding::Issued(authority)) => {
-                means.flags |= ISSUED;
-                means.marks[1] = mark(&authority);
+                flags |= ISSUED;
+                marks[1] = Some(mark(&authority));
             }
             None => {}
         }
-        means
+        let is_marked = marks.iter().any(Option::is_some);
+        Means { flags, marks: is_marked.then(|| Box::new(marks.map(Option::unwrap_or_default))) }
     }
 }
 
@@ -125,7 +127,7 @@ fn mark(fingerprint: &Fingerprint) -> u64 {
 }
 
 /// Whether what let a device in would let it in now.
-pub(super) fn is_met(means: Means, seen: &Glimpse<'_>) -> bool {
+pub(super) fn is_met(means: &Means, seen: &Glimpse<'_>) -> bool {
     if !seen.product.enabled || !seen.device.enabled {
         return false;
     }
@@ -133,7 +135,7 @@ pub(super) fn is_met(means: Means, seen: &Glimpse<'_>) -> bool {
     if !has(KNOWN) {
         return true;
     }
-    let [key_mark, certificate_mark] = means.marks;
+    let [key_mark, certificate_mark] = means.marks.as_deref().copied().unwrap_or_default();
     let is_the_key = |key: &PublicKey| {
         mark(&key.fingerprint()) == key_mark && (seen.policy.allow_rsa_1024 || !key.kind().is_legacy())
     };
@@ -154,7 +156,7 @@ pub(super) fn is_met(means: Means, seen: &Glimpse<'_>) -> bool {
         && (!needs_certificate || is_registered() || is_issued())
 }
 
-fn takes(profiles: ProfileSet, means: Means) -> bool {
+fn takes(profiles: ProfileSet, means: &Means) -> bool {
     u32::from(profiles.bits()) & (means.flags >> PROFILE_SHIFT) != 0
 }
 

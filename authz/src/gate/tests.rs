@@ -364,20 +364,29 @@ fn what_changes_in_a_client_id_is_no_part_of_the_session() {
 
 /// Keeps records where a test can see them.
 #[derive(Debug, Default)]
-struct Kept(Arc<parking_lot::Mutex<Vec<[u8; RECORD_BYTES]>>>);
+struct Kept {
+    taken: parking_lot::Mutex<Vec<[u8; RECORD_BYTES]>>,
+    kept: Arc<parking_lot::Mutex<Vec<[u8; RECORD_BYTES]>>>,
+}
 
 impl NonceJournal for Kept {
-    fn keep(&self, record: [u8; RECORD_BYTES]) {
-        self.0.lock().push(record);
+    fn take(&self, record: [u8; RECORD_BYTES]) {
+        self.taken.lock().push(record);
+    }
+
+    fn keep(&self) {
+        self.kept.lock().append(&mut self.taken.lock());
     }
 }
 
 #[test]
-fn a_nonce_is_kept_before_its_device_hears_that_it_is_in() {
+fn a_nonce_is_kept_when_its_device_is_to_hear_that_it_is_in() {
     let kept = Arc::new(parking_lot::Mutex::new(Vec::new()));
-    let gate = gate().keeping_nonces(Box::new(Kept(Arc::clone(&kept))));
+    let journal = Kept { kept: Arc::clone(&kept), ..Kept::default() };
+    let gate = gate().keeping_nonces(Box::new(journal));
     let made = native("p", "d", &secret(), NOW.unix_ms + 1, "n");
     assert!(judge(&gate, &made).is_ok());
+    gate.keep_judged();
     assert_eq!(kept.lock().len(), 1, "and not later");
     assert!(judge(&gate, &made).is_err());
     assert!(
@@ -385,6 +394,7 @@ fn a_nonce_is_kept_before_its_device_hears_that_it_is_in() {
             .is_err()
     );
     assert!(judge(&gate, &credential::aliyun("p", "d", &secret(), "i", SignMethod::Sha256, None)).is_ok());
+    gate.keep_judged();
     assert_eq!(kept.lock().len(), 1, "only what was taken for the first time");
     let record = kept.lock()[0];
     assert_eq!(crate::nonce::until_ms(&record), NOW.unix_ms + 1 + WINDOW_MS, "as long as its timestamp is acceptable");

@@ -102,7 +102,7 @@ impl Blocklist {
 }
 
 /// Without host bits, and IPv4 that is written as IPv6 as IPv4.
-fn canonical(net: IpNet) -> IpNet {
+pub(super) fn canonical(net: IpNet) -> IpNet {
     let v4 = match net {
         IpNet::V6(v6) if v6.prefix_len() >= 96 => {
             v6.addr().to_ipv4_mapped().and_then(|v4| IpNet::new(v4.into(), v6.prefix_len() - 96).ok())

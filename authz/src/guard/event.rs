@@ -59,6 +59,15 @@ pub enum SecurityEvent {
         /// Milliseconds for which the identity is refused; none if the product only wants to know.
         refused_ms: Option<u64>,
     },
+    /// A device is connected from two networks at once: its credentials are in both.
+    CloneConnected {
+        /// Which.
+        identity: Identity,
+        /// Where the later connection comes from.
+        network: IpNet,
+        /// Whether that one is refused.
+        refused: bool,
+    },
     /// An attestation value isn't the registered one: other firmware, or another module.
     AttestationMismatch {
         /// Whose.
@@ -71,6 +80,22 @@ pub enum SecurityEvent {
 }
 
 impl SecurityEvent {
+    /// An identity that is refused everywhere from now on: what it has open is to be closed.
+    #[must_use]
+    pub fn bars(&self) -> Option<&Identity> {
+        match self {
+            Self::CloneSuspected { identity, refused_ms: Some(_), .. }
+            | Self::AttestationMismatch { identity, refused_ms: Some(_), .. } => Some(identity),
+            Self::Banned { .. }
+            | Self::IdentityUnderAttack { .. }
+            | Self::ProductUnderAttack { .. }
+            | Self::Flapping { .. }
+            | Self::CloneConnected { .. }
+            | Self::CloneSuspected { refused_ms: None, .. }
+            | Self::AttestationMismatch { refused_ms: None, .. } => None,
+        }
+    }
+
     /// As a label of a metric.
     #[must_use]
     pub fn label(&self) -> &'static str {
@@ -80,6 +105,7 @@ impl SecurityEvent {
             Self::ProductUnderAttack { .. } => "product_under_attack",
             Self::Flapping { .. } => "flapping",
             Self::CloneSuspected { .. } => "clone_suspected",
+            Self::CloneConnected { .. } => "clone_connected",
             Self::AttestationMismatch { .. } => "attestation_mismatch",
         }
     }

@@ -31,6 +31,9 @@ pub struct Settings {
     pub flapping_bans: Terms,
     /// How often a session is taken back by a place that had it before until the identity is suspected to have a clone; 4 in ten minutes.
     pub clones: Option<Threshold>,
+    /// Whether a device that is connected from two networks at once is taken for two; true. Not where one device is meant to hold several connections
+    /// that come from different networks. Off with `clones`.
+    pub clones_at_once: bool,
     /// Whether products that don't say refuse an identity that is suspected; false, since then whoever has a clone can keep the
     /// original out.
     pub refuse_clones: bool,
@@ -57,6 +60,7 @@ impl Default for Settings {
             flapping: Some(Threshold { count: 30, window_ms: MINUTE_MS }),
             flapping_bans: bans,
             clones: Some(Threshold { count: 4, window_ms: 10 * MINUTE_MS }),
+            clones_at_once: true,
             refuse_clones: false,
             refuse_clones_ms: HOUR_MS,
             exempt: vec![loopback_v4(), loopback_v6()],
@@ -86,6 +90,11 @@ impl Settings {
             *threshold = None;
         }
         *back_off = None;
+    }
+
+    /// Whether a device in two networks at once is looked for.
+    pub(super) fn sees_clones_at_once(&self) -> bool {
+        self.clones_at_once && self.clones.is_some()
     }
 
     /// Whether identities are held back at an address.

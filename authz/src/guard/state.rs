@@ -1,5 +1,7 @@
 //! What the guard remembers of an address, of an identity at an address, of an identity, and of a product.
 
+use std::num::NonZeroU32;
+
 use super::tally::{Sentence, Tally};
 use crate::origin::Origin;
 use crate::table::Fades;
@@ -34,6 +36,8 @@ pub(super) struct OfIdentity {
     pub(super) swaps: Tally,
     pub(super) refused_until_ms: u64,
     pub(super) keep_until_ms: u64,
+    /// It was told of that it is in two places at once, and isn't told again until then.
+    pub(super) told_until_ms: u64,
     /// The last that had the session, the latest first.
     places: [Option<Place>; PLACES],
 }
@@ -46,11 +50,11 @@ pub(super) struct OfProduct {
 }
 
 /// An address in four bytes: two of one identity that are taken for one make a clone harder to see, one time in four billion.
-type Place = u32;
+type Place = NonZeroU32;
 
 fn place(origin: Origin) -> Place {
     let bits = origin.bits().wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (bits >> 32) as Place
+    NonZeroU32::new((bits >> 32) as u32).unwrap_or(NonZeroU32::MIN)
 }
 
 impl OfIdentity {

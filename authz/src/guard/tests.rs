@@ -180,6 +180,7 @@ fn a_session_that_goes_back_and_forth_has_a_clone() {
     let suspected =
         |a, b| SecurityEvent::CloneSuspected { identity: LAMP.identity(), networks: networks(a, b), refused_ms: None };
     assert_eq!(events, [(4, &suspected(1, 2)), (8, &suspected(1, 2))]);
+    assert!(events.iter().all(|(_, event)| event.bars().is_none()));
     assert_eq!(guard.counts().clones, 2);
 }
 
@@ -190,6 +191,7 @@ fn a_product_may_refuse_clones_for_a_time() {
     let judged = fight(&guard, 5);
     assert_eq!(judged[4].verdict, Err(Denied::Suspected(60 * MINUTE)));
     assert!(matches!(judged[4].events[..], [SecurityEvent::CloneSuspected { refused_ms: Some(3_600_000), .. }]));
+    assert_eq!(judged[4].events[0].bars(), Some(&LAMP.identity()), "what it has open is closed");
     assert_eq!(guard.suspicion(LAMP, at(5 * S)), Err(Denied::Suspected(60 * MINUTE - S)));
     assert_eq!(guard.suspicion(FAN, at(5 * S)), Ok(()));
     let judged = guard.logged_in(one_of(3), LAMP, at(5 * S));
@@ -363,5 +365,63 @@ proptest! {
         }
         // A window halves a count, so at worst four fall at the end of one and three at the beginning of the next.
         prop_assert!(let_in.windows(9).all(|nine| nine[8] - nine[0] >= 30 * S));
+    }
+}
+
+#[test]
+fn a_device_in_two_networks_at_once_is_told_of_once_in_a_while() {
+    let guard = guard();
+    let [home, neighbour, away] = ["192.0.2.1", "192.0.2.200", "198.51.100.7"].map(ip);
+    assert_eq!(guard.came(home, LAMP, at(0)), None);
+    assert_eq!(guard.came(neighbour, LAMP, at(0)), None, "the same network");
+    assert_eq!(guard.came(away, FAN, at(0)), None, "another device");
+    assert_eq!(guard.arrives(away, LAMP, None, at(0)).verdict, Ok(()), "nobody refuses");
+    let network = Origin::of(away).network();
+    let told = |refused| SecurityEvent::CloneConnected { identity: LAMP.identity(), network, refused };
+    assert_eq!(guard.came(away, LAMP, at(0)), Some(told(false)));
+    guard.went(away, LAMP);
+    assert_eq!(guard.came(away, LAMP, at(10 * MINUTE - 1)), None, "it was told");
+    guard.went(away, LAMP);
+    assert_eq!(guard.came(away, LAMP, at(10 * MINUTE)), Some(told(false)));
+    assert_eq!(guard.counts().clones, 2);
+    guard.went(home, LAMP);
+    guard.went(neighbour, LAMP);
+    assert_eq!(guard.came(away, LAMP, at(60 * MINUTE)), None, "all its connections come from there now");
+}
+
+#[test]
+fn where_clones_are_refused_the_later_connection_is_while_the_other_lasts() {
+    let guard = guard();
+    guard.refuse_clones("lamp", Some(true));
+    let [home, neighbour, away] = ["2001:db8::1", "2001:db8:0:ff::1", "2001:db8:0:100::1"].map(ip);
+    assert_eq!(guard.came(home, LAMP, at(0)), None);
+    let judged = guard.arrives(away, LAMP, None, at(0));
+    assert_eq!(judged.verdict, Err(Denied::Elsewhere));
+    assert!(matches!(judged.events[..], [SecurityEvent::CloneConnected { refused: true, .. }]), "{judged:?}");
+    let again = guard.arrives(away, LAMP, None, at(1));
+    assert!(again.verdict.is_err() && again.events.is_empty(), "{again:?}");
+    assert_eq!(guard.suspicion(LAMP, at(1)), Ok(()), "the one that is there stays");
+    assert!(guard.arrives(neighbour, LAMP, None, at(1)).verdict.is_ok());
+    assert!(guard.arrives(away, LAMP, Some(home), at(1)).verdict.is_ok(), "it moves, and takes its session along");
+    assert_eq!(guard.came(neighbour, LAMP, at(1)), None);
+    assert!(guard.arrives(away, LAMP, Some(home), at(2)).verdict.is_err(), "another of its connections stays");
+    guard.went(neighbour, LAMP);
+    guard.went(home, LAMP);
+    assert!(guard.arrives(away, LAMP, None, at(2)).verdict.is_ok());
+    assert_eq!(guard.counts().clones, 1);
+}
+
+#[test]
+fn a_device_may_be_allowed_to_be_in_several_networks() {
+    let both =
+        [Settings { clones_at_once: false, ..Settings::default() }, Settings { clones: None, ..Settings::default() }];
+    for settings in both {
+        let guard = Guard::new(Settings { refuse_clones: true, ..settings }, SMALL);
+        assert_eq!(guard.came(ip("192.0.2.1"), LAMP, at(0)), None);
+        assert!(guard.arrives(ip("198.51.100.7"), LAMP, None, at(0)).verdict.is_ok());
+        assert_eq!(guard.came(ip("198.51.100.7"), LAMP, at(0)), None);
+        // It is known all the same where it is, for when that changes.
+        guard.set(Settings { refuse_clones: true, ..Settings::default() });
+        assert!(guard.arrives(ip("203.0.113.1"), LAMP, None, at(0)).verdict.is_err());
     }
 }

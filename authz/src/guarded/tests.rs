@@ -1,7 +1,7 @@
 use std::net::SocketAddr;
 
 use parking_lot::Mutex;
-use turnpike_core::gate::{Admission, DeviceIdentity};
+use turnpike_core::gate::{Admission, Departure, DeviceIdentity, ServiceIdentity, UserIdentity};
 
 use super::*;
 use crate::guard;
@@ -199,4 +199,26 @@ fn a_clone_is_refused_with_both_its_sessions() {
     assert!(matches!(world.events.lock()[..], [SecurityEvent::CloneSuspected { .. }]));
     assert_eq!(world.log_in(9, "lamp/one", "right", 5000), Some(ConnectReason::Banned));
     assert_eq!(world.log_in(9, "lamp/one", "wrong", 5000), Some(ConnectReason::BadUserNameOrPassword));
+}
+
+#[test]
+fn only_devices_are_looked_for_in_two_places_at_once() {
+    let World { gate, events } = world(quota::Settings::default());
+    gate.guard().refuse_clones("p", Some(true));
+    let device = Principal::Device(Arc::new(DeviceIdentity::new("p", "d")));
+    let user = Principal::User(Arc::new(UserIdentity { app: "p".into(), user: "d".into(), code: None }));
+    let service = Principal::Service(Arc::new(ServiceIdentity { key: "d".into() }));
+    let [here, there] = ["192.0.2.1:1", "198.51.100.7:1"].map(|text| text.parse::<SocketAddr>().expect("an address"));
+    for (principal, is_refused) in [(&user, false), (&service, false), (&device, true)] {
+        let pass = |peer, passage| {
+            let visit = Visit { client_id: "c", principal: Some(principal), user_name: None, peer, tls: false };
+            gate.passed(&visit, passage, at(0));
+        };
+        let arrives = || gate.arrives(Arrival { principal, address: there.ip(), instead_of: None }, at(0));
+        pass(here, Passage::In);
+        assert_eq!(arrives(), if is_refused { Err(ConnectReason::Banned) } else { Ok(()) });
+        assert_eq!(events.lock().len(), usize::from(is_refused));
+        pass(here, Passage::Out(Departure::TakenOver));
+        assert_eq!(arrives(), Ok(()));
+    }
 }

@@ -89,6 +89,22 @@ fn a_key_takes_its_own_signatures_in_each_form() {
 }
 
 #[test]
+fn pss_may_have_a_salt_of_any_length() {
+    for (bits, longest) in [(1024, 94), (2048, 222)] {
+        let pair = rsa(bits);
+        let key = private(&rsa_pem(&pair)).public().clone();
+        for length in [0, 1, 20, 32, 64, longest] {
+            let signing = ::rsa::pss::SigningKey::<Sha256>::new_with_salt_len(pair.clone(), length);
+            let signature = signing.sign_with_rng(&mut testing::numbers(), TEXT).to_vec();
+            assert!(is_right(&key, &signature), "{bits} bits, a salt of {length}");
+        }
+        let other = ::rsa::pss::SigningKey::<::sha1::Sha1>::new_with_salt_len(pair, longest);
+        let signature = other.sign_with_rng(&mut testing::numbers(), TEXT).to_vec();
+        assert!(!key.verify(TEXT, &signature), "{bits} bits, another hash");
+    }
+}
+
+#[test]
 fn long_rsa_keys_sign_too() {
     let key = private(&rsa_pem(&rsa(3072)));
     assert_eq!(key.public().kind(), KeyKind::Rsa(3072));

@@ -113,14 +113,24 @@ fn check_rsa(modulus: &[u8], exponent: &[u8], text: &[u8], signature: &[u8]) -> 
     let key = RsaPublicKeyComponents { n: modulus, e: exponent };
     key.verify(&RSA_PKCS1_2048_8192_SHA256, text, signature).is_ok()
         || key.verify(&RSA_PSS_2048_8192_SHA256, text, signature).is_ok()
+        // `ring` takes salts that are as long as the hash, and no other; OpenSSL makes the longest that there is room for.
+        || rsa_key(modulus, exponent).is_some_and(|key| verify_pss(key, text, signature))
+}
+
+fn rsa_key(modulus: &[u8], exponent: &[u8]) -> Option<RsaPublicKey> {
+    let [n, e] = [modulus, exponent].map(BoxedUint::from_be_slice_vartime);
+    RsaPublicKey::new(n, e).ok()
+}
+
+/// With a salt of any length: what the signature says of it is part of what is checked.
+fn verify_pss(key: RsaPublicKey, text: &[u8], signature: &[u8]) -> bool {
+    pss::Signature::try_from(signature)
+        .is_ok_and(|made| pss::VerifyingKey::<Sha256>::new_with_auto_salt_len(key).verify(text, &made).is_ok())
 }
 
 fn verify_rsa_legacy(modulus: &[u8], exponent: &[u8], text: &[u8], signature: &[u8]) -> bool {
-    let [n, e] = [modulus, exponent].map(BoxedUint::from_be_slice_vartime);
-    let Ok(key) = RsaPublicKey::new(n, e) else { return false };
+    let Some(key) = rsa_key(modulus, exponent) else { return false };
     let pkcs1 = pkcs1v15::Signature::try_from(signature)
         .is_ok_and(|made| pkcs1v15::VerifyingKey::<Sha256>::new(key.clone()).verify(text, &made).is_ok());
-    pkcs1
-        || pss::Signature::try_from(signature)
-            .is_ok_and(|made| pss::VerifyingKey::<Sha256>::new(key).verify(text, &made).is_ok())
+    pkcs1 || verify_pss(key, text, signature)
 }

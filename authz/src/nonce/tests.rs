@@ -7,9 +7,14 @@ fn at(ms: u64) -> Now {
     Now { mono_ms: ms, unix_ms: 1_700_000_000_000 + ms }
 }
 
+/// A device without a share of its own.
+fn of(device: &str) -> Holder<'_> {
+    Holder { product: "p", device, share: None }
+}
+
 /// Takes a nonce with a password of this moment.
 fn take(nonces: &Nonces, device: &str, nonce: &str, ms: u64) -> Use {
-    nonces.take("p", device, nonce, at(ms).unix_ms + WINDOW_MS, ms)
+    nonces.take(of(device), nonce, at(ms).unix_ms + WINDOW_MS, ms)
 }
 
 fn is_first(used: Use) -> bool {
@@ -44,7 +49,7 @@ fn what_cannot_be_remembered_is_not_let_in() {
 #[test]
 fn a_restart_forgets_nothing_that_counts() {
     let before = Nonces::new(1000);
-    let Use::First { record } = before.take("p", "d", "n", 5000, 77) else { panic!("new") };
+    let Use::First { record } = before.take(of("d"), "n", 5000, 77) else { panic!("new") };
     assert_eq!(until_ms(&record), 5000);
     for (now_ms, kept) in [(0, true), (5000, true), (5001, false), (u64::MAX, false)] {
         let after = Nonces::new(1000);
@@ -57,17 +62,17 @@ fn a_restart_forgets_nothing_that_counts() {
         };
         assert_eq!(restored, both, "{now_ms}");
         for mono_ms in [3, GENERATION_MS, GENERATION_MS + 3] {
-            let used = after.take("p", "d", "n", 5000, mono_ms);
+            let used = after.take(of("d"), "n", 5000, mono_ms);
             assert_eq!(used == Use::Again, kept || mono_ms > 3, "{now_ms} {mono_ms}");
         }
-        assert!(is_first(after.take("p", "d", "m", 5000, 3)));
+        assert!(is_first(after.take(of("d"), "m", 5000, 3)));
     }
 }
 
 #[test]
 fn what_is_restored_is_bounded_and_what_is_lost_is_counted() {
     let before = Nonces::new(100_000);
-    let records = (0..1000).map(|n| match before.take("p", "d", &n.to_string(), 5000, 0) {
+    let records = (0..1000).map(|n| match before.take(of("d"), &n.to_string(), 5000, 0) {
         Use::First { record } => record,
         other => panic!("{other:?}"),
     });
@@ -75,7 +80,55 @@ fn what_is_restored_is_bounded_and_what_is_lost_is_counted() {
     assert_eq!(restored, Restored { kept: PARTS as u64, expired: 0, lost: 1000 - PARTS as u64 });
 }
 
+#[test]
+fn a_holder_has_no_more_than_its_share() {
+    let nonces = Nonces::new(100_000);
+    let take = |device, nonce: u32, share, ms| {
+        let holder = Holder { product: "p", device, share };
+        nonces.take(holder, &nonce.to_string(), u64::MAX, ms)
+    };
+    for start in [0, GENERATION_MS] {
+        let uses: Vec<Use> = (0..50).map(|n| take("d", n + 1000 * u32::from(start > 0), Some(10), start)).collect();
+        assert_eq!(uses.iter().filter(|used| is_first(**used)).count(), 10);
+        assert!(uses.iter().skip(10).all(|used| *used == Use::OverShare));
+    }
+    assert_eq!(take("d", 1003, Some(10), GENERATION_MS), Use::Again, "what was used is told from what is too much");
+    assert_eq!(take("d", 3, Some(10), GENERATION_MS), Use::Again);
+    assert!(is_first(take("e", 1, Some(10), GENERATION_MS)) && is_first(take("d", 77, None, GENERATION_MS)));
+    assert!(!nonces.is_full(GENERATION_MS), "nobody was kept out but itself");
+    assert_eq!(nonces.room(), (12, 100_000));
+}
+
+#[test]
+fn who_found_no_room_is_known_for_a_minute() {
+    let nonces = Nonces::new(PARTS);
+    assert!(!nonces.is_full(0));
+    assert!((0..1000).any(|n| take(&nonces, "d", &n.to_string(), 5) == Use::Full));
+    assert!(nonces.is_full(5) && nonces.is_full(5 + FULL_MS) && !nonces.is_full(6 + FULL_MS));
+}
+
 proptest! {
+    /// Of no holder there are more than its share, and what is counted is bounded by what is remembered.
+    #[test]
+    fn shares_hold(steps in proptest::collection::vec((0..4_u8, 0..200_u8, 0..GENERATION_MS), 1..200)) {
+        let (nonces, mut ms, mut taken) = (Nonces::new(1000), 0, HashMap::<(u8, u64), u32>::new());
+        for (device, nonce, pause_ms) in steps {
+            ms += pause_ms / 20;
+            let name = device.to_string();
+            let holder = Holder { product: "p", device: &name, share: Some(3) };
+            let count = taken.entry((device, ms / GENERATION_MS)).or_default();
+            match nonces.take(holder, &nonce.to_string(), u64::MAX, ms) {
+                Use::First { .. } => *count += 1,
+                Use::OverShare => prop_assert_eq!(*count, 3),
+                Use::Again => {}
+                Use::Full => prop_assert!(false, "there is room"),
+            }
+            prop_assert!(*count <= 3);
+        }
+        let counted: usize = nonces.shares.iter().map(|shares| shares.lock().taken.len()).sum();
+        prop_assert!(counted <= nonces.room().0);
+    }
+
     /// Whenever the process ends, no password opens twice.
     #[test]
     fn no_password_opens_twice(
@@ -97,13 +150,13 @@ proptest! {
             for timestamp_ms in (0..now_ms + WINDOW_MS).step_by(WINDOW_MS as usize / 2).filter(|ms| ms.abs_diff(now_ms) <= WINDOW_MS) {
                 let until_ms = at(timestamp_ms).unix_ms + WINDOW_MS;
                 let name = format!("{nonce}-{timestamp_ms}");
-                match nonces.take("p", "d", &name, until_ms, now(started_ms).mono_ms) {
+                match nonces.take(of("d"), &name, until_ms, now(started_ms).mono_ms) {
                     Use::First { record } => {
                         prop_assert!(opened.insert(name.clone()), "{} twice", name);
                         journal.push(record);
                     }
                     Use::Again => prop_assert!(opened.contains(&name)),
-                    Use::Full => prop_assert!(false, "there is room"),
+                    Use::Full | Use::OverShare => prop_assert!(false, "there is room"),
                 }
             }
         }

@@ -33,7 +33,7 @@ impl Products {
 }
 
 /// Where an app's public keys for tokens are (a JWK set, RFC 7517).
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub enum KeySource {
     /// It has none.
     #[default]

@@ -8,7 +8,9 @@ use turnpike_core::durable::Op;
 use super::apps::App;
 use super::bindings::{Binding, DeviceKey, User};
 use super::codes::{Code, CodeHash};
+use super::erasure::{Erasure, ErasureNumber};
 use super::ids::{AccessKey, AppId, TenantId, UserKey};
+use super::proofs::Stored;
 use super::record;
 use super::services::Service;
 use crate::names::ProductKey;
@@ -42,6 +44,14 @@ pub enum Change {
     DeleteService(AccessKey),
     /// Give a product to a tenant.
     SetTenant(ProductKey, TenantId),
+    /// Proofs that a device is at somebody's hands, as the store keeps them.
+    PutProofs(DeviceKey, Stored),
+    /// Void the proofs of a device.
+    DeleteProofs(DeviceKey),
+    /// An erasure, or what has come of it. Boxed, since the others are small.
+    PutErasure(ErasureNumber, Box<Erasure>),
+    /// Forget the report of one that is done.
+    DeleteErasure(ErasureNumber),
 }
 
 impl Change {
@@ -59,6 +69,9 @@ impl Change {
             Self::PutUser(user, _) | Self::DeleteUser(user) | Self::DeleteCode(_, user) => vec![user_concern(user)],
             // Nobody came in by it yet; what is past changes nothing.
             Self::PutCode(..) | Self::PutLogIns(..) | Self::DeleteLogIns(_) => Vec::new(),
+            Self::PutProofs(..) | Self::DeleteProofs(_) => Vec::new(),
+            // Whose data go are told with their records.
+            Self::PutErasure(..) | Self::DeleteErasure(_) => Vec::new(),
             // The device, since what it publishes goes to other feeds.
             Self::Bind(device, user, _) | Self::Unbind(device, user) => {
                 vec![user_concern(user), Concern::device(device.product.as_str(), device.device.as_str())]

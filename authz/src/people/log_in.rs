@@ -21,7 +21,7 @@ use turnpike_core::gate::{Admission, Attempt, Principal, ServiceIdentity, UserId
 use turnpike_core::ids::ClientId;
 
 use super::People;
-use super::apps::App;
+use super::apps::{App, KeySource};
 use super::codes::{CodeHash, PREFIX};
 use super::ids::UserKey;
 use super::log_ins::{LogIn, Proof};
@@ -166,7 +166,15 @@ impl People {
             leeway_s: u64::from(app.tokens.leeway_s),
             now_s: now.unix_s(),
         };
-        let token = tokens::verify(token, &expected).map_err(refusal)?;
+        let token = tokens::verify(token, &expected).map_err(|fault| match (fault, &app.tokens.keys) {
+            // Its issuer may have a new key. That isn't held against whoever shows it first, as long as nobody knows.
+            (TokenFault::UnknownKey, source @ (KeySource::Url(_) | KeySource::File(_)))
+                if self.key_desk.ask(source, now.mono_ms) =>
+            {
+                Refusal::KeysAwaited
+            }
+            _ => refusal(fault),
+        })?;
         // It is good for its subject only.
         if token.subject != user {
             return Err(Refusal::ForeignToken);
@@ -265,7 +273,7 @@ impl<'a> Signed<'a> {
 fn refusal(fault: TokenFault) -> Refusal {
     match fault {
         TokenFault::Malformed => Refusal::Malformed,
-        TokenFault::NoKey => Refusal::UnknownTokenKey,
+        TokenFault::NoKey | TokenFault::UnknownKey => Refusal::UnknownTokenKey,
         TokenFault::Signature => Refusal::WrongSignature,
         TokenFault::Foreign => Refusal::ForeignToken,
         TokenFault::Time => Refusal::TokenExpired,

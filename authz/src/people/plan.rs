@@ -96,6 +96,9 @@ pub enum PlanError {
     /// Ownership passes with [`People::plan_transfer`].
     #[error("ownership is not shared")]
     OwnerShared,
+    /// A new user of that id has to wait: what is left of the old one is being erased.
+    #[error("the user of that id is still being erased")]
+    BeingErased,
     /// It would have expired already.
     #[error("a share must not have expired")]
     Expired,
@@ -241,12 +244,15 @@ impl People {
     /// Creates a user, or leaves it as it is; also says whether it is new.
     ///
     /// # Errors
-    /// [`PlanError::NoSuchApp`], [`PlanError::TooMuch`] above the app's bound.
+    /// [`PlanError::NoSuchApp`], [`PlanError::TooMuch`] above the app's bound; [`PlanError::BeingErased`].
     pub fn plan_put_user(&self, key: &UserKey, now_s: u64) -> Result<(Change, bool), PlanError> {
         let app = self.app(key.app.as_str()).ok_or(PlanError::NoSuchApp)?;
         let before = self.bindings.user(key.app.as_str(), key.user.as_str());
         if before.is_none() && self.bindings.user_count(key.app.as_str()) >= u64::from(app.users_max) {
             return Err(PlanError::TooMuch);
+        }
+        if before.is_none() && self.is_to_be_erased(key) {
+            return Err(PlanError::BeingErased);
         }
         let new = User { frozen: false, created_at_s: u32::try_from(now_s).unwrap_or(u32::MAX) };
         Ok((Change::PutUser(key.clone(), before.unwrap_or(new)), before.is_none()))
@@ -260,16 +266,15 @@ impl People {
         Ok(Change::PutUser(key.clone(), User { frozen, ..self.registered(key)? }))
     }
 
-    /// Deletes a user with all data: bindings, and with those of an owner the shares of its devices; session codes; log-ins. Its sessions and what
-    /// waits for it are the shards' to end ([`turnpike_core::shard::Shard::forget`]).
-    ///
-    /// # Errors
-    /// [`PlanError::NoSuchUser`].
-    pub fn plan_delete_user(&self, key: &UserKey) -> Result<Vec<Change>, PlanError> {
+    /// What an erasure deletes, without the erasure.
+    #[cfg(test)]
+    pub(crate) fn plan_delete_user(&self, key: &UserKey) -> Result<Vec<Change>, PlanError> {
         self.registered(key).map(|_| self.deletion(key))
     }
 
-    fn deletion(&self, key: &UserKey) -> Vec<Change> {
+    /// The end of a user's records: bindings, and with those of an owner the shares of its devices; session codes; log-ins. Its sessions and what
+    /// waits for it are the shards' to end ([`turnpike_core::shard::Shard::forget`]).
+    pub(super) fn deletion(&self, key: &UserKey) -> Vec<Change> {
         let devices = self.bindings.devices_of(key).into_iter();
         let unbound = devices.flat_map(|(device, binding)| self.unbinding(&device, key, binding.role));
         let last = [Change::DeleteLogIns(key.clone()), Change::DeleteUser(key.clone())];
@@ -410,18 +415,27 @@ impl People {
     pub fn plan_forget_product(&self, product: &ProductKey, limit: usize) -> Vec<Change> {
         let devices = self.bindings.bound_devices(product.as_str(), limit);
         let mut changes: Vec<Change> = devices.iter().flat_map(|device| self.plan_forget_device(device)).collect();
+        changes.extend(self.proofs.of_product(product, limit).into_iter().map(Change::DeleteProofs));
         if changes.is_empty() && self.services.tenant_of(product.as_str()) != TenantId::default() {
             changes.push(Change::SetTenant(product.clone(), TenantId::default()));
         }
         changes
     }
 
-    /// Removes up to `limit` shares and as many session codes that have expired. They have counted for nothing since they did.
+    /// Voids the proofs that a device has: with its binding, and before its end.
+    #[must_use]
+    pub fn plan_use_up(&self, device: &DeviceKey) -> Option<Change> {
+        self.proofs.has(device).then(|| Change::DeleteProofs(device.clone()))
+    }
+
+    /// Removes up to `limit` shares and as many session codes and devices' proofs that have expired. They have counted for nothing since they did.
     #[must_use]
     pub fn plan_expire(&self, limit: usize) -> Vec<Change> {
         let shares = self.bindings.expired(limit).into_iter().map(|(device, user)| Change::Unbind(device, user));
         let codes = self.codes.expired(self.bindings.now_s(), limit).into_iter();
-        shares.chain(codes.filter_map(|hash| Some(Change::DeleteCode(hash, self.codes.find(hash)?.user)))).collect()
+        let codes = codes.filter_map(|hash| Some(Change::DeleteCode(hash, self.codes.find(hash)?.user)));
+        let proofs = self.proofs.expired(self.bindings.now_s(), limit).into_iter().map(Change::DeleteProofs);
+        shares.chain(codes).chain(proofs).collect()
     }
 
     /// Issues a session code that is good for so many seconds, at most [`CODE_TTL_MAX_S`]. `random` is fresh.

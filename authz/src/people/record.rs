@@ -7,6 +7,8 @@
 //! | `ub\0{product}\0{device}\0{app}\0{user}` | layout, flags, role, expiry (seconds, 4 bytes; 0 for none) |
 //! | `uc\0{SHA-256 of a session code, hexadecimal}` | layout, expiry (seconds, 8 bytes), app, user |
 //! | `ul\0{app}\0{user}` | layout, the last log-ins: flags, seconds, address, client id |
+//! | `ue\0{number, 16 hexadecimal digits}` | layout, an erasure: app, user (until it is done), masked id, who asked, times, failures, what was left, counts |
+//! | `up\0{product}\0{device}` | layout, passcode and QR code: whether there is one, its HMAC, expiry (seconds, 8 bytes) |
 //! | `us\0{access key}` | layout, flags, created, tenant, sealed secret, networks, grants |
 //! | `ut\0{product}` | layout, tenant; absent where it is the default one |
 //!
@@ -18,9 +20,11 @@ use super::apps::{App, KeySource, Products, TokenRules};
 use super::bindings::{Binding, DeviceKey, Role, User};
 use super::change::Change;
 use super::codes::{Code, CodeHash};
+use super::erasure::{Counts, Erasure, ErasureNumber, Kind};
 use super::fields::{Reader, Writer};
-use super::ids::{AccessKey, AppId, TenantId, UserKey};
+use super::ids::{AccessKey, AppId, TenantId, UserId, UserKey};
 use super::log_ins::is_record;
+use super::proofs::{Open, Stored};
 use super::services::{Grant, Rights, Service};
 use crate::names::{DeviceName, ProductKey};
 use crate::record::RecordError;
@@ -81,6 +85,10 @@ pub(super) fn encode(change: &Change) -> Op {
         Change::SetTenant(product, tenant) => {
             put(tenant_key(product), Writer::default().u8(LAYOUT).bytes(tenant.as_str().as_bytes()))
         }
+        Change::PutProofs(device, stored) => put(proofs_key(device), proofs_value(stored)),
+        Change::DeleteProofs(device) => delete(proofs_key(device)),
+        Change::PutErasure(number, erasure) => put(erasure_key(*number), erasure_value(erasure)),
+        Change::DeleteErasure(number) => delete(erasure_key(*number)),
     }
 }
 
@@ -110,6 +118,66 @@ fn log_ins_key(key: &UserKey) -> String {
 
 fn tenant_key(product: &ProductKey) -> String {
     format!("ut\0{product}")
+}
+
+fn proofs_key(device: &DeviceKey) -> String {
+    format!("up\0{}\0{}", device.product, device.device)
+}
+
+fn proofs_value(stored: &Stored) -> Writer {
+    stored.iter().fold(Writer::default().u8(LAYOUT), |writer, open| match open {
+        Some(open) => writer.u8(1).bytes(&open.hash).u64(open.expires_at_s),
+        None => writer.u8(0),
+    })
+}
+
+fn read_proof(value: &mut Reader<'_>) -> Option<Option<Open>> {
+    match value.u8()? {
+        0 => Some(None),
+        1 => Some(Some(Open { hash: value.bytes()?.try_into().ok()?, expires_at_s: value.u64()? })),
+        _ => None,
+    }
+}
+
+fn erasure_key(number: ErasureNumber) -> String {
+    format!("ue\0{number:016x}")
+}
+
+fn erasure_value(erasure: &Erasure) -> Writer {
+    let left = erasure.left.map_or(0, |kind| kind as u8 + 1);
+    Writer::default()
+        .u8(LAYOUT)
+        .bytes(erasure.app.as_str().as_bytes())
+        .option(erasure.user.as_ref().map(UserId::as_str))
+        .bytes(erasure.masked.as_bytes())
+        .bytes(erasure.by.as_bytes())
+        .u64(erasure.asked_at_s)
+        .u64(erasure.begins_at_s)
+        .u64(erasure.due_at_s)
+        .u32(erasure.failures)
+        .u8(left)
+        .u64(erasure.done_at_s.unwrap_or(0))
+        .list(erasure.erased.numbers().iter(), |writer, count| writer.u64(*count))
+}
+
+fn read_erasure(value: &mut Reader<'_>) -> Option<Erasure> {
+    let app = AppId::parse(value.text()?).ok()?;
+    let user = match value.option()? {
+        Some(user) => Some(UserId::parse(&user).ok()?),
+        None => None,
+    };
+    let (masked, by) = (value.text()?.into(), value.text()?.into());
+    let (asked_at_s, begins_at_s, due_at_s) = (value.u64()?, value.u64()?, value.u64()?);
+    let failures = value.u32()?;
+    let left = match value.u8()? {
+        0 => None,
+        left => Some(*Kind::ALL.get(usize::from(left) - 1)?),
+    };
+    let done_at_s = Some(value.u64()?).filter(|at_s| *at_s != 0);
+    let erased = Counts::from_numbers(&value.list(Reader::u64)?)?;
+    // Open with a user, or done without.
+    (user.is_some() != done_at_s.is_some()).then_some(())?;
+    Some(Erasure { app, user, masked, by, asked_at_s, begins_at_s, due_at_s, failures, left, done_at_s, erased })
 }
 
 fn app_value(app: &App) -> Writer {
@@ -246,6 +314,18 @@ fn read(key: &str, value: &mut Reader<'_>) -> Option<Change> {
             let record = std::mem::take(&mut value.0);
             let user = UserKey::parse(part()?, part()?).ok()?;
             is_record(record).then(|| Change::PutLogIns(user, record.into()))?
+        }
+        "ue" => {
+            let key = part()?;
+            let number = ErasureNumber::from_str_radix(key, 16).ok()?;
+            (key == format!("{number:016x}")).then_some(())?;
+            Change::PutErasure(number, Box::new(read_erasure(value)?))
+        }
+        "up" => {
+            let (product, device) = (ProductKey::parse(part()?).ok()?, DeviceName::parse(part()?).ok()?);
+            let stored = [read_proof(value)?, read_proof(value)?];
+            stored.iter().any(Option::is_some).then_some(())?;
+            Change::PutProofs(DeviceKey { product, device }, stored)
         }
         "us" => Change::PutService(AccessKey::parse(part()?).ok()?, read_service(value)?),
         "ut" => {

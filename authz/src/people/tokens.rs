@@ -27,6 +27,8 @@ pub(super) enum TokenFault {
     Malformed,
     /// None of those that are taken, or one for which there is no key.
     NoKey,
+    /// It names a key that the set doesn't have.
+    UnknownKey,
     /// Not signed with that key.
     Signature,
     /// Another issuer's, or for another audience.
@@ -133,7 +135,8 @@ pub(super) fn verify(token: &str, expected: &Expected<'_>) -> Result<Token, Toke
         }
         Algorithm::Rs256 | Algorithm::Es256 | Algorithm::EdDsa => {
             let key = expected.keys.and_then(|keys| keys.find(header.kid.as_deref(), algorithm));
-            key.ok_or(TokenFault::NoKey)?.is_signed(signed.as_bytes(), &signature)
+            let missing = if header.kid.is_some() { TokenFault::UnknownKey } else { TokenFault::NoKey };
+            key.ok_or(missing)?.is_signed(signed.as_bytes(), &signature)
         }
     };
     if !holds {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fmt::Write;
 
-use super::Cause;
+use super::{Cause, Method};
 
 /// Fields of a request; none has so many.
 const FIELDS_MAX: usize = 16;
@@ -79,8 +79,8 @@ impl Fields {
     /// What is signed of a request: lines, each with its line feed. First the format, the method and the path; then `name=value` for each field but
     /// `sign`, in the order of the names' bytes. Two different requests never have the same: a name has no `=`, a value no line feed.
     #[must_use]
-    pub fn canonical(&self, path: &str) -> String {
-        let mut text = format!("{FORMAT}\nPOST\n{path}\n");
+    pub fn canonical(&self, method: Method, path: &str) -> String {
+        let mut text = format!("{FORMAT}\n{}\n{path}\n", method.as_str());
         for (name, value) in self.0.iter().filter(|(name, _)| &***name != SIGN) {
             // A string takes everything.
             let _ = match value {
@@ -108,7 +108,8 @@ mod tests {
         for (name, value) in [("user", text("u")), ("sign", text("s")), ("a_b", Value::Number(7)), ("a", text(""))] {
             assert_eq!(fields.put(name, value), Ok(()));
         }
-        assert_eq!(fields.canonical("/x"), "turnpike-platform-1\nPOST\n/x\na=\na_b=7\nuser=u\n");
+        assert_eq!(fields.canonical(Method::Post, "/x"), "turnpike-platform-1\nPOST\n/x\na=\na_b=7\nuser=u\n");
+        assert_eq!(fields.canonical(Method::Put, "/x"), "turnpike-platform-1\nPUT\n/x\na=\na_b=7\nuser=u\n");
     }
 
     #[test]
@@ -150,7 +151,7 @@ mod tests {
                 fields
             };
             let (first, second) = (fields(&one), fields(&two));
-            prop_assert_eq!(one == two, first.canonical("/p") == second.canonical("/p"));
+            prop_assert_eq!(one == two, first.canonical(Method::Post, "/p") == second.canonical(Method::Post, "/p"));
         }
 
         #[test]

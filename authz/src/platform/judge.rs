@@ -9,7 +9,8 @@ use super::record::owner;
 use super::table::{Platform, Platforms};
 use super::token::FamilyId;
 use super::{CERTIFICATE_MS_MAX, Cause, Operation, PlatId, Request, WINDOW_MS};
-use crate::nonce::Use;
+use crate::nonce::{Holder, Use};
+use crate::quota::{Caller, Quotas};
 use crate::secret::Secret;
 use crate::x509::Leaf;
 
@@ -56,13 +57,13 @@ fn mac(key: &[u8], parts: &[&[u8]]) -> Hmac<Sha256> {
 }
 
 impl Platforms {
-    /// Judges a request that came with a certificate which TLS has verified. Uses its nonce up.
+    /// Judges a request that came with a certificate which TLS has verified. Counts towards the platform's rate, and uses the nonce up.
     ///
     /// Who is no platform can't tell what was wrong: number, certificate and signature are one code, and an unknown number costs the same work.
     ///
     /// # Errors
     /// [`Refused`].
-    pub fn admit(&self, request: &Request, certificate: &Leaf, now: Now) -> Result<Admitted, Refused> {
+    pub fn admit(&self, request: &Request, certificate: &Leaf, quotas: &Quotas, now: Now) -> Result<Admitted, Refused> {
         let id = request.platform;
         let stranger = |cause| Refused { cause, platform: None };
         let (secret, platform) = self.prove(request, certificate, now).map_err(stranger)?;
@@ -73,7 +74,9 @@ impl Platforms {
         if request.timestamp_ms.abs_diff(now.unix_ms) > WINDOW_MS {
             return Err(refuse(Cause::StaleTimestamp));
         }
-        // After the signature: a stranger must not use up a platform's nonces, nor the room for them.
+        // After the signature: a stranger must not use up a platform's rate and nonces. Before the nonce: one platform must not use up the room
+        // for those of all.
+        quotas.request(&[Caller::Platform(id.as_str())], now).map_err(|_| refuse(Cause::TooMany))?;
         self.take_nonce(request, now).map_err(refuse)?;
         let family = match (&request.access, request.operation) {
             (None, Operation::LogIn | Operation::Refresh) => None,
@@ -117,13 +120,18 @@ impl Platforms {
 
     fn take_nonce(&self, request: &Request, now: Now) -> Result<(), Cause> {
         let until_ms = request.timestamp_ms.saturating_add(WINDOW_MS);
-        match self.nonces.take("", request.platform.as_str(), &request.nonce, until_ms, now.mono_ms) {
+        // The requests of a platform have rates of their own.
+        let holder = Holder { product: "", device: request.platform.as_str(), share: None };
+        match self.nonces.take(holder, &request.nonce, until_ms, now.mono_ms) {
             Use::First { record } => {
-                self.journal.iter().for_each(|journal| journal.keep(record));
+                self.journal.iter().for_each(|journal| {
+                    journal.take(record);
+                    journal.keep();
+                });
                 Ok(())
             }
             Use::Again => Err(Cause::NonceReused),
-            Use::Full => Err(Cause::NoncesFull),
+            Use::Full | Use::OverShare => Err(Cause::NoncesFull),
         }
     }
 }

@@ -67,6 +67,32 @@ operations! {
     StateForUser = "users/state", "user_state";
 }
 
+/// How it is asked: the standard has PUT beside POST, and they mean the same.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Method {
+    /// `POST`.
+    Post,
+    /// `PUT`.
+    Put,
+}
+
+impl Method {
+    /// As HTTP writes it, and as it is signed; none of others.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Post, Self::Put].into_iter().find(|method| method.as_str() == text)
+    }
+
+    /// As HTTP writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Post => "POST",
+            Self::Put => "PUT",
+        }
+    }
+}
+
 impl Operation {
     /// What is asked for at a path.
     #[must_use]
@@ -179,8 +205,8 @@ impl Request {
     ///
     /// # Errors
     /// [`Cause::Malformed`].
-    pub fn read(operation: Operation, fields: Fields) -> Result<Self, Cause> {
-        let signed = fields.canonical(operation.path());
+    pub fn read(operation: Operation, method: Method, fields: Fields) -> Result<Self, Cause> {
+        let signed = fields.canonical(method, operation.path());
         let mut fields = Reader(fields);
         let platform = PlatId::new(fields.number("plat_id")?).ok_or(Cause::Malformed)?;
         let timestamp_ms = fields.number("timestamp")?;

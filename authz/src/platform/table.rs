@@ -10,6 +10,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use turnpike_core::clock::Now;
 
+use super::counts::Outcomes;
 use super::data_key::DataKeys;
 use super::record::{Change, RecordError};
 use super::token::Family;
@@ -66,6 +67,7 @@ pub struct Platforms {
     pub(super) journal: Option<Box<dyn NonceJournal>>,
     /// What an unknown platform is checked against, so that it costs what a known one costs.
     pub(super) decoy: Secret,
+    outcomes: Outcomes,
 }
 
 impl Platforms {
@@ -75,7 +77,7 @@ impl Platforms {
     pub fn new(key: MasterKey, nonces_max: usize) -> Self {
         let decoy = Secret::new(&key.derive(DECOY)[..]).expect("32 bytes are a secret");
         let nonces = Nonces::new(nonces_max);
-        Self { entries: RwLock::default(), key, nonces, journal: None, decoy }
+        Self { entries: RwLock::default(), key, nonces, journal: None, decoy, outcomes: Outcomes::default() }
     }
 
     /// The same, which keeps the nonces that it takes. Before anybody comes in, it is to be given what earlier processes have kept.
@@ -188,6 +190,16 @@ impl Platforms {
     pub fn may_publish(&self, id: &str, topic: &str) -> bool {
         let (Some(id), Some((product, _))) = (PlatId::parse(id), down(topic)) else { return false };
         self.may(id, product, true)
+    }
+
+    /// A request has been answered, or was refused for this.
+    pub fn note_outcome(&self, refused: Option<Cause>) {
+        self.outcomes.count(refused);
+    }
+
+    /// How requests have ended since the start: `ok`, or the label of the cause.
+    pub fn outcomes(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        self.outcomes.all()
     }
 
     /// Makes a user's new data key; the old one is void (4.1.3.1 a 4).

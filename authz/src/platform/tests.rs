@@ -10,6 +10,7 @@ use turnpike_core::clock::Now;
 
 use super::*;
 use crate::names::ProductKey;
+use crate::quota::{Quotas, Settings, Sizes};
 use crate::secret::MasterKey;
 use crate::x509::{Fingerprint, Leaf, testing};
 
@@ -44,6 +45,7 @@ fn user(n: u8) -> UserId {
 /// Platforms, one of which is at hand.
 struct World {
     platforms: Platforms,
+    quotas: Quotas,
     id: PlatId,
     auth: Token,
     certificate: Leaf,
@@ -77,7 +79,8 @@ impl World {
             platforms.plan_create(edit("cloud", b"one"), &making(1)).expect("made");
         changes.into_iter().for_each(|change| platforms.apply(change));
         let certificate = leaf(b"one", 730);
-        Self { platforms, id, auth: auth_token, certificate, nonce: std::cell::Cell::new(0) }
+        let quotas = Quotas::new(Settings::default(), Sizes::default());
+        Self { platforms, quotas, id, auth: auth_token, certificate, nonce: std::cell::Cell::new(0) }
     }
 
     /// Fields that every request has, signed last.
@@ -93,17 +96,18 @@ impl World {
         for (name, value) in head.iter().chain(more) {
             fields.put(name, value.clone()).expect("a field");
         }
-        let signature = sign(self.auth.expose().as_bytes(), &[fields.canonical(operation.path()).as_bytes()]);
+        let signature =
+            sign(self.auth.expose().as_bytes(), &[fields.canonical(Method::Post, operation.path()).as_bytes()]);
         fields.put("sign", Value::Text(signature.into())).expect("a field");
         fields
     }
 
     fn request(&self, operation: Operation, more: &[(&str, Value)], now: Now) -> Request {
-        Request::read(operation, self.fields(operation, more, now)).expect("a request")
+        Request::read(operation, Method::Post, self.fields(operation, more, now)).expect("a request")
     }
 
     fn admit(&self, request: &Request, now: Now) -> Result<Admitted, Cause> {
-        self.platforms.admit(request, &self.certificate, now).map_err(|refused| refused.cause)
+        self.platforms.admit(request, &self.certificate, &self.quotas, now).map_err(|refused| refused.cause)
     }
 
     fn apply(&self, changes: Vec<Change>) {

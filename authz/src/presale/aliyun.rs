@@ -76,7 +76,7 @@ impl<'a> Claim<'a> {
         }
         let product = ProductKey::parse(product).map_err(|_| RegisterError::Malformed)?;
         let way = if self.is_listed { Way::Aliyun } else { Way::AliyunUnlisted };
-        Ok(Proven { product, way, subject: device.into(), secret: None })
+        Ok(Proven { product, way, subject: device.into(), secret: None, once: None })
     }
 }
 

@@ -9,7 +9,8 @@
 //! `"turnpike registration v1\n{product}\n{name}\n{package}-{index}\n{nonce}"`, the name empty if it leaves that to the broker. The answer's secret is
 //! encrypted: 16 random bytes, then the secret in AES-128-GCM with its tag of 16 bytes, the associated data `"{product}\n{name}"` with the name that was
 //! given. Key (16 bytes) and nonce (12 bytes) are the 28 bytes of HKDF-SHA256 with the key's 16 bytes as input, the device's nonce and then the
-//! random bytes as salt, and the info `"turnpike registration v1"`.
+//! random bytes as salt, and the info `"turnpike registration v1"`. A nonce is good once in twenty minutes at least, so that a
+//! recorded request doesn't register again what an operator has released in that time; only the answer may be asked for again by it.
 
 use aes_gcm::aead::{Aead, Payload};
 use aes_gcm::{Aes128Gcm, KeyInit, Nonce};

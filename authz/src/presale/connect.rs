@@ -81,7 +81,9 @@ fn reason(error: RegisterError) -> ConnectReason {
         RegisterError::Malformed | RegisterError::Unknown | RegisterError::WrongKey => {
             ConnectReason::BadUserNameOrPassword
         }
-        RegisterError::NotAllowed | RegisterError::TlsRequired => ConnectReason::NotAuthorized,
+        RegisterError::NotAllowed | RegisterError::TlsRequired | RegisterError::Replayed => {
+            ConnectReason::NotAuthorized
+        }
         RegisterError::Expired => ConnectReason::Banned,
         RegisterError::Capacity => ConnectReason::QuotaExceeded,
         RegisterError::Exists => ConnectReason::ClientIdentifierNotValid,

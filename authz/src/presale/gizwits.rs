@@ -77,7 +77,7 @@ fn field<'a>(fields: &'a [(String, String)], name: &str) -> Result<&'a str, Regi
 fn proven(product: &str, fields: &[(String, String)], way: Way) -> Result<Proven, RegisterError> {
     let product = ProductKey::parse(product).map_err(|_| RegisterError::Malformed)?;
     let secret = Secret::new(field(fields, "passcode")?.as_bytes()).map_err(|_| RegisterError::Malformed)?;
-    Ok(Proven { product, way, subject: field(fields, "mac")?.into(), secret: Some(secret) })
+    Ok(Proven { product, way, subject: field(fields, "mac")?.into(), secret: Some(secret), once: None })
 }
 
 /// The body that answers, with status 201.

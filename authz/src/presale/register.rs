@@ -49,6 +49,16 @@ pub enum Proof<'a> {
 }
 
 impl Proof<'_> {
+    /// What a request without TLS may be recorded by, and must not be used by again: whose it is, its key or its device, and what is new in it.
+    #[must_use]
+    pub fn once(&self) -> Option<(&str, &str)> {
+        match self {
+            Self::Signed { key, nonce, .. } => Some((key, nonce)),
+            Self::Vendor(proven) => Some((&proven.subject, proven.once.as_deref()?)),
+            Self::Key(_) | Self::Listed(_) => None,
+        }
+    }
+
     /// Whether the request or the answer shows a secret.
     fn needs_tls(&self) -> bool {
         match self {
@@ -68,6 +78,8 @@ pub struct Proven {
     pub(super) subject: Box<str>,
     /// The device's own secret.
     pub(super) secret: Option<Secret>,
+    /// What is new in each request, of a way that has a nonce and needs no TLS.
+    pub(super) once: Option<Box<str>>,
 }
 
 impl Proven {

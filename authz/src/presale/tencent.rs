@@ -6,7 +6,8 @@
 //!   `X-TC-Timestamp`, `X-TC-Nonce`, `X-TC-Signature`: base64 of the HMAC of `POST\n{host}\n{path}\n\n{algorithm}\n{timestamp}\n{nonce}\n{hash}`, where the
 //!   hash is the body's, of the same kind, in hexadecimal digits.
 //!
-//! Devices send 0 where they have no clock, so timestamps aren't looked at: what is repeated finds that the device exists.
+//! Devices send 0 where they have no clock, so timestamps aren't looked at: what is repeated finds that the device exists, and, when that was released
+//! since, that the request was used ([`RegisterError::Replayed`]).
 //!
 //! The answer's payload is base64 of AES-128-CBC of `{"encryptionType":2,"psk":"…"}`, padded with zeros; the key is the first 16 characters of the product's
 //! secret, the IV is 16 times the character `0`. The vendor has it so; over TLS alone it hides anything from one who has opened a device.
@@ -104,7 +105,13 @@ impl Claim {
         }
         let product = ProductKey::parse(&self.product).map_err(|_| RegisterError::Malformed)?;
         let way = if is_listed { Way::Tencent } else { Way::TencentUnlisted };
-        Ok(Proven { product, way, subject: self.device.as_str().into(), secret: None })
+        Ok(Proven {
+            product,
+            way,
+            subject: self.device.as_str().into(),
+            secret: None,
+            once: Some(self.text.as_str().into()),
+        })
     }
 }
 

@@ -58,6 +58,8 @@ pub struct RequestLimits {
     pub user: Windows,
     /// Each back end.
     pub service: Windows,
+    /// Each other cloud.
+    pub platform: Windows,
 }
 
 /// Of one product, where it differs from [`Settings`].
@@ -109,16 +111,14 @@ impl AppLimits {
 pub struct Sizes {
     /// Addresses with connections or fresh attempts, 29 to 58 bytes each.
     pub origins_max: usize,
-    /// Users with sessions or something to pay, 29 to 58 bytes each and 72 for the cells.
-    pub users_max: usize,
-    /// Clients without a session that have something to pay, 38 to 76 bytes each.
-    pub debts_max: usize,
+    /// Devices and users that something limits and that have sessions or something to pay, 29 to 58 bytes each and 48 for the cells.
+    pub owners_max: usize,
     /// Callers of the HTTP API, 76 to 152 bytes each.
     pub callers_max: usize,
 }
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self { origins_max: 1 << 20, users_max: 1 << 20, debts_max: 1 << 18, callers_max: 1 << 17 }
+        Self { origins_max: 1 << 20, owners_max: 1 << 21, callers_max: 1 << 17 }
     }
 }

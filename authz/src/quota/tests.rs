@@ -14,7 +14,7 @@ fn flow(text: &str) -> FlowRate {
 }
 
 fn quotas(settings: Settings) -> Quotas {
-    Quotas::new(settings, Sizes { origins_max: 10_000, users_max: 10_000, debts_max: 10_000, callers_max: 10_000 })
+    Quotas::new(settings, Sizes { origins_max: 10_000, owners_max: 10_000, callers_max: 10_000 })
 }
 
 fn address(n: u32) -> IpAddr {
@@ -38,7 +38,7 @@ fn without_limits_there_are_no_meters_and_nothing_is_remembered() {
     assert_eq!(quotas.entered(address(1), at(0)), Entry::Free);
     assert!((0..1000).all(|_| quotas.attempt(address(1), at(0))));
     assert!((0..1000).all(|_| quotas.request(&[Caller::Address(address(1))], at(0)).is_ok()));
-    assert_eq!(quotas.remembered().map(|(_, count)| count), [0; 4]);
+    assert_eq!(quotas.remembered().map(|(_, count)| count), [0; 3]);
 }
 
 #[test]
@@ -46,14 +46,17 @@ fn a_device_has_its_own_rate_its_products_or_the_default_in_this_order() {
     let quotas = quotas(Settings { each_device: flow("3/s"), ..Settings::default() });
     assert_eq!(metered(&quotas, DEVICE, 0), 3);
     quotas.limit_product("lamp", ProductLimits { each: Some(flow("5/s")), ..ProductLimits::default() });
-    assert_eq!(metered(&quotas, DEVICE, 0), 5);
-    assert_eq!(metered(&quotas, Subject::Device { product: "fan", device: "one" }, 0), 3);
+    assert_eq!(metered(&quotas, DEVICE, 0), 0, "what was taken stays taken");
+    assert_eq!(metered(&quotas, DEVICE, 1000), 5);
+    assert_eq!(metered(&quotas, Subject::Device { product: "fan", device: "one" }, 1000), 3);
     quotas.limit_device("lamp", "one", Some(flow("7/s")));
-    assert_eq!(metered(&quotas, DEVICE, 0), 7);
-    assert_eq!(metered(&quotas, Subject::Device { product: "lamp", device: "two" }, 0), 5);
+    assert_eq!(metered(&quotas, DEVICE, 2000), 7);
+    assert_eq!(metered(&quotas, Subject::Device { product: "lamp", device: "two" }, 2000), 5);
     quotas.limit_device("lamp", "one", None);
     quotas.limit_product("lamp", ProductLimits { each: Some(FlowRate::UNLIMITED), ..ProductLimits::default() });
-    assert!(quotas.meter(DEVICE, at(0)).is_none(), "unlimited is a limit of one's own");
+    assert!(quotas.meter(DEVICE, at(2000)).is_none(), "unlimited is a limit of one's own");
+    quotas.limit_product("lamp", ProductLimits::default());
+    assert_eq!(metered(&quotas, DEVICE, 2000), 3, "what was owed under limits that were lifted is forgiven");
 }
 
 #[test]
@@ -81,32 +84,78 @@ fn live_sessions_follow_changes() {
 
 #[test]
 fn reconnecting_buys_nothing() {
-    let quotas = quotas(Settings { each_device: flow("2/s"), ..Settings::default() });
-    let mut meter = quotas.meter(DEVICE, at(0)).expect("limited");
-    assert_eq!(taken(&mut meter, 0), 2);
-    quotas.settle(DEVICE, &meter, at(0));
-    let mut meter = quotas.meter(DEVICE, at(0)).expect("limited");
-    assert_eq!(taken(&mut meter, 0), 0);
-    assert_eq!(taken(&mut meter, 500), 1);
-    quotas.settle(DEVICE, &meter, at(5000));
-    assert_eq!(quotas.remembered()[2], ("debts", 0), "what is paid isn't kept");
+    for subject in [DEVICE, USER] {
+        let quotas = quotas(Settings { each_device: flow("2/s"), each_user: flow("2/s"), ..Settings::default() });
+        let mut meter = quotas.meter(subject, at(0)).expect("limited");
+        assert_eq!(taken(&mut meter, 0), 2);
+        quotas.settle(subject, &meter, at(0));
+        drop(meter);
+        quotas.sweep(at(0));
+        let mut meter = quotas.meter(subject, at(0)).expect("limited");
+        assert_eq!((taken(&mut meter, 0), taken(&mut meter, 500)), (0, 1));
+        quotas.settle(subject, &meter, at(5000));
+        drop(meter);
+        quotas.sweep(at(5000));
+        assert_eq!(quotas.remembered()[1], ("owners", 0), "what is paid isn't kept");
+    }
 }
 
 #[test]
-fn a_users_sessions_share_and_so_do_an_apps_users() {
+fn sessions_of_one_subject_share_its_rate() {
+    for subject in [DEVICE, USER] {
+        let quotas = quotas(Settings { each_device: flow("2/s"), each_user: flow("2/s"), ..Settings::default() });
+        let mut sessions: Vec<Meter> = (0..20).map(|_| quotas.meter(subject, at(0)).expect("limited")).collect();
+        assert_eq!(sessions.iter_mut().map(|meter| taken(meter, 0)).sum::<usize>(), 2);
+        // Whichever of them ends takes nothing with it, nor gives others what it owed.
+        quotas.settle(subject, &sessions.swap_remove(0), at(0));
+        let fresh = [(); 3].map(|()| quotas.meter(subject, at(0)).expect("limited"));
+        assert_eq!(fresh.each_ref().map(|meter| meter.wait_ns(0)), [500_000_000; 3], "not read before one is due");
+        assert_eq!(sessions.iter_mut().map(|meter| taken(meter, 1000)).sum::<usize>(), 2);
+        quotas.sweep(at(60_000));
+        assert_eq!(quotas.remembered()[1], ("owners", 1), "held by sessions");
+        drop((sessions, fresh));
+        quotas.sweep(at(60_000));
+        assert_eq!(quotas.remembered()[1], ("owners", 0));
+    }
+}
+
+#[test]
+fn reconnecting_buys_nothing_of_a_product_or_an_app_either() {
+    let others = [Subject::Device { product: "lamp", device: "two" }, Subject::User { app: "home", user: "bob" }];
+    for (subject, other) in [DEVICE, USER].into_iter().zip(others) {
+        let quotas = quotas(Settings { product: flow("1/2s"), app: flow("1/2s"), ..Settings::default() });
+        let mut now_ms = 0;
+        for _ in 0..10 {
+            let mut meter = quotas.meter(subject, at(now_ms)).expect("limited");
+            assert_eq!(meter.wait_ns(now_ms * 1_000_000), 0, "its turn has come");
+            let decision = meter.publish(now_ms * 1_000_000, 10, Manner::Slow);
+            assert_eq!(decision, Decision::Wait { ns: 2_000_000_000 });
+            quotas.settle(subject, &meter, at(now_ms));
+            drop(meter);
+            quotas.sweep(at(now_ms));
+            let again = quotas.meter(subject, at(now_ms)).expect("limited");
+            assert_eq!(again.wait_ns(now_ms * 1_000_000), 2_000_000_000);
+            let another = quotas.meter(other, at(now_ms)).expect("limited");
+            assert_eq!(another.wait_ns(now_ms * 1_000_000), 0, "it has sent nothing");
+            now_ms += 2000;
+        }
+    }
+}
+
+#[test]
+fn an_apps_users_share_what_it_may() {
     let quotas = quotas(Settings { each_user: flow("4/s"), ..Settings::default() });
     quotas.limit_app("home", AppLimits { whole: Some(flow("6/s")), ..AppLimits::default() });
     let mut sessions = [(); 2].map(|()| quotas.meter(USER, at(0)).expect("limited"));
     assert_eq!(sessions.each_mut().map(|meter| taken(meter, 0)), [4, 0]);
     assert_eq!(metered(&quotas, Subject::User { app: "home", user: "bob" }, 0), 2, "what the app has left");
     assert_eq!(metered(&quotas, Subject::User { app: "shop", user: "ada" }, 0), 4, "another app's ada");
-    let pings = (0..100).take_while(|_| sessions[1].packet(0) == Decision::Pass).count();
+    let pings = (0..100).take_while(|_| sessions[1].packet(1_000_000_000) == Decision::Pass).count();
     assert_eq!(pings, 3, "the fourth is the last before it waits");
     quotas.limit_app("home", AppLimits { each: Some(flow("1/s")), ..AppLimits::default() });
     assert_eq!(metered(&quotas, USER, 10_000), 1);
-    drop(sessions);
-    quotas.sweep(at(100_000));
-    assert_eq!(quotas.remembered()[1], ("users", 0));
+    quotas.limit_app("home", AppLimits { each: Some(FlowRate::UNLIMITED), ..AppLimits::default() });
+    assert!(quotas.meter(USER, at(10_000)).is_none());
 }
 
 #[test]
@@ -149,7 +198,12 @@ fn an_address_has_so_many_attempts_and_a_64_is_one_address() {
 #[test]
 fn a_request_takes_of_all_its_callers_or_of_none() {
     let windows = |text: &str| text.parse::<Windows>().expect("windows");
-    let requests = RequestLimits { address: windows("5/s"), user: windows("3/s, 4/60s"), ..RequestLimits::default() };
+    let requests = RequestLimits {
+        address: windows("5/s"),
+        user: windows("3/s, 4/60s"),
+        platform: windows("2/s"),
+        ..RequestLimits::default()
+    };
     let quotas = quotas(Settings { requests, ..Settings::default() });
     let ada = [Caller::Address(address(1)), Caller::User("home", "ada")];
     let taken = |callers: &[Caller<'_>], ms| (0..100).filter(|_| quotas.request(callers, at(ms)).is_ok()).count();
@@ -158,6 +212,8 @@ fn a_request_takes_of_all_its_callers_or_of_none() {
     assert_eq!(taken(&ada[..1], 0), 2, "what the refused had taken is given back");
     assert_eq!(taken(&ada, 5000), 1, "the longer window");
     assert_eq!(taken(&[Caller::Service("key")], 0), 100);
+    assert_eq!(taken(&[Caller::Platform("key")], 0), 2, "a name of another kind");
+    assert_eq!(taken(&[Caller::Platform("other")], 0), 2, "each has its own");
     quotas.limit_app("home", AppLimits { user_requests: Some(windows("50/s")), ..AppLimits::default() });
     assert_eq!(taken(&[Caller::User("home", "bob")], 0), 50);
 }
@@ -176,5 +232,5 @@ fn tables_stay_within_their_sizes() {
     }
     assert!(quotas.remembered().iter().all(|(_, count)| *count <= 10_048), "{:?}", quotas.remembered());
     quotas.sweep(at(2000));
-    assert_eq!(quotas.remembered().map(|(_, count)| count), [0; 4]);
+    assert_eq!(quotas.remembered().map(|(_, count)| count), [0; 3]);
 }

@@ -253,6 +253,7 @@ impl Run {
             Scenario::FanOut => 100,
             Scenario::Shared | Scenario::Mixed => 4,
             Scenario::Pair => publishers,
+            Scenario::Feed => publishers + 1,
         };
         (publishers, self.clients.subscribers.unwrap_or(subscribers))
     }

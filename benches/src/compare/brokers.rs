@@ -1,7 +1,6 @@
 //! Starts the brokers that are compared, each on free ports of the loopback, and ends them.
 
 use std::fmt;
-use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,6 +12,7 @@ use clap::ValueEnum;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::Compare;
+use crate::http::Http;
 use crate::identity::Device;
 
 const SECRET: &str = "a secret of the benchmark";
@@ -157,29 +157,42 @@ impl Broker {
         Ok(broker)
     }
 
-    /// This broker with TCP and TLS, where clients may show a certificate of an authority.
-    pub(crate) fn turnpike(program: &Path, anonymous: bool, authority: &str) -> anyhow::Result<Self> {
+    /// This broker with TCP, and with TLS if clients may show a certificate of an authority. `more`: of its configuration.
+    pub(crate) fn turnpike(
+        program: &Path,
+        anonymous: bool,
+        authority: Option<&str>,
+        more: &str,
+    ) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir().context("no temporary folder")?;
         let [address, tls, http] = free()?;
-        let ca = certify(folder.path())?;
         let path = |name: &str| folder.path().join(name).display().to_string();
-        std::fs::write(path("devices.pem"), authority)?;
-        let [data, key, devices] = [path("data"), path("server.key"), path("devices.pem")];
-        let toml = format!(
-            "data = \"{data}\"\nanonymous = {anonymous}\nhttp.address = \"{http}\"\n\
-             [[listeners]]\nkind = \"mqtt\"\naddress = \"{address}\"\n\
-             [[listeners]]\nkind = \"mqtts\"\naddress = \"{tls}\"\n\
-             [listeners.tls]\nclient_auth = \"optional\"\nclient_ca_files = [\"{devices}\"]\n\
-             [[listeners.tls.certificates]]\nchain_file = \"{}\"\nkey_file = \"{key}\"\n",
-            ca.display()
+        let mut toml = format!(
+            "data = \"{}\"\nanonymous = {anonymous}\nhttp.address = \"{http}\"\n{more}\
+             [[listeners]]\nkind = \"mqtt\"\naddress = \"{address}\"\n",
+            path("data")
         );
+        let mut ca = None;
+        if let Some(authority) = authority {
+            std::fs::write(path("devices.pem"), authority)?;
+            let chain = certify(folder.path())?;
+            toml += &format!(
+                "[[listeners]]\nkind = \"mqtts\"\naddress = \"{tls}\"\n\
+                 [listeners.tls]\nclient_auth = \"optional\"\nclient_ca_files = [\"{}\"]\n\
+                 [[listeners.tls.certificates]]\nchain_file = \"{}\"\nkey_file = \"{}\"\n",
+                path("devices.pem"),
+                chain.display(),
+                path("server.key")
+            );
+            ca = Some(chain);
+        }
         let file = folder.path().join("turnpike.toml");
         std::fs::write(&file, toml)?;
         let mut command = Command::new(program);
         command.arg("serve").arg("--config").arg(file).env("TURNPIKE_ADMIN_TOKEN", TOKEN);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().with_context(|| format!("{} can't be started", program.display()))?;
-        let tls = Some(TlsAt { address: tls, ca });
+        let tls = ca.map(|ca| TlsAt { address: tls, ca });
         let mut broker = Self { child, folder, address, tls, http, device: None };
         broker.wait(|| ask(http, "GET", "/readyz", "").is_ok())?;
         Ok(broker)
@@ -188,6 +201,11 @@ impl Broker {
     /// A request to its HTTP API that must succeed.
     pub(crate) fn ask(&self, method: &str, path: &str, body: &str) -> anyhow::Result<()> {
         ask(self.http, method, path, body)
+    }
+
+    /// A connection to its HTTP API.
+    pub(crate) fn http(&self) -> anyhow::Result<Http> {
+        Http::connect(self.http, TOKEN)
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -270,17 +288,5 @@ fn certify(folder: &Path) -> anyhow::Result<PathBuf> {
 
 /// A request to the HTTP API that must succeed.
 fn ask(http: SocketAddr, method: &str, path: &str, body: &str) -> anyhow::Result<()> {
-    let mut stream = TcpStream::connect(http).context("the HTTP API doesn't listen")?;
-    stream.set_read_timeout(Some(START_TIME_MAX))?;
-    let length = body.len();
-    write!(
-        stream,
-        "{method} {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {TOKEN}\r\n\
-         content-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
-    )?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let good = answer.starts_with("HTTP/1.1 20");
-    anyhow::ensure!(good, "{method} {path}: {}", answer.lines().next().unwrap_or("no answer"));
-    Ok(())
+    Http::connect(http, TOKEN)?.ask(method, path, body).map(drop)
 }

@@ -116,6 +116,19 @@ impl Extras {
     }
 }
 
+/// DER of the client's certificate, if it has shown one: few do, so that is 8 bytes and not 16.
+#[derive(Debug)]
+pub(crate) struct Certificate(Option<Box<Der>>);
+
+#[derive(Debug)]
+struct Der(Box<[u8]>);
+
+impl Certificate {
+    pub(crate) fn as_deref(&self) -> Option<&[u8]> {
+        self.0.as_ref().map(|der| &*der.0)
+    }
+}
+
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -136,10 +149,10 @@ pub(crate) struct Connection {
     /// Slot of its session, once it has one.
     pub(crate) session: Option<u32>,
     pub(crate) addr: SocketAddr,
-    pub(crate) certificate: Option<Box<[u8]>>,
+    pub(crate) certificate: Certificate,
     /// Encoded and not yet taken by the transport, from `written` on.
     pub(crate) out: Vec<u8>,
-    pub(crate) written: usize,
+    pub(crate) written: u32,
     /// 1.5 × keep alive; 0 for none.
     pub(crate) idle_max_ms: u32,
     pub(crate) last_heard_ms: u64,
@@ -153,6 +166,8 @@ pub(crate) struct Connection {
     pub(crate) awaited_pubacks: u32,
     /// Which pause it is in for being too fast; 0 for none.
     pub(crate) throttled: u32,
+    /// Its owner owed something when it began, and what is slowed is to wait for that; what may be refused is.
+    pub(crate) owes: bool,
     pub(crate) extras: Option<Box<Extras>>,
 }
 
@@ -171,7 +186,7 @@ impl Connection {
             handed: false,
             session: None,
             addr: peer.addr,
-            certificate: peer.certificate,
+            certificate: Certificate(peer.certificate.map(|der| Box::new(Der(der)))),
             out: Vec::new(),
             written: 0,
             idle_max_ms: 0,
@@ -181,6 +196,7 @@ impl Connection {
             awaited: 0,
             awaited_pubacks: 0,
             throttled: 0,
+            owes: false,
             extras: None,
         }
     }
@@ -197,6 +213,6 @@ impl Connection {
 
     /// Bytes that the transport hasn't taken.
     pub(crate) fn pending(&self) -> usize {
-        self.out.len() - self.written
+        self.out.len() - self.written as usize
     }
 }

@@ -53,12 +53,12 @@ pub struct DeviceIdentity {
 
 /// How a device has come in, in the gate's own terms, so that [`Gate::still_welcome`] can judge a live session by what let it in. `Default`
 /// is for one of whom that isn't known, as of a session that was restored.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Means {
     /// What it was.
     pub flags: u32,
-    /// Which of several it was.
-    pub marks: [u64; 2],
+    /// Which of several it was; none where there was but one. Apart, since most devices have a secret and every session keeps this.
+    pub marks: Option<Box<[u64; 2]>>,
 }
 
 impl DeviceIdentity {
@@ -387,6 +387,17 @@ pub struct TakeOver<'a> {
     pub to: IpAddr,
 }
 
+/// A client that was let in and is about to get its session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Arrival<'a> {
+    /// Who it is.
+    pub principal: &'a Principal,
+    /// Where it comes from.
+    pub address: IpAddr,
+    /// From where the connection comes that ends for it, if it takes one over.
+    pub instead_of: Option<IpAddr>,
+}
+
 /// A client that was let in, and the parts of its CONNECT in which it may state which firmware it runs on which module.
 #[derive(Clone, Copy)]
 pub struct Stated<'a> {
@@ -430,6 +441,10 @@ pub trait Gate: Send + Sync {
     fn conclude(&self, _attempt: &Attempt<'_>, _answer: Answer, _now: Now) -> Verdict {
         Verdict::Refused(ConnectReason::ServerUnavailable, "not_asked")
     }
+
+    /// What was said to attempts is about to be heard. What the gate has to remember of them, so that nothing is heard twice after a crash, is
+    /// to be kept by now: once for all that a turn has judged. Called by the shard's thread.
+    fn keep_judged(&self) {}
 
     /// May it publish there?
     fn may_publish(&self, principal: &Principal, topic: TopicName<'_>) -> bool;
@@ -516,6 +531,15 @@ pub trait Gate: Send + Sync {
     fn handling(&self, device: &DeviceIdentity, topic: TopicName<'_>) -> Handling {
         let _ = (device, topic);
         Handling::Routed
+    }
+
+    /// A client is about to get its session. An error refuses it, and an older connection that it would take over stays. What was said of it before
+    /// holds for this connection alone; whether it has others is for a gate to know that counts [`Self::passed`].
+    ///
+    /// # Errors
+    /// What the CONNACK says.
+    fn arrives(&self, _arrival: Arrival<'_>, _now: Now) -> Result<(), ConnectReason> {
+        Ok(())
     }
 
     /// A service publishes, and may. Called by the shard's thread: it must not wait.

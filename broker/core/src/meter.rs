@@ -5,13 +5,15 @@
 //! further ahead of now than the burst. Nothing runs in the background, and a cell whose TAT has passed is as good as new.
 //!
 //! ```text
-//!  session ── Meter 32 B: TAT of messages, TAT of bytes ──▶ Allowance: the rates of its kind of session, shared
-//!                                                      └──▶ Pool: one TAT of messages and one of bytes for many sessions
-//!                                                            └──▶ Pool: the pool that this one belongs to
+//!  session ── Meter 24 B ──▶ Cells: TAT of messages, TAT of bytes, end of its turn in the pool; of all sessions of one owner
+//!                     ├──▶ Allowance: the rates of its kind of owner, shared
+//!                     └──▶ Pool: one TAT of messages and one of bytes for many owners
 //! ```
 //!
-//! A device has its own cells and draws from its product's pool; a user's sessions draw from the user's pool, which belongs to
-//! the app's. The meter lives in the session, so a publish looks nothing up.
+//! An owner is a device, which draws from its product's pool, or a user, who draws from the app's. All its sessions charge the same cells,
+//! whatever their client ids and shards, so that more connections are no higher rate. The meter lives in the session, so a publish looks nothing up.
+//! A session that begins while its owner still owes isn't read before that is paid ([`Meter::wait_ns`]), or, where it may be refused, not beyond the first
+//! packet that is slowed: a new connection is no new burst.
 //!
 //! Two ways to keep a rate ([`Manner`]), and what a client sees of them:
 //!
@@ -23,8 +25,10 @@
 //! | MQTT 5, `drop_unacked` | dropped and counted | slowed, or as above | slowed |
 //!
 //! *Slowed*: what was read is taken and paid for, and nothing more is read until it is paid. So no message that was
-//! taken off the wire waits anywhere, an acknowledgement is never a lie, and sessions that draw from one pool wake one after the
-//! other, each when its own message is paid for. The price: each session may be one message ahead of the rate.
+//! taken off the wire waits anywhere, an acknowledgement is never a lie, and owners that draw from one pool wake one after the
+//! other, each when its own message is paid for. The price: each session may be one message ahead of the rate, which its owner pays for.
+//!
+//! *Refused*: exactly the rate is taken, since nothing is that doesn't conform, on whichever core.
 //!
 //! `governor` (0.10) itself isn't used: a limiter of its has one quota for good, so a change makes a new one that knows nothing of what was taken;
 //! it owns its clock, and refuses for ever what is larger than the burst. Its keyed store looks a key up for each message and each rate: 250 to
@@ -37,13 +41,13 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
 use turnpike_mqtt::{QoS, Version};
 
-/// What a pool may be behind. A session pays for others there, so the longest that it isn't read for their sake is this. More sessions than
+/// What a pool may be behind. An owner pays for others there, so the longest that a message isn't read for their sake is this. More owners than
 /// the pool has messages for in that time exceed it, by one message each in that time.
 pub const POOL_DEBT_MAX_NS: u64 = 10_000_000_000;
 
 /// Fraction bits of an emission interval.
 const FRACTION: u32 = 16;
-/// No burst reaches further than this, so that sums of times can't overflow.
+/// No burst reaches further than this and nothing costs more, so that sums of times don't overflow.
 const BURST_MAX_NS: u64 = 1 << 60;
 
 /// So many units in a time, and so many at once. `Default` is unlimited.
@@ -84,7 +88,7 @@ impl Rate {
     #[inline]
     fn cost_ns(self, units: u64) -> u64 {
         let cost = (u128::from(units) * u128::from(self.interval)) >> FRACTION;
-        u64::try_from(cost).unwrap_or(u64::MAX)
+        u64::try_from(cost).map_or(BURST_MAX_NS, |cost| cost.min(BURST_MAX_NS))
     }
 
     /// Takes `units` if they conform; else says in how many nanoseconds they will. What costs more than the burst conforms after a rest:
@@ -112,11 +116,6 @@ impl Rate {
         }
         let allowed = now_ns.saturating_add(self.burst_ns.saturating_sub(cost));
         tat.saturating_sub(allowed)
-    }
-
-    #[inline]
-    fn conforms(self, tat: u64, units: u64, now_ns: u64) -> bool {
-        self.wait_ns(tat, self.cost_ns(units), now_ns) == 0
     }
 }
 
@@ -246,7 +245,7 @@ impl Allowance {
     }
 }
 
-/// Cells that many sessions draw from: a product as a whole, a user, an app. Both are changed by each message, so they lie side by
+/// Cells that many owners draw from: a product as a whole, an app. Both are changed by each message, so they lie side by
 /// side: a core that takes them from another pays once.
 #[derive(Debug, Default)]
 #[repr(C)]
@@ -255,29 +254,13 @@ pub struct Pool {
     bytes_tat: AtomicU64,
     messages: LiveRate,
     bytes: LiveRate,
-    parent: Option<Arc<Pool>>,
-}
-
-/// Charges a cell of many owners; gives the wait until `next` more units conform.
-fn charge_shared(tat: &AtomicU64, rate: Rate, units: u64, next: u64, now_ns: u64) -> u64 {
-    if rate.is_unlimited() {
-        return 0;
-    }
-    let cost = rate.cost_ns(units);
-    let most = now_ns.saturating_add(rate.burst_ns).saturating_add(POOL_DEBT_MAX_NS);
-    let after = |tat: u64| advanced(tat, cost, now_ns).min(most.max(tat));
-    let mut seen = tat.load(Relaxed);
-    while let Err(now) = tat.compare_exchange_weak(seen, after(seen), Relaxed, Relaxed) {
-        seen = now;
-    }
-    rate.wait_ns(after(seen), rate.cost_ns(next), now_ns).min(POOL_DEBT_MAX_NS)
 }
 
 impl Pool {
-    /// With these rates, within a larger pool if there is one. Pools are nested at most two deep: user and app.
+    /// With these rates.
     #[must_use]
-    pub fn new(flow: FlowRate, parent: Option<Arc<Self>>) -> Self {
-        let pool = Self { parent, ..Self::default() };
+    pub fn new(flow: FlowRate) -> Self {
+        let pool = Self::default();
         pool.set(flow);
         pool
     }
@@ -294,51 +277,190 @@ impl Pool {
         self.messages_tat.load(Relaxed).max(self.bytes_tat.load(Relaxed)) <= now_ns
     }
 
-    fn chain(&self) -> impl Iterator<Item = &Self> {
-        std::iter::successors(Some(self), |pool| pool.parent.as_deref())
-    }
-
-    fn charge(&self, bytes: u64, now_ns: u64) -> u64 {
-        let wait = charge_shared(&self.messages_tat, self.messages.now(), 1, 1, now_ns);
-        wait.max(charge_shared(&self.bytes_tat, self.bytes.now(), bytes, 0, now_ns))
-    }
-
-    fn conforms(&self, bytes: u64, now_ns: u64) -> bool {
-        self.messages.now().conforms(self.messages_tat.load(Relaxed), 1, now_ns)
-            && self.bytes.now().conforms(self.bytes_tat.load(Relaxed), bytes, now_ns)
+    fn dues(&self, bytes: u64) -> [Due<'_>; 2] {
+        [Due::messages(&self.messages_tat, &self.messages), Due::bytes(&self.bytes_tat, &self.bytes, bytes)]
     }
 }
 
-/// What a session has still to pay for, kept from one session of a client to its next, so that reconnecting buys nothing.
+/// What a message is to take from a cell.
+struct Due<'a> {
+    tat: &'a AtomicU64,
+    rate: Rate,
+    cost_ns: u64,
+    /// What has to conform after it before a slowed client is read again.
+    next_ns: u64,
+}
+
+impl<'a> Due<'a> {
+    #[inline]
+    fn messages(tat: &'a AtomicU64, rate: &LiveRate) -> Self {
+        let rate = rate.now();
+        let cost_ns = rate.cost_ns(1);
+        Self { tat, rate, cost_ns, next_ns: cost_ns }
+    }
+
+    #[inline]
+    fn bytes(tat: &'a AtomicU64, rate: &LiveRate, bytes: u64) -> Self {
+        let rate = rate.now();
+        Self { tat, rate, cost_ns: rate.cost_ns(bytes), next_ns: 0 }
+    }
+
+    /// Charges it, but no further ahead of now than the burst and `debt_max_ns`; gives the wait until what is next conforms.
+    #[inline]
+    fn charge(&self, debt_max_ns: u64, now_ns: u64) -> u64 {
+        if self.rate.is_unlimited() {
+            return 0;
+        }
+        let most = now_ns.saturating_add(self.rate.burst_ns).saturating_add(debt_max_ns);
+        let after = |tat: u64| advanced(tat, self.cost_ns, now_ns).min(most.max(tat));
+        let mut seen = self.tat.load(Relaxed);
+        while let Err(now) = self.tat.compare_exchange_weak(seen, after(seen), Relaxed, Relaxed) {
+            seen = now;
+        }
+        self.rate.wait_ns(after(seen), self.next_ns, now_ns).min(debt_max_ns)
+    }
+
+    #[inline]
+    fn conforms(&self, now_ns: u64) -> bool {
+        self.rate.wait_ns(self.tat.load(Relaxed), self.cost_ns, now_ns) == 0
+    }
+
+    /// Takes it if it conforms: of two cores that want the last one, one gets it.
+    #[inline]
+    fn take(&self, now_ns: u64) -> bool {
+        if self.rate.is_unlimited() {
+            return true;
+        }
+        let mut seen = self.tat.load(Relaxed);
+        while self.rate.wait_ns(seen, self.cost_ns, now_ns) == 0 {
+            match self.tat.compare_exchange_weak(seen, advanced(seen, self.cost_ns, now_ns), Relaxed, Relaxed) {
+                Ok(_) => return true,
+                Err(now) => seen = now,
+            }
+        }
+        false
+    }
+
+    fn give_back(&self) {
+        if !self.rate.is_unlimited() {
+            self.tat.fetch_sub(self.cost_ns, Relaxed);
+        }
+    }
+}
+
+/// Takes of all, or of none.
+#[inline]
+fn take_all(dues: &[Due<'_>], now_ns: u64) -> bool {
+    for (index, due) in dues.iter().enumerate() {
+        if !due.take(now_ns) {
+            dues.iter().take(index).for_each(Due::give_back);
+            return false;
+        }
+    }
+    true
+}
+
+/// What an owner has still to pay for, kept from one of its sessions to the next, so that reconnecting buys nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Debt {
     /// TAT of messages, nanoseconds of the clock that never goes back.
     pub messages_tat_ns: u64,
     /// TAT of bytes, likewise.
     pub bytes_tat_ns: u64,
+    /// When its turn in its pool comes, likewise.
+    pub held_until_ns: u64,
 }
 
 impl Debt {
+    /// For how many nanoseconds something is owed; 0 for no more.
+    #[must_use]
+    pub fn owed_ns(self, now_ns: u64) -> u64 {
+        self.messages_tat_ns.max(self.bytes_tat_ns).max(self.held_until_ns).saturating_sub(now_ns)
+    }
+
     /// Nothing is owed.
     #[must_use]
     pub fn is_paid(self, now_ns: u64) -> bool {
-        self.messages_tat_ns.max(self.bytes_tat_ns) <= now_ns
+        self.owed_ns(now_ns) == 0
     }
 }
 
-/// One session's cells, and the pool that it draws from.
+/// What was taken by one owner, in whichever of its sessions: they may be of different shards.
+#[derive(Debug, Default)]
+pub struct Cells {
+    messages_tat: AtomicU64,
+    bytes_tat: AtomicU64,
+    held_until: AtomicU64,
+}
+
+impl Cells {
+    /// What is still to be paid for.
+    #[must_use]
+    pub fn debt(&self) -> Debt {
+        Debt {
+            messages_tat_ns: self.messages_tat.load(Relaxed),
+            bytes_tat_ns: self.bytes_tat.load(Relaxed),
+            held_until_ns: self.held_until.load(Relaxed),
+        }
+    }
+
+    /// Owes this, too: whichever is more counts.
+    pub fn owe(&self, debt: Debt) {
+        self.messages_tat.fetch_max(debt.messages_tat_ns, Relaxed);
+        self.bytes_tat.fetch_max(debt.bytes_tat_ns, Relaxed);
+        self.held_until.fetch_max(debt.held_until_ns, Relaxed);
+    }
+
+    /// Its pool is behind by so much: all its sessions together wait for it as often as a single one would. Gives this one's wait.
+    fn hold(&self, wait_ns: u64, now_ns: u64) -> u64 {
+        let mut seen = self.held_until.load(Relaxed);
+        while let Err(now) =
+            self.held_until.compare_exchange_weak(seen, advanced(seen, wait_ns, now_ns), Relaxed, Relaxed)
+        {
+            seen = now;
+        }
+        advanced(seen, wait_ns, now_ns) - now_ns
+    }
+}
+
+/// The cells of a session's owner, and the pool that it draws from.
 #[derive(Debug)]
 pub struct Meter {
-    own: Debt,
+    own: Arc<Cells>,
     allowance: Arc<Allowance>,
     pool: Option<Arc<Pool>>,
 }
 
 impl Meter {
-    /// A meter that owes `debt`.
+    /// A meter with cells of its own that owes `debt`.
     #[must_use]
     pub fn new(allowance: Arc<Allowance>, pool: Option<Arc<Pool>>, debt: Debt) -> Self {
-        Self { own: debt, allowance, pool }
+        let own = Arc::new(Cells::default());
+        own.owe(debt);
+        Self::sharing(allowance, pool, own)
+    }
+
+    /// A meter that charges cells which other sessions of the same owner charge, too.
+    #[must_use]
+    pub fn sharing(allowance: Arc<Allowance>, pool: Option<Arc<Pool>>, own: Arc<Cells>) -> Self {
+        Self { own, allowance, pool }
+    }
+
+    /// The cells that it charges.
+    #[must_use]
+    pub fn cells(&self) -> &Arc<Cells> {
+        &self.own
+    }
+
+    /// In how many nanoseconds a session that begins now is to be read; 0 for now. It waits for what its owner owes, and for the owner's turn
+    /// in a pool that is behind; others' debts there don't hold up whoever has sent nothing.
+    #[must_use]
+    pub fn wait_ns(&self, now_ns: u64) -> u64 {
+        let [messages, bytes] = self.dues(0);
+        let wait = |due: Due<'_>| due.rate.wait_ns(due.tat.load(Relaxed), due.next_ns, now_ns);
+        let behind = self.pool.as_ref().is_some_and(|pool| !pool.dues(0).iter().all(|due| due.conforms(now_ns)));
+        let held_until = if behind { self.own.held_until.load(Relaxed) } else { 0 };
+        wait(messages).max(wait(bytes)).max(held_until.saturating_sub(now_ns))
     }
 
     /// How the rate is kept for MQTT 5.
@@ -350,63 +472,68 @@ impl Meter {
     /// What it has still to pay for.
     #[must_use]
     pub fn debt(&self) -> Debt {
-        self.own
+        self.own.debt()
     }
 
     /// Owes what the meter before it owed, too.
     #[must_use]
     pub fn owing(self, debt: Debt) -> Self {
-        let own = Debt {
-            messages_tat_ns: self.own.messages_tat_ns.max(debt.messages_tat_ns),
-            bytes_tat_ns: self.own.bytes_tat_ns.max(debt.bytes_tat_ns),
-        };
-        Self { own, ..self }
+        self.own.owe(debt);
+        self
     }
 
     /// One PUBLISH of so many bytes.
     #[inline]
     pub fn publish(&mut self, now_ns: u64, bytes: usize, manner: Manner) -> Decision {
         let bytes = bytes as u64;
-        if manner == Manner::Refuse && !self.conforms(bytes, now_ns) {
-            return Decision::Refuse;
-        }
-        let mut wait = charge(&mut self.own.messages_tat_ns, self.allowance.messages.now(), 1, 1, now_ns);
-        wait = wait.max(charge(&mut self.own.bytes_tat_ns, self.allowance.bytes.now(), bytes, 0, now_ns));
-        for pool in self.pool.iter().flat_map(|pool| pool.chain()) {
-            wait = wait.max(pool.charge(bytes, now_ns));
-        }
-        match (manner, wait) {
-            // It conformed; whether the next one does is seen then.
-            (Manner::Refuse, _) | (Manner::Slow, 0) => Decision::Pass,
-            (Manner::Slow, ns) => Decision::Wait { ns },
+        match manner {
+            Manner::Slow => slowed(self.charge(bytes, now_ns)),
+            Manner::Refuse if self.take(bytes, now_ns) => Decision::Pass,
+            Manner::Refuse => Decision::Refuse,
         }
     }
 
-    /// Any other packet that a client may send at will, PINGREQ above all: it costs a message of the session's own and is
+    /// Any other packet that a client may send at will, PINGREQ above all: it costs a message of the owner's own and is
     /// never refused.
     #[inline]
     pub fn packet(&mut self, now_ns: u64) -> Decision {
-        match charge(&mut self.own.messages_tat_ns, self.allowance.messages.now(), 1, 1, now_ns) {
-            0 => Decision::Pass,
-            ns => Decision::Wait { ns },
-        }
+        slowed(Due::messages(&self.own.messages_tat, &self.allowance.messages).charge(u64::MAX, now_ns))
     }
 
-    fn conforms(&self, bytes: u64, now_ns: u64) -> bool {
-        self.allowance.messages.now().conforms(self.own.messages_tat_ns, 1, now_ns)
-            && self.allowance.bytes.now().conforms(self.own.bytes_tat_ns, bytes, now_ns)
-            && self.pool.iter().flat_map(|pool| pool.chain()).all(|pool| pool.conforms(bytes, now_ns))
+    #[inline]
+    fn dues(&self, bytes: u64) -> [Due<'_>; 2] {
+        let (own, allowance) = (&*self.own, &*self.allowance);
+        [Due::messages(&own.messages_tat, &allowance.messages), Due::bytes(&own.bytes_tat, &allowance.bytes, bytes)]
+    }
+
+    #[inline]
+    fn charge(&self, bytes: u64, now_ns: u64) -> u64 {
+        let charge = |dues: [Due<'_>; 2], debt_max_ns| {
+            let [messages, bytes] = dues;
+            messages.charge(debt_max_ns, now_ns).max(bytes.charge(debt_max_ns, now_ns))
+        };
+        let wait_ns = charge(self.dues(bytes), u64::MAX);
+        let behind_ns = self.pool.as_ref().map_or(0, |pool| charge(pool.dues(bytes), POOL_DEBT_MAX_NS));
+        if behind_ns == 0 { wait_ns } else { wait_ns.max(self.own.hold(behind_ns, now_ns)) }
+    }
+
+    /// Takes of all cells if all have room. They are asked first, so that what is refused writes nothing.
+    #[inline]
+    fn take(&self, bytes: u64, now_ns: u64) -> bool {
+        let [messages, octets] = self.dues(bytes);
+        if !(messages.conforms(now_ns) && octets.conforms(now_ns)) {
+            return false;
+        }
+        let Some(pool) = &self.pool else { return take_all(&[messages, octets], now_ns) };
+        let [pool_messages, pool_octets] = pool.dues(bytes);
+        let conform = pool_messages.conforms(now_ns) && pool_octets.conforms(now_ns);
+        conform && take_all(&[messages, octets, pool_messages, pool_octets], now_ns)
     }
 }
 
-/// Charges a cell of one owner; gives the wait until `next` more units conform.
 #[inline]
-fn charge(tat: &mut u64, rate: Rate, units: u64, next: u64, now_ns: u64) -> u64 {
-    if rate.is_unlimited() {
-        return 0;
-    }
-    *tat = advanced(*tat, rate.cost_ns(units), now_ns);
-    rate.wait_ns(*tat, rate.cost_ns(next), now_ns)
+fn slowed(wait_ns: u64) -> Decision {
+    if wait_ns == 0 { Decision::Pass } else { Decision::Wait { ns: wait_ns } }
 }
 
 #[cfg(test)]

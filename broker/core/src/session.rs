@@ -34,6 +34,8 @@ pub(crate) struct Will {
     pub(crate) delay_s: u32,
     /// Expiry of the message in seconds; it counts from publication.
     pub(crate) expiry_s: Option<u32>,
+    /// When it is due, milliseconds since 1970 UTC, if it is pending without a connection.
+    pub(crate) due_ms: Option<NonZeroU64>,
 }
 
 /// A walk through the retained messages of a new subscription.
@@ -46,6 +48,36 @@ pub(crate) struct RetainedWalk {
     pub(crate) identifier: u32,
 }
 
+/// Neighbours in the list of the sessions of one principal, by slot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Kin {
+    previous: u32,
+    next: u32,
+}
+
+/// No slot: a table has fewer.
+const NO_SLOT: u32 = u32::MAX;
+
+impl Default for Kin {
+    fn default() -> Self {
+        Self::new(None, None)
+    }
+}
+
+impl Kin {
+    pub(crate) fn new(previous: Option<u32>, next: Option<u32>) -> Self {
+        Self { previous: previous.unwrap_or(NO_SLOT), next: next.unwrap_or(NO_SLOT) }
+    }
+
+    pub(crate) fn previous(self) -> Option<u32> {
+        Some(self.previous).filter(|slot| *slot != NO_SLOT)
+    }
+
+    pub(crate) fn next(self) -> Option<u32> {
+        Some(self.next).filter(|slot| *slot != NO_SLOT)
+    }
+}
+
 /// The state of one client id on its home shard.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -56,6 +88,7 @@ pub(crate) struct Session {
     /// Some if the session outlives its connection.
     pub(crate) key: Option<SessionKey>,
     pub(crate) generation: u32,
+    pub(crate) kin: Kin,
     /// Seconds that the session outlives its connection; `u32::MAX` for ever.
     pub(crate) expiry_s: u32,
     pub(crate) conn: Option<ConnId>,
@@ -77,8 +110,6 @@ pub(crate) struct Session {
     pub(crate) walks: Option<Box<VecDeque<RetainedWalk>>>,
     /// Since when it has no connection, milliseconds since 1970 UTC.
     pub(crate) disconnected_at_ms: u64,
-    /// When a will that is pending without a connection is due, milliseconds since 1970 UTC. Never 0: so it has 8 bytes in place of 16.
-    pub(crate) will_due_ms: Option<NonZeroU64>,
 }
 
 impl Session {
@@ -90,6 +121,7 @@ impl Session {
             meter: None,
             key: None,
             generation: 0,
+            kin: Kin::default(),
             expiry_s: 0,
             conn: None,
             mqtt3: false,
@@ -101,7 +133,6 @@ impl Session {
             will: None,
             walks: None,
             disconnected_at_ms: 0,
-            will_due_ms: None,
         }
     }
 
@@ -147,17 +178,13 @@ impl Session {
             disconnected_at_ms: self.conn.is_none().then_some(self.disconnected_at_ms),
             mqtt3: self.mqtt3,
             principal: principal_text(&self.principal),
-            will: match (&self.will, self.will_due_ms) {
-                (Some(will), Some(due_ms)) => Some((Arc::clone(&will.message), due_ms.get())),
-                _ => None,
-            },
+            will: self.will.as_ref().and_then(|will| Some((Arc::clone(&will.message), will.due_ms?.get()))),
         })
     }
 
     /// A will that is due at `now`.
     pub(crate) fn take_due_will(&mut self, now: Now) -> Option<Box<Will>> {
-        self.will_due_ms.take_if(|due_ms| due_ms.get() <= now.unix_ms)?;
-        self.will.take()
+        self.will.take_if(|will| will.due_ms.is_some_and(|due_ms| due_ms.get() <= now.unix_ms))
     }
 }
 

@@ -4,8 +4,14 @@
 //! The order of a turn, for whoever drives it:
 //!
 //! 1. inputs, any number in any order: [`Shard::open`], [`Shard::receive`], [`Shard::closed`], [`Shard::deliver`],
+<<<<<<< HEAD
 //!    [`Shard::committed`], [`Shard::answered`], [`Shard::errand_done`], [`Shard::tick`];
 //! 2. [`Shard::next_touched`] until it is empty: write each connection's [`Shard::output`], say how much with [`Shard::wrote`];
+=======
+//!    [`Shard::committed`], [`Shard::answered`], [`Shard::tick`];
+//! 2. [`Shard::keep_judged`] before anything is written, then
+//!    [`Shard::next_touched`] until it is empty: write each connection's [`Shard::output`], say how much with [`Shard::wrote`];
+>>>>>>> int
 //! 3. [`Shard::next_resumed`] until it is empty: feed these connections what was kept of them;
 //! 4. [`Shard::next_inquiry`] until there is none: have these questions answered, whenever that may be;
 //! 5. [`Shard::next_errand`] until there is none: hand these messages to their desks;
@@ -24,6 +30,7 @@ mod errand;
 mod feed;
 mod history;
 mod judge;
+mod judged;
 mod lifecycle;
 mod outside;
 mod partial;
@@ -195,11 +202,16 @@ pub struct Shard<G> {
     forgetting: VecDeque<Walk>,
     /// What came from outside and may be said to be taken.
     taken: VecDeque<Taken>,
+<<<<<<< HEAD
     /// Messages of this turn for desks.
     errands: VecDeque<Errand>,
     /// Those that desks are at, by connection, and their bytes.
     handed: HashMap<ConnId, Handed, foldhash::fast::RandomState>,
     handed_bytes: usize,
+=======
+    /// The gate has judged since it was last told to keep what it has to remember.
+    judged: bool,
+>>>>>>> int
     draining: bool,
     counters: Counters,
 }
@@ -277,9 +289,13 @@ impl<G: Gate> Shard<G> {
             full: VecDeque::new(),
             forgetting: VecDeque::new(),
             taken: VecDeque::new(),
+<<<<<<< HEAD
             errands: VecDeque::new(),
             handed: HashMap::default(),
             handed_bytes: 0,
+=======
+            judged: false,
+>>>>>>> int
             draining: false,
             counters: Counters::default(),
         };
@@ -361,6 +377,9 @@ impl<G: Gate> Shard<G> {
             };
             let length = frame.len();
             connection.last_heard_ms = now.mono_ms;
+            if connection.owes && self.waits_for_debt(conn, version, &frame, now) {
+                break Next::Pause;
+            }
             self.counters.packets_received += 1;
             let next =
                 if live { self.live_packet(conn, version, frame, now) } else { self.early_packet(conn, frame, now) };
@@ -482,7 +501,7 @@ impl<G: Gate> Shard<G> {
     pub fn output(&self, conn: ConnId) -> Output<'_> {
         match self.conns.get(conn.0 as usize) {
             Some(connection) => Output {
-                bytes: connection.out.get(connection.written..).unwrap_or_default(),
+                bytes: connection.out.get(connection.written as usize..).unwrap_or_default(),
                 close: matches!(connection.state, State::Ending),
             },
             None => Output { bytes: &[], close: true },
@@ -493,13 +512,13 @@ impl<G: Gate> Shard<G> {
     pub fn wrote(&mut self, conn: ConnId, n: usize, now: Now) {
         let Some(connection) = self.conns.get_mut(conn.0 as usize) else { return };
         self.counters.bytes_sent += n as u64;
-        connection.written += n;
+        connection.written += u32::try_from(n).expect("no more than waits, which has a bound");
         let mut empty = Vec::new();
         if connection.pending() == 0 {
             connection.written = 0;
             empty = std::mem::take(&mut connection.out);
-        } else if connection.written > connection.pending() {
-            connection.out.drain(..connection.written);
+        } else if connection.written as usize > connection.pending() {
+            connection.out.drain(..connection.written as usize);
             connection.written = 0;
         }
         let has_room = connection.pending() < self.limits.out_bytes_high as usize;

@@ -2,6 +2,8 @@
 
 use turnpike_authz::audit::Event;
 
+use super::queue::GROUP_RECORDS;
+
 /// Encoded events, in order.
 #[derive(Default, Debug)]
 pub(super) struct Batch {
@@ -10,11 +12,17 @@ pub(super) struct Batch {
     ends: Vec<(usize, u64)>,
 }
 
+/// Room for a group of usual events, taken at once: a vector that doubles leaves as much behind, which an allocator may keep for long.
+const GROUP_BYTES: usize = 128 << 10;
 /// Above this, memory that a burst has taken is given back.
-const KEPT_BYTES: usize = 64 << 10;
+const KEPT_BYTES: usize = 2 * GROUP_BYTES;
 
 impl Batch {
     pub(super) fn push(&mut self, event: &Event<'_>) {
+        if self.bytes.capacity() == 0 {
+            self.bytes.reserve(GROUP_BYTES);
+            self.ends.reserve(GROUP_RECORDS);
+        }
         event.encode(&mut self.bytes);
         self.ends.push((self.bytes.len(), event.at_ms));
     }

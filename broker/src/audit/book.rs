@@ -1,5 +1,6 @@
 //! The book: segments and head, written so that they are right after any interruption, and checked when they are opened.
 
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 
@@ -8,9 +9,11 @@ use turnpike_authz::audit::head::{self, Head};
 use turnpike_authz::audit::{Action, Event, Key, Value};
 
 use super::batch::Batch;
-use super::files::{self, Index, Lines, Medium, Output, Read1, Segment};
+use super::files::{self, Index, Lines, Medium, Output, Place, Read1, Segment};
 
 const DAY_MS: u64 = 24 * 3600 * 1000;
+/// Bytes of lines that are made before they are written: a group needs no memory for all of its own.
+const PIECE_BYTES: usize = 32 << 10;
 /// Bytes at the end of a segment in which its last line is looked for.
 const TAIL_BYTES: u64 = 4096;
 
@@ -36,8 +39,20 @@ pub(super) struct Book {
     link: Link,
     /// The segment in use; without one the next write begins one.
     current: Option<Current>,
+    /// Where lines are made.
+    lines: Vec<u8>,
     index: Index,
     head: HeadFile,
+    /// Keeps other brokers out of the folder.
+    lock: Option<File>,
+    loss: Option<Loss>,
+}
+
+/// Files of the audit were removed, moved away or replaced while it was written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Loss {
+    /// The last record that had been on disk when that was found.
+    pub(super) sequence: u64,
 }
 
 #[derive(Debug)]
@@ -81,8 +96,11 @@ impl Book {
             segment_bytes_max,
             link: Link::START,
             current: None,
+            lines: Vec::new(),
             index: Index::default(),
             head: HeadFile::default(),
+            lock: None,
+            loss: None,
         };
         let unbegun = book.drop_unbegun(&mut segments)?;
         let mut notes = book.take_up(&mut segments, head)?;
@@ -150,6 +168,79 @@ impl Book {
         Index::clone(&self.index)
     }
 
+    /// Has it hold the lock of its folder, which it takes again when the folder is made again.
+    pub(super) fn hold(&mut self, lock: File) {
+        self.lock = Some(lock);
+    }
+
+    /// What was lost and isn't on record yet.
+    pub(super) fn loss(&self) -> Option<Loss> {
+        self.loss
+    }
+
+    /// It is on record now.
+    pub(super) fn told_loss(&mut self) {
+        self.loss = None;
+    }
+
+    /// Looks whether all files are where they were left. What is gone becomes a [`Self::loss`], and what is in use is begun anew by the next write.
+    ///
+    /// # Errors
+    /// What is gone that is in use, or a file can't be looked at.
+    pub(super) fn look(&mut self) -> io::Result<()> {
+        self.forget_gone_segments();
+        if let Some(current) = &self.current
+            && current.file.place()? == Place::Gone
+        {
+            let path = current.segment.path.display().to_string();
+            self.current = None;
+            return Err(self.lose(&path));
+        }
+        if let Some(file) = &self.head.file
+            && file.place()? == Place::Gone
+        {
+            return Err(self.lose(&files::head(&self.folder).display().to_string()));
+        }
+        Ok(())
+    }
+
+    /// Segments that ended long ago are as lost as the one in use; but what comes now can be written.
+    fn forget_gone_segments(&mut self) {
+        let in_use = self.current.as_ref().map(|current| current.segment.first);
+        let gone = |segment: &Segment| {
+            let found = std::fs::symlink_metadata(&segment.path);
+            Some(segment.first) != in_use && found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        };
+        let gone: Vec<Segment> = self.index.read().iter().filter(|segment| gone(segment)).cloned().collect();
+        for segment in gone {
+            tracing::error!(path = %segment.path.display(), "a segment of the audit has been removed");
+            self.index.write().retain(|known| known.first != segment.first);
+            self.loss = Some(Loss { sequence: self.link.sequence });
+        }
+    }
+
+    /// A file in use is gone. The chain goes on from what is known in memory, in files that the next write makes.
+    fn lose(&mut self, path: &str) -> io::Error {
+        tracing::error!(
+            path,
+            sequence = self.link.sequence,
+            "a file of the audit was removed or replaced under the broker; `turnpike audit verify` tells what is missing"
+        );
+        self.head.file = None;
+        self.forget_gone_segments();
+        self.loss = Some(Loss { sequence: self.link.sequence });
+        io::Error::other(format!("{path} was removed or replaced"))
+    }
+
+    /// In a folder that was made again, others must be kept out again.
+    fn lock_again(&mut self) -> io::Result<()> {
+        let Some(lock) = &self.lock else { return Ok(()) };
+        if files::place(lock, &files::lock_file(&self.folder))? == Place::Gone {
+            self.lock = Some(files::lock(&self.folder)?);
+        }
+        Ok(())
+    }
+
     /// Why the head, as opposed to records, could not be written the last time.
     pub(super) fn head_fault(&self) -> Option<&str> {
         self.head.fault.as_deref()
@@ -166,24 +257,45 @@ impl Book {
                 return Err(io::Error::other(fault.clone()));
             }
         }
+        if self.loss.is_some() {
+            self.lock_again()?;
+        }
         self.end_segment_if_due(now_ms)?;
         let mut link = self.link;
-        let mut bytes = Vec::with_capacity(batch.bytes() + batch.len() * 100);
+        let mut lines = std::mem::take(&mut self.lines);
+        lines.clear();
         let mut current = match self.current.take() {
             Some(current) => current,
-            None => self.begin_segment(&mut link, now_ms, &mut bytes)?,
+            None => self.begin_segment(&mut link, now_ms, &mut lines)?,
         };
         let mut segment = current.segment.clone();
+        let mut written = Ok(());
         for (body, at_ms) in batch.iter() {
-            link.append(&self.key, body, &mut bytes);
+            link.append(&self.key, body, &mut lines);
             segment.from_ms = segment.from_ms.min(at_ms);
             segment.to_ms = segment.to_ms.max(at_ms);
+            if lines.len() >= PIECE_BYTES {
+                written = current.append(&mut segment.bytes, &lines);
+                lines.clear();
+                if written.is_err() {
+                    break;
+                }
+            }
         }
-        segment.bytes += bytes.len() as u64;
         segment.last = link.sequence;
-        if let Err(error) = current.write(&bytes) {
-            self.give_back(current);
-            return Err(error);
+        let written = written
+            .and_then(|()| current.append(&mut segment.bytes, &lines))
+            .and_then(|()| current.file.sync())
+            .and_then(|()| current.file.place());
+        self.lines = lines;
+        match written {
+            Ok(Place::Kept) => {}
+            Ok(Place::Gone) => return Err(self.lose(&current.segment.path.display().to_string())),
+            Err(error) => {
+                current.take_back();
+                self.give_back(current);
+                return Err(error);
+            }
         }
         current.records += link.sequence - self.link.sequence;
         current.segment = segment;
@@ -230,7 +342,11 @@ impl Book {
         let (mut body, mut bytes, mut link) = (Vec::new(), Vec::new(), self.link);
         Event::own(now_ms, Action::SegmentEnd, &details).encode(&mut body);
         link.append(&self.key, &body, &mut bytes);
-        current.write(&bytes)?;
+        if current.write(&bytes)? == Place::Gone {
+            let path = current.segment.path.display().to_string();
+            self.current = None;
+            return Err(self.lose(&path));
+        }
         current.segment.bytes += bytes.len() as u64;
         current.segment.last = link.sequence;
         self.link = link;
@@ -261,12 +377,17 @@ impl Book {
                 none => none.insert(self.medium.open(&files::head(&self.folder))?),
             };
             file.write_at(head::offset(head.writes), &slot)?;
-            file.sync()
+            file.sync()?;
+            file.place()
         };
         match write() {
-            Ok(()) => {
+            Ok(Place::Kept) => {
                 head.writes += 1;
                 head.fault = None;
+            }
+            Ok(Place::Gone) => {
+                let fault = self.lose(&files::head(&self.folder).display().to_string());
+                self.head.fault = Some(fault.to_string());
             }
             Err(error) => head.fault = Some(format!("the audit's head can't be written: {error}")),
         }
@@ -301,17 +422,30 @@ impl Book {
 }
 
 impl Current {
-    /// Appends bytes and has them on disk. If that fails, the end is where it was.
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+    /// Appends bytes and has them on disk. If that fails, the end is where it was. Says whether they can be found again.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<Place> {
+        let mut end = self.segment.bytes;
+        let written = self.append(&mut end, bytes).and_then(|()| self.file.sync()).and_then(|()| self.file.place());
+        if written.is_err() {
+            self.take_back();
+        }
+        written
+    }
+
+    /// Writes bytes at an end, which moves on; they are not on disk yet.
+    fn append(&mut self, end: &mut u64, bytes: &[u8]) -> io::Result<()> {
         if self.dirty {
             self.file.set_len(self.segment.bytes)?;
             self.dirty = false;
         }
-        let written = self.file.write_at(self.segment.bytes, bytes).and_then(|()| self.file.sync());
-        if written.is_err() {
-            self.dirty = self.file.set_len(self.segment.bytes).is_err();
-        }
-        written
+        self.file.write_at(*end, bytes)?;
+        *end += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// After a failure: the end is where it was.
+    fn take_back(&mut self) {
+        self.dirty = self.file.set_len(self.segment.bytes).is_err();
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,6 +17,15 @@ pub(super) trait Medium: Send + Sync + std::fmt::Debug {
     fn remove(&self, file: &Path) -> io::Result<()>;
 }
 
+/// What the path of an open file leads to by now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Place {
+    /// To that file.
+    Kept,
+    /// To nothing, or to another file: whatever is written is lost.
+    Gone,
+}
+
 /// A file that is written.
 pub(super) trait Output: Send + std::fmt::Debug {
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;
@@ -24,6 +33,9 @@ pub(super) trait Output: Send + std::fmt::Debug {
     fn set_len(&mut self, bytes: u64) -> io::Result<()>;
 
     fn sync(&mut self) -> io::Result<()>;
+
+    /// Whether it can still be found where it was opened. Two system calls.
+    fn place(&self) -> io::Result<Place>;
 }
 
 /// Real files.
@@ -41,7 +53,7 @@ impl Medium for Disk {
         if is_new {
             File::open(folder)?.sync_all()?;
         }
-        Ok(Box::new(opened))
+        Ok(Box::new(DiskFile { file: opened, path: file.to_owned() }))
     }
 
     fn remove(&self, file: &Path) -> io::Result<()> {
@@ -49,29 +61,57 @@ impl Medium for Disk {
     }
 }
 
-impl Output for File {
+#[derive(Debug)]
+struct DiskFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl Output for DiskFile {
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.write_all_at(bytes, offset)
+        self.file.write_all_at(bytes, offset)
     }
 
     fn set_len(&mut self, bytes: u64) -> io::Result<()> {
-        File::set_len(self, bytes)
+        self.file.set_len(bytes)
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.sync_data()
+        self.file.sync_data()
     }
+
+    fn place(&self) -> io::Result<Place> {
+        place(&self.file, &self.path)
+    }
+}
+
+/// Whether a path still leads to an open file: one that was unlinked, moved away or replaced takes what is written, and nobody finds it again.
+pub(super) fn place(file: &File, path: &Path) -> io::Result<Place> {
+    let at_path = match std::fs::metadata(path) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(Place::Gone);
+        }
+        found => found?,
+    };
+    let open = file.metadata()?;
+    let same = (at_path.dev(), at_path.ino()) == (open.dev(), open.ino());
+    Ok(if same { Place::Kept } else { Place::Gone })
 }
 
 /// Keeps others from writing to a folder for as long as the file is open; the folder is made if it isn't there.
 pub(super) fn lock(folder: &Path) -> io::Result<File> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(folder.join("lock"))?;
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(lock_file(folder))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(io::Error::other("another broker writes to it")),
         Err(TryLockError::Error(error)) => Err(error),
     }
+}
+
+/// The file that is locked.
+pub(super) fn lock_file(folder: &Path) -> PathBuf {
+    folder.join("lock")
 }
 
 /// The head's file.

@@ -10,7 +10,7 @@ use turnpike_authz::audit::{Action, Event, Key, Value};
 use turnpike_authz::secret::MasterKey;
 
 use super::batch::Batch;
-use super::files::{self, Disk, Medium, Output};
+use super::files::{self, Disk, Medium, Output, Place};
 use super::{Report, verify};
 
 /// A day in the middle of the year 2026, milliseconds since 1970 UTC.
@@ -58,6 +58,10 @@ impl Output for FillingFile {
 
     fn sync(&mut self) -> io::Result<()> {
         self.0.sync()
+    }
+
+    fn place(&self) -> io::Result<Place> {
+        self.0.place()
     }
 }
 

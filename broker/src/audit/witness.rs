@@ -59,7 +59,8 @@ impl AuditSink {
             SecurityEvent::CloneSuspected { identity, networks: [_, to], .. } => {
                 (Action::CloneDetected, Some(to.addr()), Some(identity))
             }
-            SecurityEvent::AttestationMismatch { identity, network, .. } => {
+            SecurityEvent::CloneConnected { identity, network, .. }
+            | SecurityEvent::AttestationMismatch { identity, network, .. } => {
                 (Action::CloneDetected, Some(network.addr()), Some(identity))
             }
             SecurityEvent::IdentityUnderAttack { .. } | SecurityEvent::ProductUnderAttack { .. } => {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use turnpike_authz::audit::{Action, Event, Key, Value};
 
 use super::batch::Batch;
-use super::book::Book;
+use super::book::{Book, Loss};
 use super::queue::{AuditError, Losses, Shared, Waiting};
 use super::{AuditSettings, now_ms};
 
@@ -15,6 +15,8 @@ use super::{AuditSettings, now_ms};
 const RETRY: Duration = Duration::from_secs(1);
 /// How often it is looked for segments that are old enough to go.
 const RETENTION: Duration = Duration::from_secs(3600);
+/// How often it is looked whether all files are still there, where nothing is written that would show it.
+const LOOK: Duration = Duration::from_secs(5);
 const DAY_MS: u64 = 24 * 3600 * 1000;
 
 pub(super) struct Writer {
@@ -43,16 +45,21 @@ impl Writer {
     /// Writes until the sink has ended.
     pub(super) fn run(mut self) {
         let mut next_retention = Instant::now();
+        let mut next_look = Instant::now() + LOOK;
         loop {
             // While the disk refuses, only somebody who waits for an answer has it tried sooner.
             let (interval, until) = match self.is_behind() {
                 true => (None, Instant::now() + RETRY),
-                false => (Some(self.interval), next_retention),
+                false => (Some(self.interval), next_retention.min(next_look)),
             };
             let taken = self.shared.take(&mut self.held, interval, until);
             self.write(taken.waiting, taken.losses);
             if taken.ended {
                 return;
+            }
+            if Instant::now() >= next_look {
+                self.look();
+                next_look = Instant::now() + LOOK;
             }
             if Instant::now() >= next_retention {
                 self.retain(now_ms());
@@ -62,7 +69,8 @@ impl Writer {
     }
 
     fn is_behind(&self) -> bool {
-        !self.held.is_empty() || !self.losses.is_none() || self.book.head_fault().is_some()
+        let has_to_tell = !self.losses.is_none() || self.book.loss().is_some();
+        !self.held.is_empty() || has_to_tell || self.book.head_fault().is_some()
     }
 
     /// One group. What can't be written stays, but for what somebody waits for: they are told that it isn't written, and so it must not be.
@@ -77,12 +85,16 @@ impl Writer {
             }
             return;
         }
-        let before = self.book.link().sequence;
+        let (before, told) = (self.book.link().sequence, self.book.loss());
         let written = self.book.write(&self.held, now_ms());
         let outcome = match written {
             Ok(()) => {
                 self.held.clear();
                 self.losses = Losses::default();
+                // What was found only while this was written is another.
+                if self.book.loss() == told {
+                    self.book.told_loss();
+                }
                 self.set_fault(self.book.head_fault().map(str::to_owned));
                 Ok(())
             }
@@ -116,6 +128,22 @@ impl Writer {
         for (action, count) in told.into_iter().filter(|(_, count)| *count > 0) {
             let details = [(Key::Count, Value::Number(count)), (Key::FromMs, Value::Number(from_ms))];
             self.held.push(&Event::own(now_ms(), action, &details));
+        }
+        if let Some(Loss { sequence }) = self.book.loss() {
+            let details = [(Key::Sequence, Value::Number(sequence)), (Key::How, Value::Word("files_gone"))];
+            self.held.push(&Event::own(now_ms(), Action::DamageFound, &details));
+        }
+    }
+
+    /// Finds out what has gone while nothing was written.
+    pub(super) fn look(&mut self) {
+        match self.book.look() {
+            Err(error) => {
+                self.shared.failures.fetch_add(1, Relaxed);
+                self.set_fault(Some(error.to_string()));
+            }
+            Ok(()) if !self.is_behind() => self.set_fault(None),
+            Ok(()) => {}
         }
     }
 

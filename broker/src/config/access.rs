@@ -1,15 +1,27 @@
 //! Rate limits, in tables within `[limits]`, and the section `[guard]`.
 
 use turnpike_authz::guard::{self, Terms, Threshold};
-use turnpike_authz::quota::{self, Windows, parse_rate};
+use turnpike_authz::quota::{self, RequestLimits, Windows, parse_rate};
 use turnpike_core::meter::{FlowRate, Rate};
 
 use super::read::Section;
+
+/// What one platform may ask: at this pace it fills three fifths of the room for nonces, so that others are heard beside it.
+const PLATFORM_REQUESTS: &str = "1000/1s, 30000/60s";
+
+/// Rates without a configuration.
+pub(super) fn default_rates() -> quota::Settings {
+    let platform = PLATFORM_REQUESTS.parse().expect("windows, as a test says");
+    quota::Settings { requests: RequestLimits { platform, ..RequestLimits::default() }, ..quota::Settings::default() }
+}
 
 /// The tables of rates within `[limits]`.
 pub(super) fn rates(limits: &mut Section<'_>, rates: &mut quota::Settings) {
     limits.section("device", |section| flow(section, &mut rates.each_device));
     limits.section("product", |section| flow(section, &mut rates.product));
+    limits.section("user", |section| flow(section, &mut rates.each_user));
+    limits.section("app", |section| flow(section, &mut rates.app));
+    limits.section("platform", |section| windows(section, "requests", &mut rates.requests.platform));
     limits.section("excess", |section| {
         section.boolean("refuse_acked", &mut rates.excess.refuse_acked);
         section.boolean("drop_unacked", &mut rates.excess.drop_unacked);
@@ -19,9 +31,7 @@ pub(super) fn rates(limits: &mut Section<'_>, rates: &mut quota::Settings) {
         section.integer("connections_max", &mut most, 0..=10_000_000);
         rates.origin.connections_max = (most > 0).then_some(most);
         rate(section, "connects", &mut rates.origin.attempts);
-        section.read("requests", &mut rates.requests.address, |text| {
-            text.parse::<Windows>().map_err(|error| error.to_string())
-        });
+        windows(section, "requests", &mut rates.requests.address);
         section.networks("exempt", &mut rates.exempt);
     });
 }
@@ -33,6 +43,10 @@ fn flow(section: &mut Section<'_>, flow: &mut FlowRate) {
 
 fn rate(section: &mut Section<'_>, key: &str, into: &mut Rate) {
     section.read(key, into, |text| parse_rate(text).map_err(|error| error.to_string()));
+}
+
+fn windows(section: &mut Section<'_>, key: &str, into: &mut Windows) {
+    section.read(key, into, |text| text.parse::<Windows>().map_err(|error| error.to_string()));
 }
 
 /// The section `[guard]`.
@@ -50,6 +64,7 @@ pub(super) fn guard(section: &mut Section<'_>, guard: &mut guard::Settings) {
     threshold(section, "flapping", &mut guard.flapping);
     terms(section, "flapping_ban", &mut guard.flapping_bans);
     threshold(section, "clones", &mut guard.clones);
+    section.boolean("clones_at_once", &mut guard.clones_at_once);
     section.boolean("refuse_clones", &mut guard.refuse_clones);
     whole_seconds(section, "refuse_clones_s", &mut guard.refuse_clones_ms);
     section.networks("exempt", &mut guard.exempt);

@@ -1,3 +1,6 @@
+use turnpike_authz::quota::Windows;
+use turnpike_core::meter::{FlowRate, Rate};
+
 use super::*;
 
 fn keys(text: &str) -> Vec<String> {
@@ -33,6 +36,29 @@ fn what_the_example_has_as_a_comment_is_good_too() {
     // The files that it names are not on this machine; nothing else may be wrong.
     for fault in Config::parse(&text.join("\n")).expect_err("no such files") {
         assert!(fault.message.contains("No such file"), "{fault:?}");
+    }
+}
+
+#[test]
+fn whoever_has_a_rate_has_it_from_its_own_table() {
+    let flow = |messages: &str| format!("messages = \"{messages}\"\nbytes = \"1000{messages}\"\n");
+    let [device, product, user, app] = ["1/1s", "2/1s", "3/1s", "4/1s"].map(flow);
+    let requests = "requests = \"5/1s, 50/60s\"";
+    let text = format!(
+        "[limits.device]\n{device}[limits.product]\n{product}[limits.user]\n{user}[limits.app]\n{app}[limits.platform]\n{requests}\n"
+    );
+    let rates = Config::parse(&text).expect("valid").rates;
+    let flow = |n: u64| FlowRate {
+        messages: Rate::per_second(n).expect("a rate"),
+        bytes: Rate::per_second(10_000 + n).expect("a rate"),
+    };
+    assert_eq!([rates.each_device, rates.product, rates.each_user, rates.app], [1, 2, 3, 4].map(flow));
+    assert_eq!(rates.requests.platform, "5/1s, 50/60s".parse().expect("windows"));
+    assert_eq!((rates.requests.address, rates.requests.service), Default::default());
+    assert_ne!(Config::default().rates.requests.platform, Windows::default(), "none is without a bound");
+    for table in ["device", "user", "app", "platform"] {
+        let key = if table == "platform" { "requests" } else { "messages" };
+        assert_eq!(keys(&format!("[limits.{table}]\n{key} = \"often\"\n")), [format!("limits.{table}.{key}")]);
     }
 }
 

@@ -5,7 +5,6 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use turnpike_authz::names::{DeviceName, ProductKey};
-use turnpike_authz::people::bindings::DeviceKey;
 use turnpike_authz::plan::{DeviceRequest, Making, PlanError};
 use turnpike_authz::registry::{Device, Product};
 use turnpike_authz::secret::Secret;
@@ -403,7 +402,5 @@ pub(super) async fn delete_device(
     let (key, name) = (product_key(&product)?, device_name(&device)?);
     let deleted = api.gate.registry().plan_delete_device(&key, &name)?;
     api.commit_all(api.unbinding(deleted)).await?;
-    let device = DeviceKey { product: key, device: name };
-    api.gate.people().proofs().use_up(&device);
     Ok(StatusCode::NO_CONTENT)
 }

@@ -104,6 +104,14 @@ impl Desk {
         });
     }
 
+    /// Who has sent the request that is being served, as records name them.
+    pub(super) fn caller_name() -> String {
+        match Self::caller().0 {
+            Subject::Operator(token) => format!("operator:{token}"),
+            _ => "broker".to_owned(),
+        }
+    }
+
     fn caller() -> (Subject<'static>, Option<SocketAddr>) {
         let caller =
             CALLER.try_with(|caller| (caller.token.map_or(Subject::Unknown, Subject::Operator), caller.source));

@@ -87,7 +87,7 @@ pub(super) async fn list_bans(State(api): State<Api>) -> Json<BanList> {
     Json(BanList { bans: bans.into_iter().map(view).collect() })
 }
 
-/// Bans a network. Its connections stay; none is accepted any more.
+/// Bans a network. Its connections are closed, and none is accepted any more.
 #[utoipa::path(post, path = "/api/v1/bans", request_body = PutBan, responses((status = 204), (status = 409, description = "there are too many")), security(("token" = [])))]
 pub(super) async fn put_ban(State(api): State<Api>, Bounded(bytes): Bounded) -> Result<StatusCode, Problem> {
     let asked: PutBan = whole_body(&bytes)?;
@@ -97,7 +97,9 @@ pub(super) async fn put_ban(State(api): State<Api>, Bounded(bytes): Bounded) -> 
     let full = |error: turnpike_authz::guard::BlocklistFull| {
         Problem::new(StatusCode::CONFLICT, "too_many_bans", error.to_string())
     };
-    api.guarded.guard().ban(network, &asked.note, for_ms, api.control.now()).map_err(full)?;
+    let banned = api.guarded.guard().ban(network, &asked.note, for_ms, api.control.now()).map_err(full)?;
+    // After the ban: who is closed can't come back.
+    api.control.shut_out(banned);
     Ok(StatusCode::NO_CONTENT)
 }
 

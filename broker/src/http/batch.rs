@@ -43,7 +43,9 @@ impl super::Api {
         for change in changes {
             if let Change::DeleteDevice(product, device) = &change {
                 let device = DeviceKey { product: product.clone(), device: device.clone() };
-                edits.extend(self.gate.people().plan_forget_device(&device).into_iter().map(Edit::from));
+                let people = self.gate.people();
+                let gone = people.plan_forget_device(&device).into_iter().chain(people.plan_use_up(&device));
+                edits.extend(gone.map(Edit::from));
             }
             edits.push(change.into());
         }

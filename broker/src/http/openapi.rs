@@ -6,7 +6,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa::{OpenApi, ToSchema};
 
-use super::people::{apps, bindings, services, users};
+use super::people::{apps, bindings, erasures, services, users};
 use super::{
     access, api, attest, audit, bans, import, limits, lists, packages, payloads, platforms, register, vendors,
 };
@@ -104,6 +104,9 @@ use super::{
         users::unfreeze_user,
         users::export_user,
         users::delete_user,
+        erasures::erase_user,
+        erasures::list_erasures,
+        erasures::show_erasure,
         users::sign_out,
         users::issue_code,
         users::revoke_codes,

@@ -2,6 +2,7 @@
 
 pub(super) mod apps;
 pub(super) mod bindings;
+pub(super) mod erasures;
 pub(super) mod services;
 pub(super) mod users;
 
@@ -38,6 +39,9 @@ pub(super) fn routes() -> Router<Api> {
         .route("/apps/{app}/users/{user}/freeze", post(users::freeze_user))
         .route("/apps/{app}/users/{user}/unfreeze", post(users::unfreeze_user))
         .route("/apps/{app}/users/{user}/export", get(users::export_user))
+        .route("/apps/{app}/users/{user}/erasure", post(erasures::erase_user))
+        .route("/apps/{app}/erasures", get(erasures::list_erasures))
+        .route("/apps/{app}/erasures/{erasure}", get(erasures::show_erasure))
         .route("/apps/{app}/users/{user}/sessions/{client}", axum::routing::delete(users::sign_out))
         .route("/apps/{app}/users/{user}/codes", post(users::issue_code).delete(users::revoke_codes))
         .route("/apps/{app}/users/{user}/codes/{code}", axum::routing::delete(users::revoke_code))
@@ -83,6 +87,7 @@ impl From<PlanError> for Problem {
             PlanError::WeakSecret | PlanError::BadKeys | PlanError::Expired | PlanError::OwnerShared => {
                 Self::invalid(error.to_string())
             }
+            PlanError::BeingErased => conflict("being_erased"),
             PlanError::TooMuch => conflict("too_many"),
             PlanError::ProductNotAllowed => conflict("product_not_allowed"),
             PlanError::ProductBound => conflict("product_bound"),

@@ -18,6 +18,7 @@ use turnpike_authz::guard::Who;
 use turnpike_authz::names::ProductKey;
 use turnpike_authz::presale::register::Fresh;
 use turnpike_authz::presale::{self, Desk, Proof, RegisterError, Registration};
+use turnpike_authz::refusal::Refusal;
 use utoipa::ToSchema;
 
 use super::api::now_s;
@@ -158,7 +159,7 @@ impl Refused {
                 }
                 RegisterError::Unknown => StatusCode::NOT_FOUND,
                 RegisterError::Expired => StatusCode::GONE,
-                RegisterError::Capacity | RegisterError::Exists => StatusCode::CONFLICT,
+                RegisterError::Capacity | RegisterError::Exists | RegisterError::Replayed => StatusCode::CONFLICT,
                 RegisterError::Sealed => StatusCode::SERVICE_UNAVAILABLE,
             },
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
@@ -189,7 +190,7 @@ impl IntoResponse for Refused {
 }
 
 /// Registers a device, and gives it its secret.
-#[utoipa::path(post, path = "/api/v1/register", request_body = Register, responses((status = 200, body = Registered, description = "the answer once more: the key registered this device within the last ten minutes"), (status = 201, body = Registered), (status = 400, description = "`malformed`"), (status = 403, description = "`not_allowed`, `wrong_key`, `tls_required`, `banned`"), (status = 404, description = "`unknown`: no such key, or not listed"), (status = 409, description = "`exists`, `capacity`"), (status = 410, description = "`expired`"), (status = 429), (status = 503, description = "`unavailable`, `sealed`")))]
+#[utoipa::path(post, path = "/api/v1/register", request_body = Register, responses((status = 200, body = Registered, description = "the answer once more: the key registered this device within the last ten minutes"), (status = 201, body = Registered), (status = 400, description = "`malformed`"), (status = 403, description = "`not_allowed`, `wrong_key`, `tls_required`, `banned`"), (status = 404, description = "`unknown`: no such key, or not listed"), (status = 409, description = "`exists`, `capacity`, `replayed`"), (status = 410, description = "`expired`"), (status = 429), (status = 503, description = "`unavailable`, `sealed`")))]
 pub(super) async fn register(
     State(api): State<Api>,
     Extension(guest): Extension<Guest>,
@@ -229,6 +230,7 @@ impl Api {
         name: Option<&str>,
         prove: impl FnOnce(&Desk<'_>) -> Result<Proof<'p>, RegisterError>,
     ) -> Result<Registration, Refused> {
+        let mut once = None;
         let changing = tokio::time::timeout(COMMIT_TIME_MAX, self.changing.lock()).await;
         let _changing = changing.map_err(|_| Refused::Unavailable)?;
         if self.registrar.is_in_doubt() {
@@ -239,11 +241,15 @@ impl Api {
             let desk = Desk { registry: self.gate.registry(), book: &book, key: self.gate.master_key() };
             let fresh = Fresh { making: random(), name: random(), answer: random() };
             prove(&desk).and_then(|proof| {
+                once = proof.once().map(|(subject, nonce)| (subject.to_owned(), nonce.to_owned()));
                 let request = presale::Request { product, name, proof, tls: guest.tls };
                 desk.plan_register(&request, now_s(), &fresh)
             })
         };
         let made = planned.inspect_err(|error| self.not_registered(guest, product, *error))?;
+        if let Some((subject, nonce)) = once {
+            self.use_once(guest, (product, &subject, &nonce), made.device.is_some())?;
+        }
         let key = ProductKey::parse(product).map_err(|_| RegisterError::Malformed)?;
         let outcome = if made.device.is_some() { Outcome::Made } else { Outcome::Again };
         if outcome == Outcome::Again {
@@ -256,6 +262,23 @@ impl Api {
         }
         self.registrar.count(outcome);
         Ok(made)
+    }
+
+    /// Whoever has recorded a request without TLS must not register by it once more when an operator has released what it has registered. The
+    /// answer alone may be given again: it is sealed for whoever has asked.
+    fn use_once(&self, guest: &Guest, of: (&str, &str, &str), is_new: bool) -> Result<(), Refused> {
+        match self.gate.use_registration(of, self.control.now()) {
+            Ok(()) => Ok(()),
+            Err(Refusal::NonceReused) if !is_new => Ok(()),
+            Err(Refusal::NonceReused) => {
+                self.not_registered(guest, of.0, RegisterError::Replayed);
+                Err(RegisterError::Replayed.into())
+            }
+            Err(refusal) => {
+                tracing::debug!(cause = refusal.label(), "a registration finds no room for its nonce");
+                Err(Refused::Unavailable)
+            }
+        }
     }
 
     /// Counts a request that came to nothing, puts it on record, and has the guard hear of a guess.

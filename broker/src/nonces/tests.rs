@@ -21,6 +21,12 @@ fn record(n: u8, until_ms: u64) -> [u8; RECORD_BYTES] {
     record
 }
 
+/// Keeps the records of one turn.
+fn keep<const N: usize>(files: &NonceFiles, records: [[u8; RECORD_BYTES]; N]) {
+    records.into_iter().for_each(|record| files.take(record));
+    files.keep();
+}
+
 /// What a start finds.
 fn found(folder: &Path, unix_ms: u64) -> Vec<[u8; RECORD_BYTES]> {
     NonceFiles::open(folder, unix_ms).expect("a folder").1
@@ -32,7 +38,7 @@ fn what_is_kept_is_found_until_its_time_is_over() {
     let (files, records) = NonceFiles::open(folder.path(), NOW_MS).expect("a folder");
     assert!(records.is_empty());
     let records = [record(1, NOW_MS + 10), record(2, NOW_MS + 20), record(3, NOW_MS + 20)];
-    records.into_iter().for_each(|record| files.keep(record));
+    keep(&files, records);
     // The process is killed: nobody closes anything.
     std::mem::forget(files);
     // However often it starts.
@@ -54,15 +60,15 @@ fn a_generation_follows_another_and_the_one_before_is_kept() {
     let folder = tempfile::tempdir().expect("a folder");
     let (files, _) = NonceFiles::open(folder.path(), NOW_MS).expect("a folder");
     let age = || files.current.lock().due = Instant::now();
-    files.keep(record(1, u64::MAX));
+    keep(&files, [record(1, u64::MAX)]);
     age();
-    files.keep(record(2, u64::MAX));
+    keep(&files, [record(2, u64::MAX)]);
     let mut records = Vec::new();
     read(&previous(folder.path()), &mut records).expect("a file");
     read(&current(folder.path()), &mut records).expect("a file");
     assert_eq!(records, [record(1, u64::MAX), record(2, u64::MAX)]);
     age();
-    files.keep(record(3, u64::MAX));
+    keep(&files, [record(3, u64::MAX)]);
     assert_eq!(found(folder.path(), NOW_MS), [record(2, u64::MAX), record(3, u64::MAX)]);
 }
 
@@ -72,7 +78,7 @@ fn a_torn_end_costs_its_record_alone_and_a_damaged_file_itself() {
     let records = [record(1, NOW_MS), record(2, NOW_MS)];
     for cut in 0..=RECORD_BYTES {
         let (files, _) = NonceFiles::open(folder.path(), NOW_MS + 1).expect("a folder");
-        records.into_iter().for_each(|record| files.keep(record));
+        keep(&files, records);
         let length = HEADER.len() + 2 * RECORD_BYTES - cut;
         files.current.lock().file.set_len(length as u64).expect("cut");
         drop(files);
@@ -118,7 +124,9 @@ fn is_let_in(gate: &Gatekeeper, made: &Credentials, now: Now) -> bool {
         certificate: None,
         enhanced: None,
     };
-    matches!(gate.authenticate(&attempt, now, [0; 32]), Verdict::Granted(_))
+    let is_in = matches!(gate.authenticate(&attempt, now, [0; 32]), Verdict::Granted(_));
+    gate.keep_judged();
+    is_in
 }
 
 #[test]

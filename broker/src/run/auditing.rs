@@ -1,5 +1,7 @@
 //! The audit's part in a start.
 
+use std::sync::Arc;
+
 use anyhow::Context;
 use turnpike_authz::Gatekeeper;
 use turnpike_authz::audit::chain::ChainKey;
@@ -8,9 +10,11 @@ use turnpike_authz::plan::Change;
 use turnpike_authz::registry::Registry;
 use turnpike_authz::secret::MasterKey;
 
+use super::mark::{Finding, Found, Keeper};
 use crate::audit::{Audit, AuditSink, now_ms};
 use crate::config::Config;
 use crate::http::Auditing;
+use crate::server::Control;
 
 /// Mark in the registry: there is an audit.
 const MARK: &str = "audit";
@@ -35,14 +39,23 @@ pub(super) fn start(config: &Config, key: &MasterKey) -> anyhow::Result<Audit> {
     Ok(audit)
 }
 
-/// Begins this run's part of the audit, and tells from the registry whether there should have been one before.
-pub(super) fn begin(gate: &Gatekeeper, audit: &Audit) {
-    let sink = audit.sink();
-    sink.record(&Event::own(now_ms(), Action::BrokerStart, &[]));
-    if audit.is_kept() && audit.is_new() && gate.registry().is_marked(MARK) {
-        tracing::error!("this broker had an audit before, and it is gone; a new one begins");
-        sink.record(&Event::own(now_ms(), Action::ChainLost, &[]));
-    }
+/// Begins this run's part of the audit, tells from the store whether it is what there was before, and has the store follow it.
+pub(super) fn begin(
+    gate: &Gatekeeper,
+    audit: &Audit,
+    control: &Control,
+    found: &Found,
+) -> std::io::Result<Option<Arc<Keeper>>> {
+    audit.sink().record(&Event::own(now_ms(), Action::BrokerStart, &[]));
+    let key = ChainKey::new(gate.master_key());
+    let marked = found.judge(&key, audit.opened());
+    // A store from before there were marks with numbers.
+    let was_there = audit.is_new() && gate.registry().is_marked(MARK);
+    let finding = marked.or(was_there.then_some(Finding::Gone { mark: 0 })).filter(|_| audit.is_kept());
+    finding.iter().for_each(|finding| finding.log());
+    // What the files themselves have shown is on record already.
+    let finding = finding.filter(|_| !audit.is_damaged());
+    Keeper::start((audit, key), control.clone(), found, finding)
 }
 
 /// Has the registry know that there is an audit.

@@ -32,6 +32,8 @@ pub(super) struct Chores {
     pub(super) registrar: Arc<Registrar>,
     pub(super) changing: Changing,
     pub(super) audit: AuditSink,
+    /// Whether a demo device is wanted, where there is none yet.
+    pub(super) demo: bool,
 }
 
 /// What became of a change.
@@ -62,6 +64,9 @@ impl Chores {
             return;
         }
         self.control.forget_gone();
+        if !self.demo {
+            return;
+        }
         self.change(|| {
             let changes = provision::demo(registry, self.gate.master_key(), now_s());
             auditing::tell(registry, &changes, &self.audit);

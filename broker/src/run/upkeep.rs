@@ -3,26 +3,21 @@
 //!
 //! The clock goes on whatever the store does: a share that has ended counts for nothing from that second on.
 
-use std::collections::HashMap;
-use std::io::Read;
-use std::path::Path;
+use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use serde_json::json;
-use tokio::task::JoinSet;
 use turnpike_authz::Gatekeeper;
 use turnpike_authz::audit::{Action, Event, Id, Key, Outcome, Subject, Value};
 use turnpike_authz::guarded::Guarded;
-use turnpike_authz::people::apps::KeySource;
-use turnpike_authz::people::ids::AppId;
-use turnpike_authz::people::jwks::{DOCUMENT_BYTES_MAX, KeySet};
 use turnpike_authz::people::log_ins::NewPlace;
 use turnpike_authz::people::{Change, People};
 
+use super::keys;
 use crate::audit::{AuditSink, now_ms};
 use crate::edit::{Edit, Told};
-use crate::fetch::{FetchError, Fetcher, Target};
+use crate::erasure::Eraser;
 use crate::http::Changing;
 use crate::server::{Control, StoreHealth};
 use crate::shard::SystemMessage;
@@ -33,14 +28,6 @@ const ROUND: usize = 1000;
 const SWEEP_USERS: usize = 100;
 /// After so long without a commit others may change things again, who hear from the store themselves.
 const COMMIT_TIME_MAX: Duration = Duration::from_secs(10);
-/// How old a set of keys becomes before it is fetched again.
-const KEYS_AGE: Duration = Duration::from_secs(300);
-/// The first pause after a set of keys could not be fetched; it doubles up to [`KEYS_AGE`].
-const KEYS_PAUSE: Duration = Duration::from_secs(5);
-/// How long fetching a set may take.
-const KEYS_TIME_MAX: Duration = Duration::from_secs(10);
-/// Sets fetched at once.
-const FETCHES_MAX: usize = 8;
 
 /// What it needs.
 pub(super) struct Upkeep {
@@ -48,15 +35,23 @@ pub(super) struct Upkeep {
     pub(super) guarded: Arc<Guarded<Gatekeeper>>,
     pub(super) changing: Changing,
     pub(super) audit: AuditSink,
+    pub(super) eraser: Eraser,
 }
 
 impl Upkeep {
     /// Begins, until the process ends.
     pub(super) fn start(self) -> anyhow::Result<()> {
-        let fetcher = Fetcher::new(DOCUMENT_BYTES_MAX, KEYS_TIME_MAX)?;
+        let fetcher = keys::fetcher()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let work = move || {
-            runtime.block_on(async { tokio::join!(self.follow_clock(), self.keep_store(), self.keep_keys(&fetcher)) });
+            runtime.block_on(async {
+                tokio::join!(
+                    self.follow_clock(),
+                    self.keep_store(),
+                    self.erase(),
+                    keys::keep(self.people(), &self.control, &fetcher)
+                )
+            });
         };
         std::thread::Builder::new().name("upkeep".to_owned()).spawn(work)?;
         Ok(())
@@ -92,6 +87,16 @@ impl Upkeep {
                 tracing::warn!(left_out = now_left_out - left_out, "log-ins were left out of what is kept of users");
                 left_out = now_left_out;
             }
+        }
+    }
+
+    /// Erases users whose time has come. Beside the rest: shards and store may take their time.
+    async fn erase(&self) {
+        let mut overdue = HashSet::new();
+        loop {
+            self.eraser.run_due().await;
+            self.eraser.tell_overdue(&mut overdue);
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
 
@@ -141,41 +146,6 @@ impl Upkeep {
             self.control.publish_system(messages);
         }
     }
-
-    /// Fetches sets of keys when they are new or old. The last good one stays until there is another.
-    async fn keep_keys(&self, fetcher: &Fetcher) {
-        let mut known: HashMap<AppId, Kept> = HashMap::new();
-        let mut fetching = JoinSet::new();
-        loop {
-            let sources = self.people().key_sources();
-            known.retain(|app, kept| sources.iter().any(|(other, source)| other == app && *source == kept.source));
-            for (app, source) in sources {
-                let kept = known.entry(app.clone()).or_insert_with(|| Kept::new(source));
-                if !kept.busy && kept.due <= Instant::now() && fetching.len() < FETCHES_MAX {
-                    kept.busy = true;
-                    let (source, fetcher) = (kept.source.clone(), fetcher.clone());
-                    fetching.spawn(async move {
-                        let found = keys(&source, &fetcher).await;
-                        (app, source, found)
-                    });
-                }
-            }
-            let second = tokio::time::sleep(Duration::from_secs(1));
-            let fetched = tokio::select! {
-                Some(fetched) = fetching.join_next(), if !fetching.is_empty() => fetched,
-                () = second => continue,
-            };
-            let Ok((app, source, found)) = fetched else { continue };
-            // The app may have gone meanwhile, or have its keys elsewhere by now.
-            let is_current = self.people().key_sources().contains(&(app.clone(), source.clone()));
-            if let Some(kept) = known.get_mut(&app).filter(|kept| is_current && kept.source == source) {
-                kept.done(&app, found.as_ref().err());
-                if let Ok(keys) = found {
-                    self.people().set_keys(app, keys);
-                }
-            }
-        }
-    }
 }
 
 fn message(place: &NewPlace) -> SystemMessage {
@@ -191,71 +161,4 @@ fn message(place: &NewPlace) -> SystemMessage {
         payload: payload.to_string().into(),
         retain: false,
     }
-}
-
-/// An app's set of keys, as it was fetched last.
-struct Kept {
-    source: KeySource,
-    due: Instant,
-    pause: Duration,
-    busy: bool,
-}
-
-impl Kept {
-    fn new(source: KeySource) -> Self {
-        Self { source, due: Instant::now(), pause: KEYS_PAUSE, busy: false }
-    }
-
-    fn done(&mut self, app: &AppId, fault: Option<&KeysError>) {
-        self.busy = false;
-        let age = match fault {
-            None => {
-                self.pause = KEYS_PAUSE;
-                KEYS_AGE
-            }
-            Some(error) => {
-                tracing::warn!(%app, %error, "the keys for an app's tokens can't be fetched; those it has stay");
-                let pause = self.pause;
-                self.pause = (pause * 2).min(KEYS_AGE);
-                pause
-            }
-        };
-        self.due = Instant::now() + age;
-    }
-}
-
-/// Why there are no keys.
-#[derive(Debug, thiserror::Error)]
-enum KeysError {
-    #[error(transparent)]
-    Fetch(#[from] FetchError),
-    #[error(transparent)]
-    File(#[from] std::io::Error),
-    #[error("{0}")]
-    Set(String),
-}
-
-async fn keys(source: &KeySource, fetcher: &Fetcher) -> Result<KeySet, KeysError> {
-    let document = match source {
-        KeySource::Url(url) => fetcher.get(&Target::parse(url)?).await?,
-        KeySource::File(path) => {
-            let path = path.clone();
-            let read = tokio::task::spawn_blocking(move || read(Path::new(&*path))).await;
-            read.map_err(std::io::Error::other).flatten()?
-        }
-        KeySource::Document(text) => text.as_bytes().to_vec(),
-        KeySource::None => Vec::new(),
-    };
-    let text = std::str::from_utf8(&document).map_err(|_| KeysError::Set("it is no text".to_owned()))?;
-    KeySet::parse(text).map_err(|error| KeysError::Set(error.to_string()))
-}
-
-/// A regular file, one byte beyond what a set may have at the most.
-fn read(path: &Path) -> std::io::Result<Vec<u8>> {
-    if !std::fs::metadata(path)?.is_file() {
-        return Err(std::io::Error::other("it is no file"));
-    }
-    let mut document = Vec::new();
-    std::fs::File::open(path)?.take(DOCUMENT_BYTES_MAX as u64 + 1).read_to_end(&mut document)?;
-    Ok(document)
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use turnpike_core::clock::Now;
@@ -17,7 +18,7 @@ use turnpike_core::limits::Limits;
 use turnpike_core::message::Message;
 use turnpike_core::shard::{SessionView, home};
 use turnpike_core::shared::Shared;
-use turnpike_mqtt::{ReasonCode, TopicName};
+use turnpike_mqtt::{ReasonCode, TopicFilter, TopicName};
 use turnpike_store::group::CONTROL_PLANE;
 use turnpike_store::stats::CommitStats;
 use turnpike_store::{CommitEvent, CommitterHandle};
@@ -164,6 +165,11 @@ impl Control {
         self.tell_all(|| Command::ForgetGone);
     }
 
+    /// Closes the connections that come from a network. What is under way to one (TLS) is closed when its address is looked at again.
+    pub fn shut_out(&self, network: IpNet) {
+        self.tell_all(|| Command::ShutOut(network));
+    }
+
     /// Has all shards ask the gate for the meters of their sessions again: rate limits have changed for everybody.
     pub fn remeter(&self) {
         self.tell_all(|| Command::Remeter);
@@ -212,6 +218,20 @@ impl Control {
     #[must_use]
     pub fn retained(&self, topic: TopicName<'_>) -> Option<Arc<Message>> {
         self.shared.retained.get(topic, self.now().unix_ms)
+    }
+
+    /// Topics of up to `limit` retained messages that a filter takes, expired ones included.
+    #[must_use]
+    pub fn retained_topics(&self, filter: &str, limit: usize) -> Vec<Box<str>> {
+        let mut topics = Vec::new();
+        let Ok(filter) = TopicFilter::parse(filter) else { return topics };
+        // As of the beginning of time: what has expired is found as well.
+        self.shared.retained.matching(filter, 0, &mut |message| {
+            if topics.len() < limit {
+                topics.push(message.topic().as_str().into());
+            }
+        });
+        topics
     }
 
     /// Figures of all shards, in their order; a shard that is ending is left out.
@@ -285,8 +305,9 @@ impl Control {
         }
     }
 
-    /// Takes new bounds, and reads certificates, keys, trust anchors and revocation lists again. All of it or nothing. No connection is
-    /// dropped: handshakes that begin from now on use what was read. Gives the names of listeners that have changed in ways
+    /// Takes new bounds, and reads certificates, keys, trust anchors and revocation lists again. All of it or nothing. Handshakes that
+    /// begin from now on use what was read. If anything has changed by which client certificates are judged, those that live connections have
+    /// shown are judged again, soon, and connections whose certificate isn't good any more are closed; no other is dropped. Gives the names of listeners that have changed in ways
     /// that only a restart takes over.
     ///
     /// # Errors
@@ -313,8 +334,12 @@ impl Control {
         if !faults.is_empty() {
             return Err(faults);
         }
+        let judges_anew = prepared.iter().any(|(acceptor, live)| acceptor.judges_anew(live));
         for (acceptor, live) in prepared {
             acceptor.install(live);
+        }
+        if judges_anew {
+            self.tell_all(|| Command::JudgeCertificates);
         }
         let limits = Arc::new(limits);
         self.tell_all(|| Command::Limits(Arc::clone(&limits), transport));

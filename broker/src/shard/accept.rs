@@ -38,11 +38,7 @@ impl Door {
     }
 
     fn stack(&self) -> Stack {
-        Stack {
-            proxy: self.proxy,
-            tls: self.tls.as_ref().map(|acceptor| acceptor.live()),
-            websocket: self.websocket.clone(),
-        }
+        Stack { proxy: self.proxy, tls: self.tls.clone(), websocket: self.websocket.clone() }
     }
 }
 
@@ -216,7 +212,12 @@ impl<G: Gate> ShardThread<G> {
 
     /// Takes a connection over from another shard.
     pub(super) fn adopt(&mut self, moved: MovedLink) {
-        let MovedLink { stream, addr, held, layers } = moved;
+        let MovedLink { stream, addr, held, mut layers } = moved;
+        // No shard saw it while it was on its way.
+        if let Some(Err(error)) = layers.as_mut().map(|layers| layers.judge_again()) {
+            tracing::debug!(shard = self.id.0, %error, peer = %addr, "connection cut");
+            return;
+        }
         let key = self.insert(stream, layers);
         if !self.open(key, Some(addr)) {
             return;

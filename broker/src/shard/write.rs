@@ -40,6 +40,8 @@ impl<G: Gate> ShardThread<G> {
 
     /// Gives the number of bytes written.
     pub(super) fn flush_link(&mut self, key: u32) -> usize {
+        // Whoever came in hears it now.
+        self.core.keep_judged();
         match self.links.get(key as usize) {
             Some(link) if link.flags.has(Flags::BLOCKED.with(Flags::LINGERING)) => {
                 self.time_end(key);

@@ -13,7 +13,7 @@ mod websocket;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::tls::Live;
+use crate::tls::Acceptor;
 use tls::TlsStream;
 use websocket::{Upgrade, Violation};
 
@@ -59,7 +59,7 @@ pub(crate) enum Fault {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Stack {
     pub(crate) proxy: bool,
-    pub(crate) tls: Option<Arc<Live>>,
+    pub(crate) tls: Option<Arc<Acceptor>>,
     pub(crate) websocket: Option<Arc<[String]>>,
 }
 
@@ -135,6 +135,11 @@ impl Layers {
     /// DER of the client's certificate, verified as the listener's `ClientTrust` says.
     pub(crate) fn certificate(&self) -> Option<Box<[u8]>> {
         self.tls.as_ref()?.certificate()
+    }
+
+    /// Judges the client's certificate again, if what is judged by has changed since. Says whether it has.
+    pub(crate) fn judge_again(&mut self) -> Result<bool, rustls::Error> {
+        self.tls.as_mut().map_or(Ok(false), TlsStream::judge_again)
     }
 
     /// Takes bytes from the socket, with `self.raw`, what it left the last time, in front. Appends MQTT bytes to `scratch.mqtt`, and to

@@ -74,8 +74,8 @@ impl Pair {
 
         let authority = crate::tls::tests::Authority::new("ca");
         let settings = authority.settings(vec![authority.issue("a.test", 1)]);
-        let acceptor = crate::tls::Acceptor::load(&settings, false).expect("loads");
-        let stack = Stack { tls: Some(acceptor.live()), ..Stack::default() };
+        let acceptor = Acceptor::load(&settings, false).expect("loads");
+        let stack = Stack { tls: Some(Arc::new(acceptor)), ..Stack::default() };
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(authority.ca_file()).expect("reads")).expect("an authority");
         let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))

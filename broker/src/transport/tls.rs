@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus};
 
-use crate::tls::Live;
+use crate::tls::{Acceptor, Live};
 
 /// Room that a record adds to its plaintext, at most: header, explicit nonce, tag, content type.
 const RECORD_OVERHEAD_BYTES: usize = 64;
@@ -21,8 +21,11 @@ const FLIGHT_BYTES: usize = 4 << 10;
 /// A connection's TLS.
 pub(crate) struct TlsStream {
     conn: UnbufferedServerConnection,
+    acceptor: Arc<Acceptor>,
     /// Until the handshake is done.
     live: Option<Arc<Live>>,
+    /// The edition by which the client's certificate was judged last.
+    edition: u64,
 }
 
 impl fmt::Debug for TlsStream {
@@ -41,8 +44,10 @@ pub(crate) struct Decoded {
 }
 
 impl TlsStream {
-    pub(crate) fn new(live: Arc<Live>) -> Result<Self, rustls::Error> {
-        Ok(Self { conn: UnbufferedServerConnection::new(live.config())?, live: Some(live) })
+    pub(crate) fn new(acceptor: Arc<Acceptor>) -> Result<Self, rustls::Error> {
+        let live = acceptor.live();
+        let conn = UnbufferedServerConnection::new(live.config())?;
+        Ok(Self { conn, acceptor, edition: live.edition(), live: Some(live) })
     }
 
     /// Takes records from the front of `raw`. Appends plaintext to `plain` and what must go to the peer to `wire`, an alert included if
@@ -74,6 +79,8 @@ impl TlsStream {
                     blocked = true;
                     if let Some(live) = self.live.take() {
                         live.judge(&self.conn)?;
+                        // What is judged by may have changed while the handshake was under way.
+                        self.judge_again()?;
                     }
                 }
                 Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => {
@@ -94,6 +101,19 @@ impl TlsStream {
                 return Ok(decoded);
             }
         }
+    }
+
+    /// Holds the certificate that the client has shown, if it has, against what is judged by now. Says whether there was anything to
+    /// judge: not if nothing has changed, and not before the handshake is done, whose end asks again.
+    pub(crate) fn judge_again(&mut self) -> Result<bool, rustls::Error> {
+        let Some(shown) = self.conn.peer_certificates().filter(|_| self.live.is_none()) else { return Ok(false) };
+        let live = self.acceptor.live();
+        if live.edition() == self.edition {
+            return Ok(false);
+        }
+        live.judge_shown(shown)?;
+        self.edition = live.edition();
+        Ok(true)
     }
 
     /// Whether plaintext may be sent.

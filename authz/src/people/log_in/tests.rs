@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::nonce::{Nonces, Use};
+use crate::nonce::{Holder, Nonces, Use};
 use crate::people::Change;
 use crate::people::apps::TokenRules;
 use crate::people::plan::{AppRequest, PlanError, ServiceRequest};
@@ -52,16 +52,13 @@ impl Door {
             enhanced: None,
         };
         let (key, decoy) = (key(), Secret::new(&[b'd'; 32]).expect("long enough"));
-        let take_nonce = |key: &str, nonce: &str, until_ms| match self.nonces.take(
-            SERVICE_PRODUCT,
-            key,
-            nonce,
-            until_ms,
-            now.mono_ms,
-        ) {
-            Use::First { .. } => Ok(()),
-            Use::Again => Err(Refusal::NonceReused),
-            Use::Full => Err(Refusal::NoncesFull),
+        let take_nonce = |key: &str, nonce: &str, until_ms| {
+            let holder = Holder { product: SERVICE_PRODUCT, device: key, share: None };
+            match self.nonces.take(holder, nonce, until_ms, now.mono_ms) {
+                Use::First { .. } => Ok(()),
+                Use::Again => Err(Refusal::NonceReused),
+                Use::Full | Use::OverShare => Err(Refusal::NoncesFull),
+            }
         };
         let tools = Tools { key: &key, decoy: &decoy, take_nonce: &take_nonce };
         let claim = Claim::parse(user_name, password).expect("a user's or a service's");
@@ -90,6 +87,34 @@ fn token(by: &Secret, sub: &str, aud: &str) -> String {
 fn signed(by: &Secret, key: &str, timestamp_ms: u64, nonce: &str) -> String {
     let signature = sign(SignMethod::Sha256, by.expose(), native_text("c", "$svc", key, timestamp_ms, nonce));
     format!("v1;{timestamp_ms};{nonce};{}", hex::encode(signature))
+}
+
+#[test]
+fn a_token_with_an_unknown_key_has_the_set_fetched_and_is_told_to_come_again() {
+    let mut door = door();
+    let with_keys = |keys: KeySource| {
+        let tokens = Some(TokenRules { keys, ..TokenRules::default() });
+        AppRequest { secret: Some(secret()), tokens, ..AppRequest::default() }
+    };
+    let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let token = |header: Value| {
+        format!("{}.{}.{}", part(header), part(json!({ "sub": "o", "aud": "a", "exp": NOW_S + 60 })), part(json!("x")))
+    };
+    let named = token(json!({ "alg": "EdDSA", "kid": "new" }));
+    assert_eq!(door.log_in("a/o", &named).map(drop), Err(Refusal::UnknownTokenKey), "there is nothing to fetch");
+    let url = KeySource::Url("https://id.example/keys".into());
+    door.world.put_app("a", with_keys(url.clone()));
+    let desk = |door: &Door, now_ms| door.world.people.key_desk().take_due(std::slice::from_ref(&url), 9, now_ms);
+    assert_eq!(desk(&door, 0).len(), 1);
+    door.world.people.key_desk().done(&url, true, 1);
+    assert_eq!(door.log_in("a/o", &named).map(drop), Err(Refusal::KeysAwaited));
+    assert_eq!(desk(&door, NOW.mono_ms), std::slice::from_ref(&url));
+    door.world.people.key_desk().done(&url, true, NOW.mono_ms);
+    assert_eq!(door.log_in("a/o", &named).map(drop), Err(Refusal::UnknownTokenKey), "not so soon again");
+    for header in [json!({ "alg": "EdDSA" }), json!({ "alg": "none", "kid": "new" })] {
+        assert_eq!(door.log_in("a/o", &token(header)).map(drop), Err(Refusal::UnknownTokenKey));
+    }
+    assert!(desk(&door, NOW.mono_ms).is_empty());
 }
 
 #[test]

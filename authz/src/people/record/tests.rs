@@ -47,6 +47,20 @@ fn changes() -> Vec<Change> {
     let share = Binding { role: Role::Control, expires_at_s: Some(u32::MAX), by_admin: true };
     let owner = Binding { role: Role::Owner, expires_at_s: None, by_admin: false };
     let id = AppId::parse("a").expect("a name");
+    let at_hand = device.clone();
+    let open = Erasure {
+        app: id.clone(),
+        user: Some(UserId::parse("u").expect("a name")),
+        masked: "…(1)".into(),
+        by: "operator:1".into(),
+        asked_at_s: 1,
+        begins_at_s: 2,
+        due_at_s: u64::MAX,
+        failures: 3,
+        left: Some(Kind::Retained),
+        done_at_s: None,
+        erased: Counts::default().with(Kind::Session, 4),
+    };
     vec![
         Change::PutApp(id.clone(), app),
         Change::PutApp(id, closed),
@@ -60,6 +74,10 @@ fn changes() -> Vec<Change> {
             CodeHash::of("c1;x"),
             Code { user: UserKey::parse("a", "u").expect("names"), expires_at_s: u64::MAX },
         ),
+        Change::PutProofs(at_hand.clone(), [None, Some(Open { hash: [7; 32], expires_at_s: 9 })]),
+        Change::PutProofs(at_hand, [Some(Open { hash: [8; 32], expires_at_s: u64::MAX }), None]),
+        Change::PutErasure(7, Box::new(open.clone())),
+        Change::PutErasure(u64::MAX, Box::new(Erasure { user: None, left: None, done_at_s: Some(9), ..open })),
     ]
 }
 
@@ -97,7 +115,7 @@ fn another_layout_and_damage_are_told_apart() {
 proptest! {
     #[test]
     fn no_bytes_panic(
-        text in "u[aubstlc]\0[ab]{0,2}(\0[cd]){0,4}",
+        text in "u[aubstlcep]\0[ab]{0,2}(\0[cd]){0,4}",
         head in proptest::collection::vec(0_u8..4, 0..24),
         value in proptest::collection::vec(any::<u8>(), 0..40),
     ) {

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::quota::RequestLimits;
 
 /// A request of each kind, but for what all have.
 fn examples() -> Vec<(Operation, Vec<(&'static str, Value)>)> {
@@ -52,7 +53,7 @@ fn read(operation: Operation, fields: &[(&str, Value)]) -> Result<Request, Cause
     for (name, value) in fields {
         all.put(name, value.clone())?;
     }
-    Request::read(operation, all)
+    Request::read(operation, Method::Post, all)
 }
 
 #[test]
@@ -141,7 +142,7 @@ fn number_certificate_and_signature_must_fit_together_and_nobody_hears_which_doe
     let world = World::new();
     let now = at(0);
     let refused = |request: &Request, certificate: &Leaf| {
-        let refused = world.platforms.admit(request, certificate, now).expect_err("refused");
+        let refused = world.platforms.admit(request, certificate, &world.quotas, now).expect_err("refused");
         assert_eq!((refused.cause.code(), refused.platform), (Code::Identity, None));
         refused.cause
     };
@@ -159,7 +160,7 @@ fn number_certificate_and_signature_must_fit_together_and_nobody_hears_which_doe
     let mut other = world.fields(Operation::LogIn, &[], now);
     other.take("nonce");
     other.put("nonce", text(&"5".repeat(32))).expect("a field");
-    let altered = Request::read(Operation::LogIn, other).expect("a request");
+    let altered = Request::read(Operation::LogIn, Method::Post, other).expect("a request");
     assert_eq!(refused(&altered, &world.certificate), Cause::WrongSignature);
     assert!(world.admit(&request(), now).is_ok());
 }
@@ -170,7 +171,7 @@ fn a_signature_is_for_one_path() {
     let access = format!("{}{}", "0123456789abcdef", "Aa0-".repeat(12));
     let more = [("access_token", text(&access)), ("user", text(user(1).as_str()))];
     let fields = world.fields(Operation::UserLogIn, &more, at(0));
-    let moved = Request::read(Operation::UserLogOut, fields).expect("the same fields");
+    let moved = Request::read(Operation::UserLogOut, Method::Post, fields).expect("the same fields");
     assert_eq!(world.admit(&moved, at(0)).expect_err("refused"), Cause::WrongSignature);
 }
 
@@ -202,6 +203,33 @@ fn a_nonce_that_can_not_be_remembered_is_not_taken() {
     }
     assert!(seen.contains(&None) && seen.contains(&Some(Cause::NoncesFull)));
     assert_eq!(Cause::NoncesFull.code(), Code::TooMany);
+}
+
+#[test]
+fn a_platform_has_so_many_requests_and_those_above_use_no_nonce() {
+    let world = World::new();
+    let platform = "3/1s, 4/60s".parse().expect("windows");
+    let requests = RequestLimits { platform, ..RequestLimits::default() };
+    world.quotas.set(Settings { requests, ..Settings::default() });
+    let request = || world.request(Operation::LogIn, &[], at(0));
+    let admitted = |now| (0..20).filter(|_| world.admit(&request(), now).is_ok()).count();
+    for _ in 0..20 {
+        let mut forged = request();
+        forged.signature = [0; 32];
+        assert_eq!(world.admit(&forged, at(0)).expect_err("refused"), Cause::WrongSignature, "and not at its cost");
+    }
+    assert_eq!(admitted(at(0)), 3);
+    let later = request();
+    let refused = world.platforms.admit(&later, &world.certificate, &world.quotas, at(0)).expect_err("refused");
+    assert_eq!((refused.cause.code(), refused.platform), (Code::TooMany, Some(world.id)));
+    assert!(world.admit(&later, at(3000)).is_ok(), "its nonce is good still");
+    assert_eq!(admitted(at(6000)), 0, "the longer window");
+    let Created { id, auth_token, changes } =
+        world.platforms.plan_create(edit("other", b"other"), &making(2)).expect("made");
+    world.apply(changes);
+    let other = World { id, auth: auth_token, certificate: leaf(b"other", 730), ..world };
+    let request = other.request(Operation::LogIn, &[], at(6000));
+    assert!(other.admit(&request, at(6000)).is_ok(), "each has its own");
 }
 
 #[test]
@@ -249,7 +277,7 @@ fn the_vector_of_the_page_for_partners() {
     ] {
         fields.put(name, value).expect("a field");
     }
-    let canonical = fields.canonical(Operation::ControlDevice.path());
+    let canonical = fields.canonical(Method::Post, Operation::ControlDevice.path());
     let page = include_str!("../../../PLATFORM.md");
     assert!(page.contains(&canonical), "{canonical}");
     let key = b"Qm7sT2vX9cLdR4fHk0ZwB8nYpJ3gA6eU1iOxVtSMhNrCuKzE";

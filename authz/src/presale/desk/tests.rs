@@ -202,7 +202,8 @@ fn what_would_show_a_secret_needs_tls() {
     for serial in ["SN-0001", "SN-0002", "SN-0003"] {
         house.list(id, Kind::Serial, serial);
     }
-    let vendor = |way, subject: &str| Proven { product: product(), way, subject: subject.into(), secret: None };
+    let vendor =
+        |way, subject: &str| Proven { product: product(), way, subject: subject.into(), secret: None, once: None };
     let aliyun = [vendor(Way::Aliyun, "SN-0002"), vendor(Way::AliyunUnlisted, "SN-0009")];
     house.tls = false;
     for proof in [Proof::Key(&keys[0]), Proof::Listed("SN-0001"), Proof::Vendor(&aliyun[0]), Proof::Vendor(&aliyun[1])]

@@ -22,7 +22,7 @@ fn meter(flow: FlowRate, pool: Option<&Arc<Pool>>) -> Meter {
 }
 
 fn pool(flow: FlowRate) -> Arc<Pool> {
-    Arc::new(Pool::new(flow, None))
+    Arc::new(Pool::new(flow))
 }
 
 /// How many of `tries` messages are taken at one moment.
@@ -32,7 +32,7 @@ fn taken_at(meter: &mut Meter, now_ns: u64, tries: usize, size: usize) -> usize 
 
 #[test]
 fn a_meter_is_as_small_as_promised() {
-    assert_eq!(size_of::<Meter>(), 32);
+    assert_eq!(size_of::<Meter>(), 24);
 }
 
 #[test]
@@ -125,14 +125,62 @@ fn a_pool_is_behind_by_so_much_and_no_more() {
     assert!(product.is_idle(POOL_DEBT_MAX_NS + S));
 }
 
+fn sharing(pool: &Arc<Pool>, cells: &Arc<Cells>) -> Meter {
+    Meter::sharing(Arc::default(), Some(Arc::clone(pool)), Arc::clone(cells))
+}
+
 #[test]
-fn an_app_is_paid_by_all_its_users() {
-    let app = pool(messages(rate(1, S, 3)));
-    let user = |limit| Arc::new(Pool::new(messages(rate(1, S, limit)), Some(Arc::clone(&app))));
-    let (one, two) = (user(2), user(2));
-    let mut sessions = [meter(FlowRate::UNLIMITED, Some(&one)), meter(FlowRate::UNLIMITED, Some(&one))];
-    assert_eq!(sessions.each_mut().map(|session| taken_at(session, 0, 10, 0)), [2, 0], "a user's sessions share");
-    assert_eq!(taken_at(&mut meter(FlowRate::UNLIMITED, Some(&two)), 0, 10, 0), 1, "what the app has left");
+fn sessions_of_one_owner_wait_for_their_pool_as_one_would() {
+    let product = pool(messages(rate(1, S, 1)));
+    let cells = Arc::new(Cells::default());
+    let waits = [(); 3].map(|()| sharing(&product, &cells).publish(0, 0, Manner::Slow));
+    assert_eq!(waits, [1, 1 + 2, 1 + 2 + 3].map(|s| Decision::Wait { ns: s * S }));
+    assert_eq!(sharing(&product, &cells).wait_ns(S), 5 * S, "nor is a new one read before");
+    assert_eq!(sharing(&product, &Arc::default()).wait_ns(S), 0, "another's");
+    let mut refused = sharing(&product, &Arc::default());
+    assert_eq!(refused.publish(2 * S, 0, Manner::Refuse), Decision::Refuse);
+    assert_eq!(sharing(&product, &cells).wait_ns(3 * S), 0, "the pool isn't behind any more");
+    product.set(messages(rate(1000, S, 100_000)));
+    assert_eq!(sharing(&product, &cells).wait_ns(0), 0, "nor when it may more");
+}
+
+#[test]
+fn what_one_cell_refuses_no_other_pays_for() {
+    let product = pool(FlowRate { messages: rate(1, S, 2), bytes: rate(100, S, 100) });
+    let mut meter = meter(FlowRate { messages: rate(1, S, 2), bytes: rate(100, S, 1000) }, Some(&product));
+    assert_eq!(meter.publish(0, 60, Manner::Refuse), Decision::Pass);
+    let before = meter.debt();
+    assert_eq!(meter.publish(0, 60, Manner::Refuse), Decision::Refuse, "the product's bytes");
+    assert_eq!(meter.debt(), before);
+    assert_eq!(meter.publish(0, 40, Manner::Refuse), Decision::Pass);
+    assert!(!product.is_idle(S) && product.is_idle(2 * S));
+}
+
+#[test]
+fn cells_that_a_loser_took_of_are_given_back() {
+    let (full, taken) = (AtomicU64::new(S), AtomicU64::new(7));
+    let (empty, live) = (AtomicU64::new(0), LiveRate::default());
+    live.set(rate(1, S, 1));
+    let unlimited = LiveRate::default();
+    let dues = [Due::messages(&empty, &live), Due::messages(&taken, &unlimited), Due::messages(&full, &live)];
+    assert!(!take_all(&dues, 5));
+    assert_eq!([&empty, &taken, &full].map(|tat| tat.load(Relaxed)), [5, 7, S]);
+    assert!(take_all(&dues[..2], 5));
+    assert_eq!([&empty, &taken].map(|tat| tat.load(Relaxed)), [5 + S, 7]);
+}
+
+#[test]
+fn cores_that_want_the_last_one_get_one() {
+    for _ in 0..50 {
+        let allowance = Arc::new(Allowance::new(messages(rate(1, S, 100)), Excess::default()));
+        let cells = Arc::new(Cells::default());
+        let meters = [(); 4].map(|()| Meter::sharing(Arc::clone(&allowance), None, Arc::clone(&cells)));
+        let taken: usize = std::thread::scope(|scope| {
+            let threads = meters.map(|mut meter| scope.spawn(move || taken_at(&mut meter, S, 100, 0)));
+            threads.into_iter().map(|thread| thread.join().expect("it ends")).sum()
+        });
+        assert_eq!(taken, 100);
+    }
 }
 
 #[test]
@@ -156,6 +204,27 @@ fn debts_move_to_the_next_session() {
     let mut second = meter(flow, None).owing(first.debt());
     assert_eq!(taken_at(&mut second, 0, 10, 0), 0);
     assert_eq!(taken_at(&mut second, S, 10, 0), 1);
+}
+
+proptest! {
+    #[test]
+    fn meters_that_share_cells_are_as_one_meter(steps in proptest::collection::vec((0..4_usize, 0..S, 0..2000_usize), 1..100)) {
+        let flow = FlowRate { messages: rate(2, S, 3), bytes: rate(1000, S, 3000) };
+        let allowance = Arc::new(Allowance::new(flow, Excess::default()));
+        let cells = Arc::new(Cells::default());
+        let mut many: Vec<Meter> =
+            (0..4).map(|_| Meter::sharing(Arc::clone(&allowance), None, Arc::clone(&cells))).collect();
+        let mut model = meter(flow, None);
+        let mut now_ns = 0;
+        for (which, pass_ns, bytes) in steps {
+            now_ns += pass_ns;
+            let manner = if bytes % 2 == 0 { Manner::Slow } else { Manner::Refuse };
+            prop_assert_eq!(many[which].publish(now_ns, bytes, manner), model.publish(now_ns, bytes, manner));
+            // A session that ends and begins anew finds all as it was.
+            many[which] = Meter::sharing(Arc::clone(&allowance), None, Arc::clone(&cells));
+            prop_assert_eq!(many[which].debt(), model.debt());
+        }
+    }
 }
 
 #[test]

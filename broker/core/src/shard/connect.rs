@@ -14,7 +14,8 @@ use crate::clock::Now;
 use crate::connection::{Challenged, Connection, Extras, State};
 use crate::durable::Op;
 use crate::gate::{
-    Admission, Attempt, Attested, ChallengeState, Gate, Passage, Permit, Principal, Stated, TakeOver, Verdict, Visit,
+    Admission, Arrival, Attempt, Attested, ChallengeState, Gate, Passage, Permit, Principal, Stated, TakeOver, Verdict,
+    Visit,
 };
 use crate::ids::{ClientId, ConnId, SessionRef};
 use crate::message::{Message, MessageParts};
@@ -114,6 +115,7 @@ impl<G: Gate> Shard<G> {
         verdict: Verdict,
         now: Now,
     ) -> Next {
+        self.judged = true;
         match verdict {
             Verdict::Refused(reason, cause) => {
                 self.tell_kept_out(conn, connect, Passage::Refused(cause), now);
@@ -258,6 +260,7 @@ impl<G: Gate> Shard<G> {
             }
             _ => return Err(ReasonCode::ProtocolError),
         };
+        self.judged = true;
         match verdict {
             Verdict::Granted(admission) if admission.principal == session.principal && admission.is_good_at(now) => {
                 if let Some(session) = connection.session.and_then(|slot| self.sessions.get_mut(slot)) {
@@ -305,6 +308,7 @@ impl<G: Gate> Shard<G> {
         if let Some(slot) = existing {
             self.judge_take_over(conn, slot, now)?;
         }
+        self.judge_arrival(conn, existing, &principal, now)?;
         let expiry_s = self.granted_expiry(connect);
         // On a full disk a session that exists goes on: what it acknowledges makes room.
         let served = if existing.is_some() { self.shared.store_serving() } else { self.shared.store_accepts() };
@@ -366,6 +370,20 @@ impl<G: Gate> Shard<G> {
         judged
     }
 
+    /// Whether a client may come in beside the connections that it has, but for that of the session in `existing`, which ends.
+    fn judge_arrival(
+        &self,
+        conn: ConnId,
+        existing: Option<u32>,
+        principal: &Principal,
+        now: Now,
+    ) -> Result<(), ConnectReason> {
+        let address = |conn: ConnId| self.conns.get(conn.0 as usize).map(|connection| connection.addr.ip());
+        let Some(from) = address(conn) else { return Ok(()) };
+        let old = existing.and_then(|slot| self.sessions.get(slot)).and_then(|session| session.conn);
+        self.gate.arrives(Arrival { principal, address: from, instead_of: old.and_then(address) }, now)
+    }
+
     /// The will, if its topic may be published on.
     /// Implements [MQTT-3.1.3-10].
     fn judge_will(&self, connect: &Connect<'_>, principal: &Principal) -> Result<Option<Box<Will>>, ConnectReason> {
@@ -386,6 +404,7 @@ impl<G: Gate> Shard<G> {
             message: Arc::new(message),
             delay_s: will.properties.delay_s,
             expiry_s: will.properties.message_expiry_s,
+            due_ms: None,
         })))
     }
 
@@ -455,7 +474,7 @@ impl<G: Gate> Shard<G> {
             mqtt3: version != Version::V5,
             ..Session::new(client, principal)
         });
-        self.principals.insert(slot, &self.sessions);
+        self.principals.insert(slot, &mut self.sessions);
         Ok(slot)
     }
 
@@ -498,7 +517,6 @@ impl<G: Gate> Shard<G> {
         self.counters.clients += 1;
         session.conn = Some(conn);
         session.will = will;
-        session.will_due_ms = None;
         session.mqtt3 = connect.version != Version::V5;
         let durable_before = session.key.is_some();
         session.expiry_s = expiry_s;

@@ -7,7 +7,7 @@
 //! What is on its way is left: what was sent on this connection and not acknowledged, and what is in its out buffer. What another shard
 //! sent meanwhile can still come into the queue; so a session of a user or service is judged when it is resumed, too.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use turnpike_mqtt::{ReasonCode, TopicFilter};
 
@@ -16,7 +16,7 @@ use super::lifecycle::Leaving;
 use crate::clock::Now;
 use crate::concern::Concern;
 use crate::gate::{Gate, Principal};
-use crate::ids::ClientId;
+use crate::ids::{ClientId, ConnId};
 use crate::message::Message;
 use crate::session::Session;
 
@@ -72,6 +72,20 @@ impl<G: Gate> Shard<G> {
         }
         self.detach(conn, Leaving::Abruptly, now);
         self.end(conn);
+    }
+
+    /// Addresses have been shut out by hand: their connections are closed. MQTT 5 is told 0x98, since no DISCONNECT may say 0x8A, banned
+    /// [MQTT-3.14.2-1]. Sessions stay, as those of whoever goes away do. Looks at every connection.
+    pub fn shut_out(&mut self, is_shut_out: &dyn Fn(IpAddr) -> bool, now: Now) {
+        let meant = self.conns.iter().filter(|(_, connection)| is_shut_out(connection.addr.ip()));
+        let meant: Vec<ConnId> = meant.filter_map(|(key, _)| u32::try_from(key).ok().map(ConnId)).collect();
+        for conn in meant {
+            if self.conns.get(conn.0 as usize).is_some_and(crate::connection::Connection::is_live) {
+                self.say_disconnect(conn, ReasonCode::AdministrativeAction);
+            }
+            self.detach(conn, Leaving::Abruptly, now);
+            self.end(conn);
+        }
     }
 
     /// A client has come to its session, which may be as it left it.

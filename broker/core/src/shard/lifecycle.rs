@@ -120,6 +120,19 @@ impl<G: Gate> Shard<G> {
         self.end(conn);
     }
 
+    /// Ends a connection for a reason that isn't its client's fault and that the shell has found: an MQTT 5 client that is in is told it.
+    pub fn part_with(&mut self, conn: ConnId, reason: ReasonCode, now: Now) {
+        let Some(connection) = self.conns.get(conn.0 as usize) else { return };
+        if matches!(connection.state, State::Ending) {
+            return;
+        }
+        if connection.is_live() {
+            self.say_disconnect(conn, reason);
+        }
+        self.detach(conn, Leaving::Abruptly, now);
+        self.end(conn);
+    }
+
     /// CONNACK with a reason, and the end.
     /// Implements [MQTT-3.2.2-7].
     pub(super) fn refuse(&mut self, conn: ConnId, reason: ConnectReason) {
@@ -174,7 +187,9 @@ impl<G: Gate> Shard<G> {
         // [MQTT-3.1.3-9] a delayed will waits for the delay or the end of the session, whichever is first.
         let will_now = session.will.take_if(|will| will.delay_s == 0 || ends);
         let due_ms = |will: &Will| NonZeroU64::new((now.unix_ms + u64::from(will.delay_s) * 1000).max(1));
-        session.will_due_ms = session.will.as_deref().and_then(due_ms);
+        if let Some(will) = session.will.as_deref_mut() {
+            will.due_ms = due_ms(will);
+        }
         if let Some(will) = will_now {
             let principal = session.principal.clone();
             self.publish_will(&will, &principal, now);
@@ -243,7 +258,8 @@ impl<G: Gate> Shard<G> {
     /// Sets the timer of a session without a connection.
     pub(super) fn arm_session(&mut self, slot: u32, now: Now) {
         let Some(session) = self.sessions.get(slot) else { return };
-        let due_ms = match (session.expires_at_ms(), session.will_due_ms.map(NonZeroU64::get)) {
+        let will_due = session.will.as_ref().and_then(|will| will.due_ms);
+        let due_ms = match (session.expires_at_ms(), will_due.map(NonZeroU64::get)) {
             (Some(expiry), Some(will)) => expiry.min(will),
             (Some(due), None) | (None, Some(due)) => due,
             (None, None) => return,
@@ -256,8 +272,8 @@ impl<G: Gate> Shard<G> {
     /// A session's end: its will, if one is pending; its subscriptions; what it was owed by shared subscriptions goes to others.
     /// Implements [MQTT-4.1.0-1] [MQTT3-3.1.2-7].
     pub(super) fn end_session(&mut self, slot: u32, now: Now) {
+        self.principals.remove(slot, &mut self.sessions);
         let Some(mut session) = self.sessions.remove(slot) else { return };
-        self.principals.remove(slot, &session.principal);
         let reference = SessionRef { shard: self.id, slot, generation: session.generation };
         for subscription in &session.subscriptions {
             let filter = TopicFilter::from_validated(&subscription.filter);

@@ -18,12 +18,9 @@ impl<G: Gate> Shard<G> {
     pub fn restore(&mut self, recovered: RecoveredSession, now: Now) {
         let record = recovered.record;
         self.next_generation = self.next_generation.wrapping_add(1);
-        let (will, will_due_ms) = match record.will {
-            Some((message, due_ms)) => {
-                (Some(Box::new(Will { message, delay_s: 0, expiry_s: None })), NonZeroU64::new(due_ms.max(1)))
-            }
-            None => (None, None),
-        };
+        let will = record.will.map(|(message, due_ms)| {
+            Box::new(Will { message, delay_s: 0, expiry_s: None, due_ms: NonZeroU64::new(due_ms.max(1)) })
+        });
         let connected_before = record.disconnected_at_ms.is_none();
         let slot = self.sessions.insert(Session {
             key: Some(recovered.key),
@@ -33,10 +30,9 @@ impl<G: Gate> Shard<G> {
             subscriptions: Vec::with_capacity(recovered.subscriptions.len()),
             will,
             disconnected_at_ms: record.disconnected_at_ms.unwrap_or(now.unix_ms),
-            will_due_ms,
             ..Session::new(record.client, principal_of(&record.principal))
         });
-        self.principals.insert(slot, &self.sessions);
+        self.principals.insert(slot, &mut self.sessions);
         for (filter, options, identifier) in recovered.subscriptions {
             self.restore_subscription(slot, filter, options, identifier);
         }

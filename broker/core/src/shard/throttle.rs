@@ -3,13 +3,13 @@
 //! A pause is a number of the connection's and an entry in a wheel of its own, which has finer ticks than the others; a connection that isn't
 //! paused has neither. What to say to whom is the table in [`crate::meter`].
 
-use turnpike_mqtt::{PacketType, Publish, ReasonCode, Version};
+use turnpike_mqtt::{Frame, PacketType, Publish, QoS, ReasonCode, Version};
 
 use super::Shard;
 use crate::clock::Now;
 use crate::gate::Gate;
 use crate::ids::ConnId;
-use crate::meter::{Decision, Manner};
+use crate::meter::{Decision, Excess, Manner};
 
 /// A pause is up to this much too long: at a burst of one, a client gets so much less than its rate.
 pub(super) const TICK_MS: u64 = 10;
@@ -19,6 +19,24 @@ pub(super) const TICK_MS: u64 = 10;
 pub(super) struct PauseEnd {
     conn: ConnId,
     number: u32,
+}
+
+/// Whether a client sends it when it likes, PUBLISH apart, rather than as an answer.
+fn is_at_will(packet: PacketType) -> bool {
+    match packet {
+        PacketType::PingReq | PacketType::Subscribe | PacketType::Unsubscribe | PacketType::Auth => true,
+        PacketType::Publish
+        | PacketType::Connect
+        | PacketType::ConnAck
+        | PacketType::PubAck
+        | PacketType::PubRec
+        | PacketType::PubRel
+        | PacketType::PubComp
+        | PacketType::SubAck
+        | PacketType::UnsubAck
+        | PacketType::PingResp
+        | PacketType::Disconnect => false,
+    }
 }
 
 impl<G: Gate> Shard<G> {
@@ -51,20 +69,9 @@ impl<G: Gate> Shard<G> {
 
     /// Charges a packet that a client sends when it likes. Acknowledgements answer something and cost nothing.
     pub(super) fn meter_packet(&mut self, conn: ConnId, packet: PacketType, now: Now) {
-        match packet {
-            PacketType::PingReq | PacketType::Subscribe | PacketType::Unsubscribe | PacketType::Auth => {}
-            // A repetition of what was taken.
-            PacketType::Publish => {}
-            PacketType::Connect
-            | PacketType::ConnAck
-            | PacketType::PubAck
-            | PacketType::PubRec
-            | PacketType::PubRel
-            | PacketType::PubComp
-            | PacketType::SubAck
-            | PacketType::UnsubAck
-            | PacketType::PingResp
-            | PacketType::Disconnect => return,
+        // A PUBLISH is a repetition of what was taken.
+        if !is_at_will(packet) && packet != PacketType::Publish {
+            return;
         }
         let slot = self.conns.get(conn.0 as usize).and_then(|connection| connection.session);
         let session = slot.and_then(|slot| self.sessions.get_mut(slot));
@@ -107,15 +114,51 @@ impl<G: Gate> Shard<G> {
         }
     }
 
-    /// Asks the gate for a session's meter: at CONNECT, and when limits have changed. What the session owes goes with it; a
-    /// pause ends, and begins again with the next packet if it has to.
+    /// Whether this packet, of a connection that began while its owner owed something, has to wait in the client's buffer until that is paid.
+    pub(super) fn waits_for_debt(&mut self, conn: ConnId, version: Version, frame: &Frame<'_>, now: Now) -> bool {
+        let Some(connection) = self.conns.get_mut(conn.0 as usize) else { return false };
+        let session = connection.session.and_then(|slot| self.sessions.get(slot));
+        let Some(meter) = session.and_then(|session| session.meter.as_deref()) else {
+            connection.owes = false;
+            return false;
+        };
+        let slowed = match frame.packet_type() {
+            PacketType::Publish => match QoS::try_from((frame.first >> 1) & 3) {
+                Ok(qos) => meter.excess().manner(version, qos) == Manner::Slow,
+                Err(_) => false,
+            },
+            kind => is_at_will(kind),
+        };
+        if !slowed {
+            return false;
+        }
+        connection.owes = false;
+        let wait_ns = meter.wait_ns(now.mono_ns());
+        if wait_ns > 0 {
+            connection.paused = true;
+            self.pause(conn, wait_ns, now);
+        }
+        wait_ns > 0
+    }
+
+    /// Asks the gate for a session's meter: at CONNECT, and when limits have changed. What the session owes goes with it. A
+    /// pause ends; one begins if the owner still owes, from whichever of its sessions: a new connection is no new burst. Who may be refused
+    /// is paused only when it sends what isn't.
     pub(super) fn remeter_one(&mut self, slot: u32, now: Now) {
         let Some(session) = self.sessions.get_mut(slot) else { return };
         let Some(conn) = session.conn else { return };
         let meter = self.gate.meter(&session.principal, now);
         let debt = session.meter.take().map(|before| before.debt()).unwrap_or_default();
         session.meter = meter.map(|meter| Box::new(meter.owing(debt)));
-        if self.conns.get(conn.0 as usize).is_some_and(|connection| connection.throttled != 0) {
+        let wait_ns = session.meter.as_ref().map_or(0, |meter| meter.wait_ns(now.mono_ns()));
+        let excess = session.meter.as_ref().map(|meter| meter.excess()).unwrap_or_default();
+        let Some(connection) = self.conns.get_mut(conn.0 as usize) else { return };
+        let refused = connection.version == Version::V5 && excess != Excess::default();
+        connection.owes = wait_ns > 0 && refused;
+        let throttled = connection.throttled != 0;
+        if wait_ns > 0 && !refused {
+            self.pause(conn, wait_ns, now);
+        } else if throttled {
             self.end_pause(conn, now);
         }
     }

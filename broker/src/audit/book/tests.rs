@@ -255,3 +255,73 @@ fn what_is_old_goes_in_whole_segments_and_the_rest_can_be_followed() {
     let [Fault::RemovedUnsaid { first: kept }] = faults(&verified(&audit(&folder)))[..] else { panic!("not found") };
     assert!(kept > first);
 }
+
+#[test]
+fn files_that_go_while_they_are_written_are_missed_at_once() {
+    type Removal = fn(&TempDir);
+    let gone: [(&str, Removal); 4] = [
+        ("the folder", |folder| std::fs::remove_dir_all(audit(folder)).expect("removed")),
+        ("the folder, moved", |folder| std::fs::rename(audit(folder), folder.path().join("away")).expect("moved")),
+        ("the segment", |folder| std::fs::remove_file(last_segment(folder)).expect("removed")),
+        ("the segment, replaced by its copy", |folder| {
+            let (segment, copy) = (last_segment(folder), folder.path().join("copy"));
+            std::fs::copy(&segment, &copy).expect("copied");
+            std::fs::rename(copy, segment).expect("replaced");
+        }),
+    ];
+    for (what, go) in gone {
+        let folder = folder();
+        let (mut book, _) = open(folder.path());
+        book.hold(files::lock(&audit(&folder)).expect("locked"));
+        book.write(&batch(NOON_MS, 0..3), NOON_MS).expect("written");
+        book.look().expect("all is there");
+        assert_eq!(book.loss(), None);
+        let before = book.link();
+        go(&folder);
+        assert!(book.write(&batch(NOON_MS, 3..6), NOON_MS).is_err(), "{what}");
+        let loss = Loss { sequence: before.sequence };
+        assert_eq!((book.link(), book.loss()), (before, Some(loss)), "{what}");
+        // The chain goes on from what was known in memory, and other brokers are kept out of the folder as before.
+        book.write(&batch(NOON_MS, 3..6), NOON_MS).expect(what);
+        assert!(files::lock(&audit(&folder)).is_err(), "{what}");
+        assert_eq!((book.head_fault(), book.link().sequence), (None, before.sequence + 4), "{what}");
+        book.told_loss();
+        book.write(&batch(NOON_MS, 6..9), NOON_MS).expect(what);
+        book.look().expect("all is there");
+        assert_eq!((book.loss(), book.index.read().last().map(|last| last.first)), (None, Some(before.sequence + 1)));
+        let is_whole = what.contains("copy");
+        assert_eq!(counts(&audit(&folder)), (if is_whole { 0 } else { 3 }..9).collect::<Vec<_>>(), "{what}");
+        let expected = [Fault::RemovedUnsaid { first: before.sequence + 1 }];
+        assert_eq!(faults(&verified(&audit(&folder))), if is_whole { &[][..] } else { &expected }, "{what}");
+    }
+}
+
+#[test]
+fn a_look_misses_what_nobody_writes_to() {
+    let folder = folder();
+    let (mut book, _) = open(folder.path());
+    for day in 0..3 {
+        let at_ms = NOON_MS + day * DAY_MS;
+        book.write(&batch(at_ms, 0..1), at_ms).expect("written");
+    }
+    let sequence = book.link().sequence;
+    // An old segment: that is to be told, and keeps nothing from being written.
+    let (_, old) = files::segments(&audit(&folder)).expect("a folder").remove(1);
+    std::fs::remove_file(old).expect("removed");
+    book.look().expect("all in use is there");
+    assert_eq!((book.loss(), book.index.read().len()), (Some(Loss { sequence }), 2));
+    book.told_loss();
+    book.look().expect("nothing new");
+    assert_eq!(book.loss(), None);
+    for file in [last_segment(&folder), files::head(&audit(&folder))] {
+        std::fs::remove_file(file).expect("removed");
+        book.look().expect_err("gone");
+        let sequence = book.link().sequence;
+        assert_eq!(book.loss(), Some(Loss { sequence }));
+        book.told_loss();
+        book.write(&batch(NOON_MS + 2 * DAY_MS, 1..2), NOON_MS + 2 * DAY_MS).expect("written");
+        assert_eq!(book.head_fault(), None);
+        book.look().expect("there again");
+    }
+    assert!(matches!(faults(&verified(&audit(&folder)))[..], [Fault::Missing { .. }, ..]));
+}

@@ -224,3 +224,37 @@ fn a_switched_off_audit_is_in_nobodys_way() {
     assert!(audit.finish(Duration::ZERO));
     assert!(!folder.path().join("audit").exists());
 }
+
+#[test]
+fn files_that_went_are_on_record_once() {
+    let mut bench = Bench::new(&AuditSettings::default());
+    bench.sink.record(&event(&count(0)));
+    bench.turn();
+    let before = bench.sink.status().anchor.sequence;
+    std::fs::remove_dir_all(bench.audit()).expect("removed");
+    bench.sink.record(&event(&count(1)));
+    let mut refused = std::pin::pin!(bench.sink.record_durable(&event(&count(2))));
+    bench.turn();
+    assert!(matches!(block_on(refused.as_mut()), Err(AuditError::Unwritable(_))));
+    assert!(bench.sink.fault().is_some() && bench.writer.is_behind());
+    for _ in 0..3 {
+        bench.turn();
+    }
+    assert_eq!((bench.sink.fault(), bench.writer.is_behind(), bench.log_ins()), (None, false, vec![1]));
+    let text = texts(&bench.audit()).concat();
+    let told: Vec<&str> = text.lines().filter(|line| line.contains("\"damage_found\"")).collect();
+    assert!(told.len() == 1 && told[0].contains("files_gone") && number(told[0], "sequence") == before, "{text}");
+    assert_eq!(bench.told("records_dropped"), [1], "whoever was told that it isn't written");
+    // While nothing is written, a look finds it out.
+    std::fs::remove_dir_all(bench.audit()).expect("removed");
+    bench.writer.look();
+    assert!(bench.sink.fault().is_some() && bench.writer.is_behind());
+    bench.turn();
+    bench.writer.look();
+    assert_eq!((bench.sink.fault(), bench.writer.is_behind()), (None, false));
+    assert_eq!(
+        super::super::testing::verified(&bench.audit()).summary.damages,
+        1,
+        "the one before went with the folder"
+    );
+}

@@ -5,9 +5,10 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use turnpike_authz::audit::DescribedPeople;
+use turnpike_authz::people::Change;
 use turnpike_authz::people::bindings::{Binding, DeviceKey, Role};
 use turnpike_authz::people::plan::{PlanError, Share};
-use turnpike_authz::people::proofs::{Given, ProofKind, scanned};
+use turnpike_authz::people::proofs::{Given, IssuedProof, NotProved, ProofKey, ProofKind, scanned};
 use utoipa::ToSchema;
 
 use super::super::api::now_s;
@@ -75,7 +76,7 @@ impl Asked for IssueProof {
 
 /// A proof, for the device to show.
 #[derive(Serialize, ToSchema)]
-pub(in super::super) struct IssuedProof {
+pub(in super::super) struct ProofView {
     /// `passcode`, `qr`, `presence`.
     kind: &'static str,
     /// The passcode, or the text of the QR code; it is never shown again. Of a window there is none.
@@ -185,12 +186,12 @@ pub(in super::super) async fn list_of_user(
 }
 
 /// Issues a proof that a device is at hand, which the device has to show; or opens a window, because somebody has pressed its button.
-#[utoipa::path(post, path = "/api/v1/products/{product}/devices/{device}/proofs", params(("product" = String, Path), ("device" = String, Path)), request_body = IssueProof, responses((status = 201, body = IssuedProof), (status = 409)), security(("token" = [])))]
+#[utoipa::path(post, path = "/api/v1/products/{product}/devices/{device}/proofs", params(("product" = String, Path), ("device" = String, Path)), request_body = IssueProof, responses((status = 201, body = ProofView), (status = 409)), security(("token" = [])))]
 pub(in super::super) async fn issue_proof(
     State(api): State<Api>,
     Path((product, device)): Path<(String, String)>,
     Bounded(bytes): Bounded,
-) -> Result<(StatusCode, Json<IssuedProof>), Problem> {
+) -> Result<(StatusCode, Json<ProofView>), Problem> {
     let asked: IssueProof = whole_body(&bytes)?;
     let kind = ProofKind::ALL.into_iter().find(|kind| kind.as_str() == asked.kind);
     let kind = kind.ok_or_else(|| Problem::invalid("kind must be passcode, qr or presence"))?;
@@ -200,14 +201,21 @@ pub(in super::super) async fn issue_proof(
     }
     api.existing_device(&product, &device)?;
     let key = device_key(&product, &device)?;
-    api.accept_deed(DescribedPeople::proof(&key)).await?;
-    let issued = api.people().proofs().issue(&key, kind, ttl_s, random(), now_s());
+    let _changing = api.changing.lock().await;
+    if kind == ProofKind::Presence {
+        api.accept_deed(DescribedPeople::proof(&key)).await?;
+    }
+    let proof_key = ProofKey::of(api.gate.master_key());
+    let issued = api.people().proofs().issue(&proof_key, &key, (kind, ttl_s), random(), now_s());
     let full = |error: turnpike_authz::people::proofs::ProofsFull| {
         Problem::new(StatusCode::CONFLICT, "too_many", error.to_string())
     };
-    let (text, expires_at) = issued.map_err(full)?;
+    let IssuedProof { text, expires_at_s, change } = issued.map_err(full)?;
+    if let Some(change) = change {
+        api.commit_people(vec![change]).await?;
+    }
     let text = text.map(|text| text.expose().to_owned());
-    Ok((StatusCode::CREATED, Json(IssuedProof { kind: kind.as_str(), text, expires_at })))
+    Ok((StatusCode::CREATED, Json(ProofView { kind: kind.as_str(), text, expires_at: expires_at_s })))
 }
 
 /// Makes a user the owner of a device that has none, by a proof that it is at hand. Five wrong ones void those that the device has.
@@ -230,13 +238,18 @@ pub(in super::super) async fn bind(
     };
     let _changing = api.changing.lock().await;
     let people = api.people();
-    if people.proofs().check(&device, given, now_s()).is_err() {
+    let proof_key = ProofKey::of(api.gate.master_key());
+    if let Err(fault) = people.proofs().check(&proof_key, &device, given, now_s()) {
+        if fault == NotProved::Voided {
+            // A restart must not bring back what guesses have voided.
+            api.commit_people(vec![Change::DeleteProofs(device.clone())]).await?;
+        }
         api.audit.refuse(&[Told::People(DescribedPeople::bind(&device, &key))], "wrong_proof");
         return Err(wrong_proof());
     }
     let change = people.plan_bind(api.gate.registry(), &device, &key, false)?;
-    api.commit_people(vec![change]).await?;
-    people.proofs().use_up(&device);
+    // In one commit: what has bound a device opens no more, whatever happens then.
+    api.commit_people([change].into_iter().chain(people.plan_use_up(&device)).collect()).await?;
     Ok(api.users_of(&device))
 }
 

@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use turnpike_authz::audit::DescribedPeople;
 use turnpike_authz::people::bindings::User;
+use turnpike_authz::people::erasure::Kind;
 use turnpike_authz::people::ids::UserKey;
 use turnpike_authz::people::plan::{CODE_TTL_MAX_S, PlanError};
 use turnpike_core::concern::Concern;
@@ -138,6 +139,8 @@ pub(in super::super) struct Deleted {
     log_ins: usize,
     /// Session codes.
     codes: usize,
+    /// Number of the erasure, whose report tells more.
+    erasure: String,
 }
 
 fn number(number: u64) -> String {
@@ -286,23 +289,23 @@ pub(in super::super) async fn export_user(
     Ok(Json(export))
 }
 
-/// Deletes a user with all data: sessions and what waits for them, bindings (and the shares of devices that were the user's), session
-/// codes, log-ins.
-#[utoipa::path(delete, path = "/api/v1/apps/{app}/users/{user}", params(("app" = String, Path), ("user" = String, Path)), responses((status = 200, body = Deleted)), security(("token" = [])))]
+/// Deletes a user with all data, at once: an erasure that is done when this answers.
+#[utoipa::path(delete, path = "/api/v1/apps/{app}/users/{user}", params(("app" = String, Path), ("user" = String, Path)), responses((status = 200, body = Deleted), (status = 202, body = Deleted, description = "it is being deleted: something is left, and is tried again")), security(("token" = [])))]
 pub(in super::super) async fn delete_user(
     State(api): State<Api>,
     Path((app, user)): Path<(String, String)>,
-) -> Result<Json<Deleted>, Problem> {
-    let key = user_key(&app, &user)?;
-    let _changing = api.changing.lock().await;
-    let changes = api.people().plan_delete_user(&key)?;
-    let sessions = api.sessions_of(&key).await.len();
-    let people = api.people();
-    let (devices, log_ins) = (people.bindings().device_count(&key), people.log_ins(&key).len());
-    let deleted = Deleted { sessions, devices, log_ins, codes: people.codes(&key).len() };
-    api.commit_people(changes).await?;
-    api.control.forget(&Concern::user(key.app.as_str(), key.user.as_str())).await;
-    Ok(Json(deleted))
+) -> Result<(StatusCode, Json<Deleted>), Problem> {
+    let erasure = api.erase_now(&user_key(&app, &user)?).await?;
+    let count = |kind| usize::try_from(erasure.1.erased.of(kind)).unwrap_or(usize::MAX);
+    let deleted = Deleted {
+        sessions: count(Kind::Session),
+        devices: count(Kind::Binding),
+        log_ins: count(Kind::LogIn),
+        codes: count(Kind::Code),
+        erasure: erasure.0.to_string(),
+    };
+    let status = if erasure.1.done_at_s.is_some() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    Ok((status, Json(deleted)))
 }
 
 /// Signs a user out of one session, which ends with all that waits for it.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
-use axum::http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use axum::http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use turnpike_authz::audit::{Action, Event, Id, Outcome, Subject};
 use turnpike_authz::guard::{Guard, SecurityEvent};
@@ -84,8 +84,12 @@ impl Desk {
 
     pub(super) async fn answer(&self, request: Request<Incoming>, peer: &Peer) -> Response<Body> {
         match self.serve(request, peer).await {
-            Ok((body, admitted)) => signed(body, &admitted),
+            Ok((body, admitted)) => {
+                self.0.book.platforms().note_outcome(None);
+                signed(body, &admitted)
+            }
             Err(failed) => {
+                self.0.book.platforms().note_outcome(Some(failed.cause));
                 self.tell_failed(&failed, peer);
                 refusal(failed.cause.code())
             }
@@ -94,19 +98,19 @@ impl Desk {
 
     async fn serve(&self, request: Request<Incoming>, peer: &Peer) -> Result<(Vec<u8>, Admitted), Failed> {
         let desk = &*self.0;
-        let rate = |caller| desk.quotas.request(&[caller], desk.control.now()).map_err(|_| Cause::TooMany);
-        rate(Caller::Address(peer.address.ip()))?;
+        let callers = [Caller::Address(peer.address.ip())];
+        desk.quotas.request(&callers, desk.control.now()).map_err(|_| Cause::TooMany)?;
         let operation = Operation::at(request.uri().path()).filter(|_| request.uri().query().is_none());
-        let operation = operation.filter(|_| request.method() == Method::POST).ok_or(Cause::UnknownRequest)?;
+        let method = platform::Method::parse(request.method().as_str());
+        let (operation, method) = operation.zip(method).ok_or(Cause::UnknownRequest)?;
         if !is_json(request.headers().get(header::CONTENT_TYPE)) {
             return Err(Cause::MediaType.into());
         }
         let bytes = body(request).await?;
-        let request = platform::Request::read(operation, json::fields(&bytes)?)?;
-        let admitted = desk.book.platforms().admit(&request, &peer.certificate, desk.control.now());
+        let request = platform::Request::read(operation, method, json::fields(&bytes)?)?;
+        let admitted = desk.book.platforms().admit(&request, &peer.certificate, &desk.quotas, desk.control.now());
         let admitted = admitted.map_err(|refused| Failed { cause: refused.cause, platform: refused.platform })?;
         let failed = |cause| Failed { cause, platform: Some(admitted.platform) };
-        rate(Caller::Service(admitted.platform.as_str())).map_err(failed)?;
         let body = self.work(&request, &admitted, peer).await.map_err(failed)?;
         Ok((body, admitted))
     }

@@ -68,12 +68,14 @@ impl Visitor<'_> for ScalarVisitor {
 mod tests {
     use proptest::prelude::*;
 
+    use turnpike_authz::platform::Method;
+
     use super::*;
 
     #[test]
     fn an_object_of_numbers_and_texts_is_fields() {
         let read = fields(br#" {"b": 18446744073709551615, "a": "x\u0041"} "#).expect("fields");
-        assert_eq!(read.canonical("/"), "turnpike-platform-1\nPOST\n/\na=xA\nb=18446744073709551615\n");
+        assert_eq!(read.canonical(Method::Post, "/"), "turnpike-platform-1\nPOST\n/\na=xA\nb=18446744073709551615\n");
         assert!(fields(b"{}").is_ok());
     }
 

@@ -268,3 +268,64 @@ fn garbage_instead_of_a_handshake_is_answered_with_an_alert() {
     drop(stream);
     until(&server, |stats| stats.iter().all(|shard| shard.links == 0 && shard.handshakes == 0));
 }
+
+/// A handshake that stops when the server has answered the hello.
+fn half_open(address: SocketAddr, config: &Arc<ClientConfig>) -> Tls {
+    let name = "a.test".try_into().expect("a name");
+    let mut conn = ClientConnection::new(Arc::clone(config), name).expect("a client");
+    let mut stream = tcp(address);
+    while conn.wants_write() {
+        conn.write_tls(&mut stream).expect("sends");
+    }
+    conn.read_tls(&mut stream).expect("an answer");
+    conn.process_new_packets().expect("a good one");
+    StreamOwned::new(conn, stream)
+}
+
+/// Goes on with it: whether MQTT is spoken in the end.
+fn finishes(mut half: Tls) -> bool {
+    half.write_all(&connect_packet("late", false)).and_then(|()| half.read_exact(&mut [0; 4])).is_ok()
+}
+
+#[test]
+fn live_connections_whose_certificate_is_not_good_any_more_are_closed_and_no_other() {
+    for version in [V12, V13] {
+        let (authority, other) = (Authority::new("ca"), Authority::new("other"));
+        let (bad, good) = (authority.issue("bad", 10), authority.issue("good", 11));
+        let mut settings = TlsSettings {
+            client_auth: ClientAuth::Optional,
+            crl_files: vec![authority.revoke(&[])],
+            ..authority.settings(vec![authority.issue("a.test", 1)])
+        };
+        let (server, address) = start(vec![tls_listener(settings.clone())]);
+        let config = |certificate| Arc::new(client_config(&authority, version, certificate));
+        let (bad, good, bare) = (config(Some(&bad)), config(Some(&good)), config(None));
+        let connect_to = |shard, config, name: &str| connect(address, config, &client_of(shard, name));
+        // More than are judged in one turn.
+        let mut revoked: Vec<_> = (0..20).map(|n| connect_to(n % SHARDS, &bad, &format!("bad{n}-"))).collect();
+        let mut kept: Vec<_> = (0..20).map(|n| connect_to(0, &good, &format!("good{n}-"))).collect();
+        let mut without = connect_to(1, &bare, "bare");
+        let (late_bad, late_good) = (half_open(address, &bad), half_open(address, &good));
+        let reload = |settings: &TlsSettings| {
+            let listeners = [tls_listener(settings.clone())];
+            server.control().reload(&listeners, Limits::default(), TransportLimits::default())
+        };
+
+        let list = authority.revoke(&[10]);
+        std::fs::write(&list, "no list").expect("writes");
+        assert!(reload(&settings).is_err());
+        revoked.iter_mut().for_each(Client::ping);
+        authority.revoke(&[10]);
+        reload(&settings).expect("reloads");
+        revoked.iter_mut().for_each(Client::expect_end);
+        kept.iter_mut().for_each(Client::ping);
+        without.ping();
+        assert!(finishes(late_good) && !finishes(late_bad), "handshakes that saw the change");
+
+        settings.client_ca_files = vec![other.ca_file()];
+        settings.crl_files.clear();
+        reload(&settings).expect("reloads");
+        kept.iter_mut().for_each(Client::expect_end);
+        without.ping();
+    }
+}

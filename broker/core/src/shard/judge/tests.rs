@@ -453,6 +453,24 @@ fn sessions_are_listed_signed_out_and_forgotten() {
 }
 
 #[test]
+fn who_is_shut_out_is_closed_and_keeps_the_session() {
+    let mut world = world();
+    let (user, waiting) = (world.connect_with("u/1", false, None), {
+        let peer = Peer { addr: SocketAddr::from(([10, 0, 0, 1], 9)), tls: false, certificate: None };
+        world.shard.open(peer, NOW).expect("room")
+    });
+    world.shard.shut_out(&|address| address == IpAddr::from([10, 0, 0, 2]), NOW);
+    assert!(!world.is_closed(user) && !world.is_closed(waiting));
+    world.shard.shut_out(&|address| address == IpAddr::from([10, 0, 0, 1]), NOW);
+    assert!(world.is_closed(user) && world.is_closed(waiting), "also who hasn't said anything yet");
+    world.shard.closed(user, NOW);
+    world.shard.closed(waiting, NOW);
+    assert_eq!(world.shard.sessions_of(&principal("u/1"))[0].disconnected_at_ms, Some(NOW.unix_ms));
+    world.shard.shut_out(&|_| true, NOW);
+    assert_eq!(world.shard.counters().connections, 0);
+}
+
+#[test]
 fn many_principals_keep_their_own_sessions() {
     let mut world = world();
     let conns: Vec<ConnId> = (0..300).map(|n| world.connect(&format!("u/{n}"))).collect();
