@@ -298,7 +298,8 @@ impl Batch {
     /// Stops at the first record whose topic or time is bad. Whether the device may publish there is the gate's to say.
     pub fn check(&mut self, tree: &Tree<'_>, now_unix_ms: u64, bounds: &Bounds) {
         let bad = self.records().enumerate().find_map(|(index, record)| {
-            let checked = tree.check(record.topic, bounds).and_then(|()| check::time(record.ts_ms, now_unix_ms, bounds));
+            let checked =
+                tree.check(record.topic, bounds).and_then(|()| check::time(record.ts_ms, now_unix_ms, bounds));
             checked.err().map(|error| (index, error))
         });
         if let Some((index, error)) = bad {

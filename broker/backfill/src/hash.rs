@@ -15,7 +15,8 @@ pub(crate) fn seeded(state: &foldhash::quality::RandomState, parts: &[&str]) -> 
 /// The same in each run (FNV-1a, 64 bits, stirred at the end): it spreads devices over time, and decides nothing that could be abused.
 pub(crate) fn steady(parts: &[&str]) -> u64 {
     let bytes = parts.iter().flat_map(|part| part.bytes().chain([0]));
-    let mut hash = bytes.fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3));
+    let mut hash =
+        bytes.fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3));
     hash ^= hash >> 33;
     hash = hash.wrapping_mul(0xFF51_AFD7_ED55_8CCD);
     hash ^ (hash >> 33)

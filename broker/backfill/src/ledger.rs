@@ -111,7 +111,11 @@ impl Taken {
             return;
         }
         let beyond = self.beyond.get_or_insert_default();
-        let range = beyond.get(touched.clone()).unwrap_or_default().iter().fold((from, to), |(low, high), range| (low.min(range.0), high.max(range.1)));
+        let range = beyond
+            .get(touched.clone())
+            .unwrap_or_default()
+            .iter()
+            .fold((from, to), |(low, high), range| (low.min(range.0), high.max(range.1)));
         beyond.splice(touched, [range]);
     }
 }
@@ -186,7 +190,9 @@ impl Ledger {
     pub fn heap_bytes(&self) -> usize {
         let own = if self.boots.spilled() { self.boots.capacity() * size_of::<Taken>() } else { 0 };
         let ranges = self.boots.iter().filter_map(|taken| taken.beyond.as_ref());
-        own + ranges.map(|ranges| size_of::<Vec<(u64, u64)>>() + ranges.capacity() * size_of::<(u64, u64)>()).sum::<usize>()
+        own + ranges
+            .map(|ranges| size_of::<Vec<(u64, u64)>>() + ranges.capacity() * size_of::<(u64, u64)>())
+            .sum::<usize>()
     }
 
     #[inline]

@@ -151,4 +151,4 @@ fn unpack_lz4(packed: &[u8], limit: usize, over: PackError, largest: usize) -> R
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -169,11 +169,13 @@ fn before(input: &Decoder<'_>, bytes: usize) -> (u32, u32) {
 
 /// The value of a field that isn't known.
 fn pass_over(input: &mut Decoder<'_>) -> Result<(), RecordError> {
-    use Type::{Bool, Bytes, F16, F32, F64, I8, I16, I32, I64, Int, Null, Simple, String, U8, U16, U32, U64, Undefined};
+    use Type::{
+        Bool, Bytes, F16, F32, F64, I8, I16, I32, I64, Int, Null, Simple, String, U8, U16, U32, U64, Undefined,
+    };
     let malformed = |error: Error| fault(&error, RecordError::Malformed);
     match input.datatype().map_err(malformed)? {
-        Bool | Null | Undefined | Simple | U8 | U16 | U32 | U64 | I8 | I16 | I32 | I64 | Int | F16 | F32 | F64 | Bytes
-        | String => input.skip().map_err(malformed),
+        Bool | Null | Undefined | Simple | U8 | U16 | U32 | U64 | I8 | I16 | I32 | I64 | Int | F16 | F32 | F64
+        | Bytes | String => input.skip().map_err(malformed),
         _ => Err(RecordError::Malformed),
     }
 }

@@ -49,7 +49,8 @@ impl<'a> Tree<'a> {
 
     fn is_reserved(&self, whole: &str) -> bool {
         let mut levels = whole.split('/');
-        let own = levels.next() == Some("dev") && levels.next() == Some(self.product) && levels.next() == Some(self.device);
+        let own =
+            levels.next() == Some("dev") && levels.next() == Some(self.product) && levels.next() == Some(self.device);
         own && levels.next().is_some_and(|level| RESERVED.contains(&level))
     }
 }

@@ -18,7 +18,9 @@ pub(super) fn read(bytes: &[u8], draft: &mut Draft<'_>) -> Result<(), BatchError
     let read = json.deserialize_any(Parts(&mut reading));
     let (place, fault) = (reading.place, reading.fault);
     let error = match read {
-        Ok(()) if json.end().is_ok() => return if place == Place::Behind { Ok(()) } else { Err(BatchError::NotABatch) },
+        Ok(()) if json.end().is_ok() => {
+            return if place == Place::Behind { Ok(()) } else { Err(BatchError::NotABatch) };
+        }
         Ok(()) => RecordError::Trailing,
         Err(error) => match (fault, error.classify()) {
             (Some(fault), _) => fault,
@@ -67,7 +69,10 @@ impl Reading<'_, '_, '_> {
     fn wrong_if_data<E: fmt::Display>(&mut self, field: Field, error: &E) {
         // The category isn't to be had before the end. A type or number that doesn't fit has one of these beginnings.
         let text = error.to_string();
-        if ["invalid type", "invalid value", "number out of range", "no text"].iter().any(|start| text.starts_with(start)) {
+        if ["invalid type", "invalid value", "number out of range", "no text"]
+            .iter()
+            .any(|start| text.starts_with(start))
+        {
             self.fault = Some(RecordError::Wrong(field));
         }
     }
