@@ -7,7 +7,7 @@
 //! 20th of its ceiling if live traffic was in time, or is halved if it was late. So it settles just below where history begins to be felt.
 //!
 //! Bounded: a cell is 24 bytes, one for each device and product that has something left to pay. If there is no room and nothing is paid, the devices
-//! that don't fit share one cell: they are slower, never faster. Cells are told apart by 64-bit hashes; two names with one hash would share a cell, too.
+//! that don't fit share one cell: they are slower, never faster. Products always fit: there are as many as are registered. Cells are told apart by 64-bit hashes; two names with one hash would share a cell, too.
 //!
 //! One value for all workers, behind a lock: a batch asks once, and an ask takes BUDGET_FIGURE.
 
@@ -35,7 +35,7 @@ pub struct Settings {
     pub late_ns_max: u64,
     /// How often the rate of the whole changes at most, in nanoseconds.
     pub adapt_every_ns: u64,
-    /// Devices and products that have cells of their own.
+    /// Devices (and products) that have cells of their own.
     pub cells_max: usize,
 }
 
@@ -151,7 +151,7 @@ impl Budget {
         let of_device = cell(device_key).unwrap_or_default().paid(&self.settings.device, asked, now_ns);
         let of_product = cell(product_key).unwrap_or_default().paid(&self.settings.product, asked, now_ns);
         let of_whole = self.whole.paid(&self.whole_rate, asked, now_ns);
-        // By what of the device it is for: a device that has no cell pays from the crowd's, below.
+        // A device that has no cell, and gets none, pays from the crowd's.
         let of_device = match (of_device, self.has_room(device_key, now_ns)) {
             (Ok(_), false) => self.crowd.paid(&self.settings.device, asked, now_ns),
             (paid, _) => paid,
@@ -159,13 +159,11 @@ impl Budget {
         match (of_device, of_product, of_whole) {
             (Ok(of_device), Ok(of_product), Ok(of_whole)) => {
                 self.whole = of_whole;
-                // The product first: it is shared by more.
-                for (key, paid) in [(product_key, of_product), (device_key, of_device)] {
-                    if self.has_room(key, now_ns) {
-                        self.cells.insert(key, paid);
-                    } else {
-                        self.crowd = paid;
-                    }
+                self.cells.insert(product_key, of_product);
+                if self.has_room(device_key, now_ns) {
+                    self.cells.insert(device_key, of_device);
+                } else {
+                    self.crowd = of_device;
                 }
                 Answer::Go
             }
