@@ -1,10 +1,10 @@
 //! Packed batches, unpacked within bounds.
 //!
-//! | format | magic | crate | builds in (one core, optimised) |
-//! |---|---|---|---|
-//! | zlib (RFC 1950) | 78, a multiple of 31 with the next byte | `miniz_oxide` | BUILD_ZLIB |
-//! | zstd (RFC 8878) | 28 B5 2F FD | `zstd-safe`: the C library | BUILD_ZSTD |
-//! | lz4 frame | 04 22 4D 18 | `lz4_flex`, which the store has anyway | BUILD_LZ4 |
+//! | format | magic | crate |
+//! |---|---|---|
+//! | zlib (RFC 1950) | 78, a multiple of 31 with the next byte | `miniz_oxide` |
+//! | zstd (RFC 8878) | 28 B5 2F FD | `zstd-safe`: the C library, by far the longest to build |
+//! | lz4 frame | 04 22 4D 18 | `lz4_flex`, which the store has anyway |
 //!
 //! No magic is the beginning of a batch in CBOR (an array or map: 80–BF) or JSON (`[`, `{` or white space).
 //!

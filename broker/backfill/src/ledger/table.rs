@@ -3,7 +3,7 @@
 //! Nothing is evicted: a ledger that is forgotten would let records through twice. So the table has an end, and a device too many is refused until
 //! others are removed (with their registration).
 //!
-//! TABLE_FIGURE
+//! An entry is 56 bytes and its name; the example `decode` measures both.
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
