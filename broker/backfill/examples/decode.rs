@@ -20,7 +20,8 @@ fn records(as_maps: bool) -> Vec<u8> {
         let _ = if as_maps { out.map(5) } else { out.array(5) };
         let mut name = |out: &mut minicbor::Encoder<Vec<u8>>, name: &str| as_maps.then(|| out.str(name).map(drop));
         let _ = (name(&mut out, "boot"), out.u64(7).map(drop), name(&mut out, "seq"), out.u64(seq).map(drop));
-        let _ = (name(&mut out, "ts"), out.u64(NOW_MS).map(drop), name(&mut out, "topic"), out.str("up/temp").map(drop));
+        let _ =
+            (name(&mut out, "ts"), out.u64(NOW_MS).map(drop), name(&mut out, "topic"), out.str("up/temp").map(drop));
         let _ = (name(&mut out, "payload"), out.bytes(payload.as_bytes()).map(drop));
     }
     out.into_writer()
@@ -49,10 +50,16 @@ fn main() {
         });
     }
     let json: Vec<String> = (1..=BATCH)
-        .map(|seq| format!(r#"{{"boot":7,"seq":{seq},"ts":{NOW_MS},"topic":"up/temp","payload":"21.5 and 22.5, number {seq}"}}"#))
+        .map(|seq| {
+            format!(
+                r#"{{"boot":7,"seq":{seq},"ts":{NOW_MS},"topic":"up/temp","payload":"21.5 and 22.5, number {seq}"}}"#
+            )
+        })
         .collect();
     let json = format!("[{}]", json.join(","));
-    measure("JSON", BATCH, || assert_eq!(decode(json.as_bytes(), None, &bounds).map(|batch| batch.len() as u64), Ok(BATCH)));
+    measure("JSON", BATCH, || {
+        assert_eq!(decode(json.as_bytes(), None, &bounds).map(|batch| batch.len() as u64), Ok(BATCH))
+    });
 
     let names: Vec<String> = (0..100_000).map(|device| format!("device-{device:08}")).collect();
     let mut ledgers = Ledgers::new(names.len());

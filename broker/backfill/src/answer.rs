@@ -5,7 +5,7 @@ use minicbor::encode::Error;
 use serde_json::{Value, json};
 
 use crate::batch::{BatchError, Encoding, RecordError};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Taken};
 use crate::pace::Pace;
 
 /// What stopped a batch.
@@ -136,7 +136,7 @@ impl Tally {
         let ack = |&(boot, taken, known): &(u64, u64, u64)| {
             let of_boot = ledger.boot(boot);
             let gaps = of_boot.map(|taken| taken.gaps().collect()).unwrap_or_default();
-            Ack { boot: Some(boot), upto: of_boot.map_or(0, |taken| taken.upto()), gaps, taken, known, error: None }
+            Ack { boot: Some(boot), upto: of_boot.map_or(0, Taken::upto), gaps, taken, known, error: None }
         };
         let mut acks: Vec<Ack> = self.boots.iter().map(ack).collect();
         match acks.last_mut() {

@@ -16,7 +16,8 @@ fn answers_say_what_is_known_of_each_boot() {
     let stop = Stop { index: Some(4), code: "too_old" };
     let second = Ack { boot: Some(2), upto: 1, gaps: vec![], taken: 1, known: 0, error: Some(stop) };
     assert_eq!(acks, [first, second]);
-    let json: Vec<Value> = acks.iter().map(|ack| serde_json::from_slice(&ack.encode(Encoding::Json)).unwrap()).collect();
+    let json: Vec<Value> =
+        acks.iter().map(|ack| serde_json::from_slice(&ack.encode(Encoding::Json)).unwrap()).collect();
     assert_eq!(json[0], json!({ "boot": 1, "upto": 1, "gaps": [[2, 3]], "taken": 2, "known": 1 }));
     let error = json!({ "index": 4, "code": "too_old" });
     assert_eq!(json[1], json!({ "boot": 2, "upto": 1, "gaps": [], "taken": 1, "known": 0, "error": error }));
