@@ -4,14 +4,9 @@
 //! The order of a turn, for whoever drives it:
 //!
 //! 1. inputs, any number in any order: [`Shard::open`], [`Shard::receive`], [`Shard::closed`], [`Shard::deliver`],
-<<<<<<< HEAD
 //!    [`Shard::committed`], [`Shard::answered`], [`Shard::errand_done`], [`Shard::tick`];
-//! 2. [`Shard::next_touched`] until it is empty: write each connection's [`Shard::output`], say how much with [`Shard::wrote`];
-=======
-//!    [`Shard::committed`], [`Shard::answered`], [`Shard::tick`];
 //! 2. [`Shard::keep_judged`] before anything is written, then
 //!    [`Shard::next_touched`] until it is empty: write each connection's [`Shard::output`], say how much with [`Shard::wrote`];
->>>>>>> int
 //! 3. [`Shard::next_resumed`] until it is empty: feed these connections what was kept of them;
 //! 4. [`Shard::next_inquiry`] until there is none: have these questions answered, whenever that may be;
 //! 5. [`Shard::next_errand`] until there is none: hand these messages to their desks;
@@ -202,16 +197,13 @@ pub struct Shard<G> {
     forgetting: VecDeque<Walk>,
     /// What came from outside and may be said to be taken.
     taken: VecDeque<Taken>,
-<<<<<<< HEAD
     /// Messages of this turn for desks.
     errands: VecDeque<Errand>,
     /// Those that desks are at, by connection, and their bytes.
     handed: HashMap<ConnId, Handed, foldhash::fast::RandomState>,
     handed_bytes: usize,
-=======
     /// The gate has judged since it was last told to keep what it has to remember.
     judged: bool,
->>>>>>> int
     draining: bool,
     counters: Counters,
 }
@@ -289,13 +281,10 @@ impl<G: Gate> Shard<G> {
             full: VecDeque::new(),
             forgetting: VecDeque::new(),
             taken: VecDeque::new(),
-<<<<<<< HEAD
             errands: VecDeque::new(),
             handed: HashMap::default(),
             handed_bytes: 0,
-=======
             judged: false,
->>>>>>> int
             draining: false,
             counters: Counters::default(),
         };
