@@ -79,12 +79,12 @@ proptest! {
     fn numbers_and_addresses_read_as_displayed(value: u64, few in 0..1000_u64, ip: u32, port: u16) {
         for value in [value, few, 0, u64::MAX] {
             let mut out = b"=".to_vec();
-            super::number(value, &mut out);
+            number(value, &mut out);
             prop_assert_eq!(out, format!("={value}").into_bytes());
         }
         for ip in [IpAddr::from(ip.to_be_bytes()), IpAddr::from([ip as u16; 8])] {
             let mut out = Vec::new();
-            super::socket(SocketAddr::new(ip, port), &mut out);
+            socket(SocketAddr::new(ip, port), &mut out);
             prop_assert_eq!(out, SocketAddr::new(ip, port).to_string().into_bytes());
         }
     }
