@@ -18,7 +18,7 @@ fn records(as_maps: bool) -> Vec<u8> {
     for seq in 1..=BATCH {
         let payload = format!("{{\"t\":21.5,\"n\":{seq:05},\"s\":\"ok\"}}");
         let _ = if as_maps { out.map(5) } else { out.array(5) };
-        let mut name = |out: &mut minicbor::Encoder<Vec<u8>>, name: &str| as_maps.then(|| out.str(name).map(drop));
+        let name = |out: &mut minicbor::Encoder<Vec<u8>>, name: &str| as_maps.then(|| out.str(name).map(drop));
         let _ = (name(&mut out, "boot"), out.u64(7).map(drop), name(&mut out, "seq"), out.u64(seq).map(drop));
         let _ =
             (name(&mut out, "ts"), out.u64(NOW_MS).map(drop), name(&mut out, "topic"), out.str("up/temp").map(drop));
@@ -42,7 +42,9 @@ fn main() {
     let tree = Tree::new("product", "device");
     let (arrays, maps) = (records(false), records(true));
     for (name, bytes) in [("CBOR, arrays", arrays.clone()), ("CBOR, maps", maps)] {
-        measure(name, BATCH, || assert_eq!(decode(&bytes, None, &bounds).map(|batch| batch.len() as u64), Ok(BATCH)));
+        measure(name, BATCH, || {
+            assert_eq!(decode(&bytes, None, &bounds).map(|batch| batch.len() as u64), Ok(BATCH));
+        });
         measure(&format!("{name}, checked"), BATCH, || {
             let Ok(mut batch) = decode(&bytes, None, &bounds) else { return };
             batch.check(&tree, NOW_MS, &bounds);
@@ -58,7 +60,7 @@ fn main() {
         .collect();
     let json = format!("[{}]", json.join(","));
     measure("JSON", BATCH, || {
-        assert_eq!(decode(json.as_bytes(), None, &bounds).map(|batch| batch.len() as u64), Ok(BATCH))
+        assert_eq!(decode(json.as_bytes(), None, &bounds).map(|batch| batch.len() as u64), Ok(BATCH));
     });
 
     let names: Vec<String> = (0..100_000).map(|device| format!("device-{device:08}")).collect();

@@ -3,7 +3,13 @@
 //! [`decode`] unpacks and reads; [`Batch::check`] looks at each record's topic and time. Both stop at the first bad record and keep what came before it.
 //! A batch owns its bytes, so it can go from a worker to the shard that publishes it; records borrow from it.
 //!
-//! `cargo run --release -p turnpike-backfill --example decode` tells how fast.
+//! `cargo run --release -p turnpike-backfill --example decode`, one core of a machine with other work, batches of 4,096 records, payloads of some 30 bytes:
+//!
+//! | | decoded | and checked |
+//! |---|---|---|
+//! | CBOR, arrays | 97 ns a record, 10.3 million a second | 127 ns |
+//! | CBOR, maps | 136 ns, 7.3 million | 167 ns |
+//! | JSON | 212 ns, 4.7 million | |
 
 mod cbor;
 mod check;

@@ -3,7 +3,7 @@
 //! Nothing is evicted: a ledger that is forgotten would let records through twice. So the table has an end, and a device too many is refused until
 //! others are removed (with their registration).
 //!
-//! An entry is 56 bytes and its name; the example `decode` measures both.
+//! A device with one boot and no gaps: 100 bytes, the name of 26 and the table's spare room included (100,000 of them); a record taken, found by name: 169 ns.
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
