@@ -4,4 +4,11 @@
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing))]
 
+pub mod campaign;
+pub mod filter;
+pub mod fleet;
+pub mod ids;
+pub mod machine;
+pub mod schedule;
 pub mod target;
+pub mod zone;
