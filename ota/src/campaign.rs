@@ -18,7 +18,7 @@
 mod fault;
 mod life;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::filter::{Candidate, Filter};
 use crate::ids::{CampaignId, FirmwareId};
@@ -169,7 +169,8 @@ pub struct Settings {
     pub limits: Limits,
     /// How often a device that has failed retryably or timed out is tried again by itself, up to [`RETRIES_MAX`].
     pub retries_max: u8,
-    /// The device shall not ask its user, and one that has the version already takes it again.
+    /// The device shall not ask its user, and one that has the version already takes it again. Of such a campaign a device has to report that it
+    /// applies, before its version counts as success.
     pub force: bool,
     /// The firmware may be older than what the device has, as far as its product allows.
     pub downgrade: bool,
@@ -253,7 +254,11 @@ impl Campaign {
         if self.trial().iter().any(|name| **name == *device) {
             return 0;
         }
-        let hash = crate::filter::hash(self.settings.salt, device);
+        self.group_at(crate::filter::hash(self.settings.salt, device))
+    }
+
+    /// The group of a hash, of a device that no trial names.
+    pub(crate) fn group_at(&self, hash: u64) -> u8 {
         let group = self.life.bounds.partition_point(|bound| *bound <= hash);
         // A hash at the very end is beyond the last bound.
         let last = self.settings.groups.len().saturating_sub(1);

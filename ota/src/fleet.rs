@@ -297,6 +297,9 @@ pub(crate) fn unix_s(now: Now) -> u32 {
     u32::try_from(now.unix_s()).unwrap_or(u32::MAX)
 }
 
+/// Half-way up, so that what began before this process has a time as well.
+const MONO_ZERO_S: u32 = 1 << 31;
+
 fn mono_s(now: Now) -> u32 {
-    u32::try_from(now.mono_ms / 1000).unwrap_or(u32::MAX)
+    u32::try_from(now.mono_ms / 1000).unwrap_or(u32::MAX).saturating_add(MONO_ZERO_S)
 }

@@ -61,9 +61,10 @@ fn a_restart_leaves_what_is_left_of_a_limit() {
     assert_eq!(fleet.member(Slot(0)).map(|member| member.retries), Some(1));
     assert_eq!((fleet.count(0, Kind::Applying), fleet.count(1, Kind::Downloading), fleet.total(Kind::Queued)), (1, 1, 0));
     let later = |s: u64| Now { mono_ms: (5 + s) * 1000, unix_ms: now.unix_ms };
-    // The clock of this process is younger than what was spent before: an exact deadline can't be had, an early one must not be.
-    assert_eq!(fleet.overdue(later(9)), None);
-    assert!(fleet.overdue(later(60)).is_some());
+    // The first has spent 50 of 60 seconds, longer than this process has been there; the other one 10 of 30.
+    assert_eq!((fleet.overdue(later(9)), fleet.overdue(later(10))), (None, Some(Slot(0))));
+    fleet.apply(Slot(0), Event::Timeout, later(10)).expect("timeout");
+    assert_eq!((fleet.overdue(later(19)), fleet.overdue(later(20))), (None, Some(Slot(1))));
 }
 
 #[test]
