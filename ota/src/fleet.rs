@@ -211,9 +211,8 @@ impl Fleet {
     pub fn cancel_queue(&mut self, now_s: u32) {
         self.cancelled_s = Some(now_s);
         for counts in &mut self.counts {
-            if let [queued, .., cancelled] = counts {
-                *cancelled += std::mem::take(queued);
-            }
+            let [queued, .., cancelled] = counts;
+            *cancelled += std::mem::take(queued);
         }
     }
 
