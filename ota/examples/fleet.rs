@@ -49,7 +49,12 @@ fn main() {
         }
         assert!(second < 10_000, "it doesn't end");
     }
-    println!("all offered in {} steps, the longest {:?}; {} bytes each", steps.count, steps.longest, each(before, devices));
+    println!(
+        "all offered in {} steps, the longest {:?}; {} bytes each",
+        steps.count,
+        steps.longest,
+        each(before, devices)
+    );
 
     let mut idle = Steps::default();
     for _ in 0..100 {
@@ -90,7 +95,12 @@ fn main() {
         second += 1;
         end.step(&mut scheduler, second);
     }
-    println!("all cancelled in {} steps, the longest {:?}; {} bytes each", end.count, end.longest, each(before, devices));
+    println!(
+        "all cancelled in {} steps, the longest {:?}; {} bytes each",
+        end.count,
+        end.longest,
+        each(before, devices)
+    );
 }
 
 #[derive(Default)]

@@ -45,14 +45,24 @@ pub struct Member {
     pub retries: u8,
 }
 
+/// A [`Member`] and its place in a chain. Flat: a member in it would bring its padding.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    member: Member,
+    device: DeviceKey,
+    standing: Standing,
     /// Seconds of the clock that never goes back. Meaningful under way.
     deadline_s: u32,
     previous: u32,
     next: u32,
+    group: u8,
+    retries: u8,
     waiting: bool,
+}
+
+impl Entry {
+    const fn member(&self) -> Member {
+        Member { device: self.device, standing: self.standing, group: self.group, retries: self.retries }
+    }
 }
 
 /// Members in a state with a limit, the earliest deadline first.
@@ -112,8 +122,9 @@ impl Fleet {
             return None;
         }
         self.count_mut(group, Kind::Queued).map(|count| *count += 1)?;
-        let member = Member { device, standing: Standing::queued(since_s), group, retries: 0 };
-        let entry = Entry { member, deadline_s: 0, previous: NONE, next: NONE, waiting: false };
+        let standing = Standing::queued(since_s);
+        let (deadline_s, previous, next) = (0, NONE, NONE);
+        let entry = Entry { device, standing, deadline_s, previous, next, group, retries: 0, waiting: false };
         let at = u32::try_from(self.entries.insert(entry)).ok()?;
         self.places.insert(device, at);
         Some(Slot(at))
@@ -122,8 +133,8 @@ impl Fleet {
     /// Gives a device the standing that it had before a restart. Those that have been longest in their states come first.
     pub fn restore(&mut self, slot: Slot, standing: Standing, retries: u8, now: Now) {
         let Some(entry) = self.entries.get_mut(slot.0 as usize) else { return };
-        entry.member.retries = retries;
-        let from = entry.member.standing.state.kind();
+        entry.retries = retries;
+        let from = entry.standing.state.kind();
         let spent_s = unix_s(now).saturating_sub(standing.since_s);
         self.set(slot, from, standing, mono_s(now).saturating_sub(spent_s));
     }
@@ -137,7 +148,7 @@ impl Fleet {
     /// The device in a place.
     #[must_use]
     pub fn member(&self, slot: Slot) -> Option<Member> {
-        self.entries.get(slot.0 as usize).map(|entry| self.seen(entry.member))
+        self.entries.get(slot.0 as usize).map(|entry| self.seen(entry.member()))
     }
 
     /// Devices from a place on.
@@ -164,7 +175,7 @@ impl Fleet {
     /// Sets how often a device has been tried again.
     pub fn set_retries(&mut self, slot: Slot, retries: u8) {
         if let Some(entry) = self.entries.get_mut(slot.0 as usize) {
-            entry.member.retries = retries;
+            entry.retries = retries;
         }
     }
 
@@ -197,7 +208,10 @@ impl Fleet {
     pub fn overdue(&self, now: Now) -> Option<Slot> {
         let now_s = mono_s(now);
         let heads = self.chains.iter().map(|chain| chain.first);
-        heads.filter(|at| self.entries.get(*at as usize).is_some_and(|entry| entry.deadline_s <= now_s)).map(Slot).next()
+        heads
+            .filter(|at| self.entries.get(*at as usize).is_some_and(|entry| entry.deadline_s <= now_s))
+            .map(Slot)
+            .next()
     }
 
     /// Who is longest in a state that has a limit.
@@ -239,12 +253,12 @@ impl Fleet {
             self.unlink(slot.0, from);
         }
         let Some(entry) = self.entries.get_mut(slot.0 as usize) else { return };
-        entry.member.standing = to;
+        entry.standing = to;
         if from == kind {
             return;
         }
         entry.deadline_s = mono_s.saturating_add(limit_s.unwrap_or(0));
-        let group = entry.member.group;
+        let group = entry.group;
         self.link(slot.0, kind);
         if let Some(count) = self.count_mut(group, from) {
             *count = count.saturating_sub(1);

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Bandwidth, Errors, GROUPS_MAX, Group, NAME_BYTES_MAX, RATE_MAX, RETRIES_MAX, Rate, Settings, Size, TRIAL_MAX, WINDOWS_MAX,
+    Bandwidth, Errors, GROUPS_MAX, Group, NAME_BYTES_MAX, RATE_MAX, RETRIES_MAX, Rate, Settings, Size, TRIAL_MAX,
+    WINDOWS_MAX,
 };
 use crate::filter::{DEVICES_MAX, NAMES_MAX, Versions, WHOLE};
 use crate::machine::{Kind, Limits};
@@ -63,7 +64,9 @@ pub enum Fault {
     #[error("windows: at most {WINDOWS_MAX}")]
     Windows,
     /// A rate.
-    #[error("rate: 1 to {RATE_MAX} devices a minute, from base to max, a factor of 1.001 to 10, every 1 success or more")]
+    #[error(
+        "rate: 1 to {RATE_MAX} devices a minute, from base to max, a factor of 1.001 to 10, every 1 success or more"
+    )]
     Rate,
     /// Nobody could download.
     #[error("downloads_max: at least 1")]

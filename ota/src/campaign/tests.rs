@@ -82,14 +82,8 @@ fn every_fault_has_its_name() {
         (faults(|s| (s.start_s, s.end_s) = (Some(10), Some(10))), Fault::Ends),
         (faults(|s| s.windows = vec!["01:00-02:00".parse().expect("a window"); 9]), Fault::Windows),
         (faults(|s| s.rate = Some(Rate::Constant(0))), Fault::Rate),
-        (
-            faults(|s| s.rate = Some(Rate::Growing { base: 9, factor_permille: 1000, every: 1, max: 10 })),
-            Fault::Rate,
-        ),
-        (
-            faults(|s| s.rate = Some(Rate::Growing { base: 11, factor_permille: 2000, every: 1, max: 10 })),
-            Fault::Rate,
-        ),
+        (faults(|s| s.rate = Some(Rate::Growing { base: 9, factor_permille: 1000, every: 1, max: 10 })), Fault::Rate),
+        (faults(|s| s.rate = Some(Rate::Growing { base: 11, factor_permille: 2000, every: 1, max: 10 })), Fault::Rate),
         (faults(|s| s.downloads_max = Some(0)), Fault::Downloads),
         (faults(|s| s.bandwidth = Some(Bandwidth { total_bytes_s: 5, device_bytes_s: 6 })), Fault::Bandwidth),
         (faults(|s| s.bandwidth = Some(Bandwidth { total_bytes_s: 5, device_bytes_s: 0 })), Fault::Bandwidth),
@@ -137,7 +131,10 @@ fn groups_take_their_size_in_the_order_of_the_hashes() {
     let sizes = || vec![Size::Devices(2), Size::Percent(25), Size::Rest];
     // Two; then three, since a part of a device counts as one.
     assert_eq!(bounds(sizes(), &ten), [300, 600, u64::MAX]);
-    assert_eq!(bounds(vec![Size::Trial(vec!["d1".into()]), Size::Percent(10), Size::Percent(90)], &ten), [0, 200, u64::MAX]);
+    assert_eq!(
+        bounds(vec![Size::Trial(vec!["d1".into()]), Size::Percent(10), Size::Percent(90)], &ten),
+        [0, 200, u64::MAX]
+    );
     assert_eq!(bounds(vec![Size::Devices(50), Size::Rest], &ten), [u64::MAX, u64::MAX]);
     assert_eq!(bounds(vec![Size::Percent(25), Size::Percent(75)], &[]), [u64::MAX / 100 * 25, u64::MAX]);
 }

@@ -59,7 +59,10 @@ fn a_restart_leaves_what_is_left_of_a_limit() {
     fleet.restore(Slot(0), standing(State::Applying, 1_000_050), 1, now);
     fleet.restore(Slot(1), standing(State::Downloading(7), 1_000_090), 0, now);
     assert_eq!(fleet.member(Slot(0)).map(|member| member.retries), Some(1));
-    assert_eq!((fleet.count(0, Kind::Applying), fleet.count(1, Kind::Downloading), fleet.total(Kind::Queued)), (1, 1, 0));
+    assert_eq!(
+        (fleet.count(0, Kind::Applying), fleet.count(1, Kind::Downloading), fleet.total(Kind::Queued)),
+        (1, 1, 0)
+    );
     let later = |s: u64| Now { mono_ms: (5 + s) * 1000, unix_ms: now.unix_ms };
     // The first has spent 50 of 60 seconds, longer than this process has been there; the other one 10 of 30.
     assert_eq!((fleet.overdue(later(9)), fleet.overdue(later(10))), (None, Some(Slot(0))));

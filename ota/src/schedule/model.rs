@@ -126,6 +126,8 @@ struct Model {
     states: BTreeMap<u64, BTreeMap<usize, (Standing, u8)>>,
     begun: BTreeMap<u64, u8>,
     offers_ms: BTreeMap<u64, Vec<u64>>,
+    /// Of each campaign, the group of each device.
+    groups: BTreeMap<u64, Vec<u8>>,
 }
 
 fn name(device: usize) -> String {
@@ -163,8 +165,7 @@ impl Model {
     }
 
     fn count(&self, id: u64, group: u8, kind: Kind) -> usize {
-        let of = |device: usize| self.campaign(id).group_of(&name(device)) == group;
-        self.kinds(id).filter(|(device, other)| of(*device) && *other == kind).count()
+        self.kinds(id).filter(|(device, other)| *other == kind && self.groups[&id][*device] == group).count()
     }
 
     fn apply(&mut self, actions: &[Action], before: &BTreeMap<u64, Phase>) {
@@ -174,7 +175,9 @@ impl Model {
                     let device = self.device(device);
                     self.states.get_mut(&campaign.0).expect("a campaign").insert(device, (standing, retries));
                 }
-                Action::Offer { campaign, device, again } => self.check_offer(campaign.0, self.device(device), again, before),
+                Action::Offer { campaign, device, again } => {
+                    self.check_offer(campaign.0, self.device(device), again, before)
+                }
                 Action::GroupBegins { campaign, group } => {
                     assert_eq!(self.begun.insert(campaign.0, group + 1).unwrap_or(0), group);
                     if group > 0 {
@@ -211,7 +214,7 @@ impl Model {
         // It ran before this, or was to start.
         assert!(matches!(before[&id], Phase::Running | Phase::Scheduled), "{:?}", before[&id]);
         let campaign = self.campaign(id);
-        assert!(campaign.group_of(&name(device)) < self.begun[&id]);
+        assert!(self.groups[&id][device] < self.begun[&id]);
         let zone = self.zones.get(&device).copied().unwrap_or(campaign.settings().zone);
         assert!(is_open(&campaign.settings().windows, zone, self.now().unix_s()), "outside of its windows");
         let rate = campaign.settings().rate;
@@ -250,13 +253,16 @@ impl Model {
                     Some(Errors::Devices(count)) => errors >= count as usize,
                     Some(Errors::Percent(percent)) => errors > 0 && errors * 100 >= usize::from(percent) * total,
                 };
-                assert!(!(reached && campaign.life().state.is_under_way()), "{errors} errors of {total} in group {group}");
+                assert!(
+                    !(reached && campaign.life().state.is_under_way()),
+                    "{errors} errors of {total} in group {group}"
+                );
             }
             let mut taken = 0;
             for (device, kind) in self.kinds(id) {
                 let member = self.scheduler.member(CampaignId(id), &name(device)).expect("a member");
                 assert_eq!(member.standing.state.kind(), kind);
-                assert_eq!(member.group, campaign.group_of(&name(device)));
+                assert_eq!(member.group, self.groups[&id][device]);
                 taken += u32::from(matches!(kind, Kind::Offered | Kind::Accepted | Kind::Downloading));
                 if kind.is_under_way() {
                     assert_eq!(active.insert(device, id), None, "two active campaigns");
@@ -347,9 +353,9 @@ impl Model {
         let mut again = Scheduler::new();
         for id in 1..=CAMPAIGNS {
             let campaign = self.campaign(id);
-            let records = self.states[&id].iter().filter(|(_, (standing, retries))| {
-                standing.state != State::Queued || *retries > 0
-            });
+            let records = self.states[&id]
+                .iter()
+                .filter(|(_, (standing, retries))| standing.state != State::Queued || *retries > 0);
             let records = records.map(|(device, (standing, retries))| Recorded {
                 device: name(*device).into(),
                 standing: *standing,
@@ -382,7 +388,11 @@ fn model(settings: Vec<Settings>) -> Model {
         scheduler.add(campaign, names.iter().map(|name| lamp(name)), now).expect("it is new");
         states.insert(id, present.iter().map(|device| (*device, (Standing::queued(0), 0))).collect());
     }
+    let groups = scheduler
+        .campaigns()
+        .map(|campaign| (campaign.id().0, (0..DEVICES).map(|device| campaign.group_of(&name(device))).collect()));
     Model {
+        groups: groups.collect(),
         scheduler,
         now_s: 0,
         connected: BTreeMap::new(),
@@ -410,18 +420,20 @@ proptest! {
     /// Nothing is forgotten: with devices that take what they are offered, everything comes to its end.
     #[test]
     fn willing_devices_bring_all_campaigns_to_their_end(
-        settings in prop::collection::vec(some_settings(), CAMPAIGNS as usize),
+        wanted in prop::collection::vec(some_settings(), CAMPAIGNS as usize),
         ops in prop::collection::vec(op(), 0..40),
     ) {
-        let settings: Vec<Settings> = settings
+        let wanted: Vec<Settings> = wanted
             .into_iter()
             .map(|settings| Settings {
                 dynamic: false,
+                // Steps are half an hour apart.
+                windows: settings.windows.into_iter().filter(|window| (0..1440).filter(|at| window.contains(*at)).count() > 60).collect(),
                 groups: settings.groups.into_iter().map(|group| Group { success_percent: 1, errors: None, ..group }).collect(),
                 ..settings
             })
             .collect();
-        let mut model = model(settings);
+        let mut model = model(wanted);
         let gone = |op: &Op| matches!(op, Op::Gone { .. } | Op::Report { event: 9.., .. });
         for op in ops.iter().filter(|op| !gone(op)) {
             model.run(op);
@@ -432,11 +444,15 @@ proptest! {
         for device in 0..DEVICES {
             model.run(&Op::Online { device, zone: ZONES.len() });
         }
-        for _ in 0..600 {
-            model.run(&Op::Step { seconds: 1200 });
-            for device in 0..DEVICES {
-                model.run(&Op::Report { device, event: 5 });
-                model.run(&Op::Report { device, event: 6 });
+        // Three days: each window opens.
+        for _ in 0..144 {
+            model.now_s += 1800;
+            let now = model.now();
+            let _ = model.scheduler.step(now);
+            for device in (0..DEVICES).map(name) {
+                for report in [Report::Applying, Report::Version("2.0")] {
+                    let _ = model.scheduler.report("lamp", &device, &settings().target, report, now);
+                }
             }
         }
         for id in 1..=CAMPAIGNS {

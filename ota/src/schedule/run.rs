@@ -117,7 +117,8 @@ impl Run {
     pub(super) fn is_stuck(&self) -> bool {
         let Some(group) = self.begun().checked_sub(1) else { return false };
         let last = usize::from(self.begun()) == self.campaign.settings().groups.len();
-        let open = Kind::ALL.iter().filter(|kind| !kind.is_final()).map(|kind| self.fleet.count(group, *kind)).sum::<u32>();
+        let open =
+            Kind::ALL.iter().filter(|kind| !kind.is_final()).map(|kind| self.fleet.count(group, *kind)).sum::<u32>();
         self.state().is_under_way() && !last && open == 0 && self.members(group) > 0 && !self.has_passed(group)
     }
 }

@@ -162,7 +162,11 @@ impl Scheduler {
         for candidate in candidates.filter(|candidate| campaign.takes(candidate)) {
             let device = self.directory.find_or_add(product, candidate.device);
             self.directory.enlist(device);
-            drawn.push((is_tried(campaign, candidate.device), hash(campaign.settings().salt, candidate.device), device));
+            drawn.push((
+                is_tried(campaign, candidate.device),
+                hash(campaign.settings().salt, candidate.device),
+                device,
+            ));
             if drawn.len() > DEVICES_MAX {
                 break;
             }
@@ -178,8 +182,9 @@ impl Scheduler {
             return Err(AddError::Nobody);
         }
         let tried: Vec<_> = drawn.iter().filter(|(tried, ..)| *tried).collect();
-        let is_there =
-            |name: &str| tried.iter().any(|(.., key)| self.directory.name(*key).is_some_and(|(_, other)| other == name));
+        let is_there = |name: &str| {
+            tried.iter().any(|(.., key)| self.directory.name(*key).is_some_and(|(_, other)| other == name))
+        };
         let absent: Vec<_> = campaign.trial().iter().filter(|name| !is_there(name)).cloned().collect();
         if absent.is_empty() { Ok(()) } else { Err(AddError::TrialAbsent(absent)) }
     }

@@ -68,8 +68,11 @@ impl Scheduler {
         let Some(run) = self.runs.get_mut(&id) else { return };
         let Some(from) = run.retry else { return };
         let members = run.fleet.members(from).take(share * LOOKS);
-        let failed: Vec<Slot> =
-            members.filter(|(_, member)| member.standing.state.is_retryable()).map(|(slot, _)| slot).take(share).collect();
+        let failed: Vec<Slot> = members
+            .filter(|(_, member)| member.standing.state.is_retryable())
+            .map(|(slot, _)| slot)
+            .take(share)
+            .collect();
         // Up to the last of them if there may be more, else up to where it has been looked.
         let looked = from.0.saturating_add(u32::try_from(share * LOOKS).unwrap_or(u32::MAX));
         let next = if failed.len() == share { failed.last().map_or(looked, |slot| slot.0 + 1) } else { looked };
@@ -132,7 +135,9 @@ impl Scheduler {
         match run.state() {
             State::Running => {
                 let groups = run.campaign.settings().groups.len();
-                while usize::from(run.begun()) < groups && run.begun().checked_sub(1).is_some_and(|last| run.has_passed(last)) {
+                while usize::from(run.begun()) < groups
+                    && run.begun().checked_sub(1).is_some_and(|last| run.has_passed(last))
+                {
                     let group = run.begun();
                     run.campaign.life_mut().begun += 1;
                     run.scan = Slot(0);

@@ -240,13 +240,21 @@ fn caps_and_rates_hold_offers_back() {
     let actions = scheduler.step(at(1));
     let first = offers(&scheduler, &actions);
     assert_eq!(first.len(), 3);
-    assert!(offers(&scheduler, &scheduler.members(ID, 0).map(|_| Action::Changed { campaign: ID }).collect::<Vec<_>>()).is_empty());
+    assert!(
+        offers(&scheduler, &scheduler.members(ID, 0).map(|_| Action::Changed { campaign: ID }).collect::<Vec<_>>())
+            .is_empty()
+    );
     report(&mut scheduler, &first[0].1, Report::Downloaded, 2);
     let actions = scheduler.step(at(3));
     assert_eq!(offers(&scheduler, &actions).len(), 1);
 
     let mut rated = with(100, Settings { rate: Some(Rate::Constant(60)), ..settings() });
-    let sent: usize = (1..=30).map(|s| { let actions = rated.step(at(s)); offers(&rated, &actions).len() }).sum();
+    let sent: usize = (1..=30)
+        .map(|s| {
+            let actions = rated.step(at(s));
+            offers(&rated, &actions).len()
+        })
+        .sum();
     assert!((30..=31).contains(&sent), "one a second: {sent}");
 }
 
@@ -254,7 +262,9 @@ fn caps_and_rates_hold_offers_back() {
 fn windows_are_in_the_devices_zone() {
     let night = vec!["02:00-04:00".parse().expect("a window")];
     let mut scheduler = Scheduler::new();
-    assert!(scheduler.add(campaign(1, Settings { windows: night, ..settings() }), [lamp("cn"), lamp("uk")], at(0)).is_ok());
+    assert!(
+        scheduler.add(campaign(1, Settings { windows: night, ..settings() }), [lamp("cn"), lamp("uk")], at(0)).is_ok()
+    );
     let midnight = 86_400 - START_S % 86_400;
     let _ = scheduler.device_online("lamp", "cn", "+08:00".parse().ok(), at(0));
     let _ = scheduler.device_online("lamp", "uk", None, at(0));
@@ -375,7 +385,10 @@ fn what_cant_be_added() {
     assert_eq!(add(&mut scheduler, 2, nobody.clone()), Err(AddError::Nobody));
     assert!(add(&mut scheduler, 2, Settings { dynamic: true, ..nobody }).is_ok());
     let again = scheduler.campaign(CampaignId(2)).expect("a campaign").clone();
-    assert_eq!(Scheduler::new().add(again, [lamp("d0")], at(0)), Err(AddError::State(Refusal::State(Phase::Scheduled))));
+    assert_eq!(
+        Scheduler::new().add(again, [lamp("d0")], at(0)),
+        Err(AddError::State(Refusal::State(Phase::Scheduled)))
+    );
     for id in 3..=LIVE_MAX as u64 {
         assert!(add(&mut scheduler, id, settings()).is_ok());
     }
