@@ -44,8 +44,10 @@ fn main() {
         second += 1;
         let offered = steps.step(&mut scheduler, second);
         // The first group finishes, so that the second one begins; nobody else does.
-        for name in offered.iter().filter(|_| scheduler.campaign(CampaignId(1)).is_some_and(|c| c.life().begun == 1)) {
-            report(&mut scheduler, name, Report::Version("2.0"), second);
+        for name in &offered {
+            if scheduler.campaign(CampaignId(1)).is_some_and(|campaign| campaign.life().begun == 1) {
+                report(&mut scheduler, name, Report::Version("2.0"), second);
+            }
         }
         assert!(second < 10_000, "it doesn't end");
     }

@@ -14,7 +14,8 @@
 //!
 //! A step's work is bounded ([`WORK_MAX`]): what is left is done in the next one. Creating and restoring a campaign look at all of its devices.
 //!
-//! Memory, measured by `examples/fleet.rs`: see there; names are in it, once for all campaigns.
+//! Measured with a million devices (`examples/fleet.rs`, 16 letters a name, a busy machine of two cores): 130 bytes each, names included, and 90 for
+//! each further campaign that a device is in; creation 0.7 s.
 
 mod commands;
 mod devices;
@@ -49,11 +50,13 @@ pub use setup::{AddError, Recorded};
 pub const LIVE_MAX: usize = 256;
 
 /// Devices whose state changes in a step, of all campaigns together (each may have [`WORK_MIN`]).
-pub const WORK_MAX: usize = 10_000;
+pub const WORK_MAX: usize = 5000;
 /// Devices whose state changes in a step, of each campaign.
 pub const WORK_MIN: usize = 64;
-/// Devices that are looked at for each that may change.
+/// Devices that are looked at for each that may change: a look at the fleet alone is quick,
 const LOOKS: usize = 8;
+/// one at everything that an offer depends on is not.
+const LOOKS_IN_LINE: usize = 2;
 
 /// What the shell has to do. Names of devices: [`Scheduler::name`], before anything else is asked of the scheduler.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -176,7 +176,7 @@ impl Model {
                     self.states.get_mut(&campaign.0).expect("a campaign").insert(device, (standing, retries));
                 }
                 Action::Offer { campaign, device, again } => {
-                    self.check_offer(campaign.0, self.device(device), again, before)
+                    self.check_offer(campaign.0, self.device(device), again, before);
                 }
                 Action::GroupBegins { campaign, group } => {
                     assert_eq!(self.begun.insert(campaign.0, group + 1).unwrap_or(0), group);
@@ -278,7 +278,7 @@ impl Model {
         for action in actions {
             let Action::Offer { campaign, device, again: false } = *action else { continue };
             let device = self.device(device);
-            let rank = |id: u64| (std::cmp::Reverse(self.campaign(id).settings().priority), id);
+            let rank = |id: u64| (Reverse(self.campaign(id).settings().priority), id);
             for other in (1..=CAMPAIGNS).filter(|other| rank(*other) < rank(campaign.0)) {
                 let queued = |states: &BTreeMap<u64, BTreeMap<usize, (Standing, u8)>>| {
                     states[&other].get(&device).is_some_and(|(standing, _)| standing.state == State::Queued)

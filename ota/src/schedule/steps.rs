@@ -2,7 +2,7 @@
 
 use turnpike_core::clock::Now;
 
-use super::{Action, LOOKS, Scheduler, WORK_MAX, WORK_MIN};
+use super::{Action, LOOKS, LOOKS_IN_LINE, Scheduler, WORK_MAX, WORK_MIN};
 use crate::campaign::{State, Why};
 use crate::fleet::Slot;
 use crate::ids::CampaignId;
@@ -105,7 +105,7 @@ impl Scheduler {
         let Some(run) = self.runs.get_mut(&id).filter(|run| run.state() == State::Running) else { return };
         run.earn(now);
         let places = run.line.places();
-        let (mut offers, mut looks) = (share, share.saturating_mul(LOOKS));
+        let (mut offers, mut looks) = (share, share.saturating_mul(LOOKS_IN_LINE));
         for (group, zone) in places {
             if !self.runs.get(&id).is_some_and(|run| run.is_open(zone, now)) {
                 continue;
