@@ -30,7 +30,7 @@ enum Op {
     Retry { campaign: u64 },
 }
 
-const REPORTS: [Report<'static>; 12] = [
+const REPORTS: [Report<'static>; 15] = [
     Report::Accept,
     Report::Progress(20),
     Report::Progress(80),
@@ -42,6 +42,9 @@ const REPORTS: [Report<'static>; 12] = [
     Report::Version("1.0"),
     Report::Fail { retryable: true, reason: Reason::SPACE },
     Report::Fail { retryable: false, reason: Reason::SPACE },
+    Report::Fail { retryable: false, reason: Reason::SPACE },
+    Report::Fail { retryable: false, reason: Reason::SPACE },
+    Report::Fail { retryable: false, reason: Reason::SPACE },
     Report::Reject(Reason::BUSY),
 ];
 
@@ -50,9 +53,9 @@ fn op() -> impl Strategy<Value = Op> {
     let campaign = 1..=CAMPAIGNS;
     prop_oneof![
         12 => prop_oneof![4 => 0..5u64, 2 => 5..200u64, 1 => 3000..30_000u64].prop_map(|seconds| Op::Step { seconds }),
-        8 => (device.clone(), 0..=ZONES.len()).prop_map(|(device, zone)| Op::Online { device, zone }),
+        16 => (device.clone(), 0..=ZONES.len()).prop_map(|(device, zone)| Op::Online { device, zone }),
         2 => device.clone().prop_map(|device| Op::Offline { device }),
-        20 => (device.clone(), 0..REPORTS.len()).prop_map(|(device, event)| Op::Report { device, event }),
+        30 => (device.clone(), 0..REPORTS.len()).prop_map(|(device, event)| Op::Report { device, event }),
         1 => device.clone().prop_map(|device| Op::Appear { device }),
         1 => device.prop_map(|device| Op::Gone { device }),
         1 => campaign.clone().prop_map(|campaign| Op::Pause { campaign }),
@@ -87,7 +90,7 @@ fn groups() -> impl Strategy<Value = Vec<Group>> {
 }
 
 fn some_settings() -> impl Strategy<Value = Settings> {
-    let window = prop::option::of((0..1440u16, 1..1440u16));
+    let window = prop::option::weighted(0.3, (0..1440u16, 1..1440u16));
     let windows = window.prop_map(|window| {
         let window = window.and_then(|(from, length)| Window::new(from, (from + length) % 1440).ok());
         window.into_iter().collect::<Vec<_>>()
