@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A connected device gets its offer as soon as its group has begun, its window is open, and rate and caps have room; one that isn't connected, when it
-//! comes. Whoever has to wait stands in line ([`line`]); a step serves the lines, oldest group first.
+//! comes. Whoever has to wait stands in line; a step serves the lines, oldest group first.
 //!
 //! **A device and target have one active campaign**: of those that run or are paused and have the device, the one with the highest priority, then
 //! the oldest, even while the device is queued there. One that has offered it the firmware already keeps it to the end.
@@ -15,7 +15,7 @@
 //! A step's work is bounded ([`WORK_MAX`]): what is left is done in the next one. Creating and restoring a campaign look at all of its devices.
 //!
 //! Measured with a million devices (`examples/fleet.rs`, 16 letters a name, a busy machine of two cores): 130 bytes each, names included, and 90 for
-//! each further campaign that a device is in; creation 0.7 s.
+//! each further campaign that a device is in; creation 0.7 s; a step at most 20 ms, with two campaigns for the same devices.
 
 mod commands;
 mod devices;
