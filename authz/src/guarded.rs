@@ -24,8 +24,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use turnpike_core::clock::Now;
 use turnpike_core::feed::Feed;
 use turnpike_core::gate::{
-    Admission, Answer, Arrival, Attempt, Attested, ChallengeState, DeviceIdentity, Entry, Gate, Handling, Passage, Principal,
-    Stated, TakeOver, Verdict, Visit,
+    Admission, Answer, Arrival, Attempt, Attested, ChallengeState, DeviceIdentity, Entry, Gate, Handling, Passage,
+    Principal, Stated, TakeOver, Verdict, Visit,
 };
 use turnpike_core::meter::Meter;
 use turnpike_mqtt::{ConnectReason, TopicFilter, TopicName};

@@ -5,6 +5,12 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing))]
 
 pub mod block;
+pub mod campaign;
+pub mod filter;
+pub mod fleet;
 pub mod ids;
+pub mod machine;
+pub mod schedule;
 pub mod target;
 pub mod token;
+pub mod zone;

@@ -1,0 +1,154 @@
+//! The desk for stored data: batches of records that devices kept while they were offline.
+//!
+//! ```text
+//! shard ─▶ take ─▶ worker of the device: decode ─▶ pace, budget ─▶ slices ─▶ home shard of the device ─▶ one ticket a slice
+//!                                                                                          │
+//!              device ◀─ `…/backfill/ack`, PUBACK ◀─ all slices are on disk ◀──────────────┘
+//! ```
+//!
+//! `turnpike_backfill` decides; `../backfill/DESIGN.md` has the invariants. A device always has the same worker, a thread with a runtime of its own, which owns
+//! the device's ledger and does one batch of a device after another; batches of different devices are under way together.
+
+mod settings;
+mod worker;
+
+use std::hash::{BuildHasher, Hasher};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use parking_lot::Mutex;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use turnpike_backfill::ledger::{LedgerError, Ledgers};
+use turnpike_core::concern::Concern;
+use turnpike_core::shard::Errand;
+
+pub use settings::BackfillSettings;
+
+use crate::desk::Done;
+use crate::server::Control;
+
+/// What a worker is given.
+enum Work {
+    /// A batch.
+    Batch(Box<Errand>, Done),
+    /// These are no more, and nor is what is known of them.
+    Forget(Concern),
+}
+
+/// What was done.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Batches of which nothing is left to do.
+    pub batches: AtomicU64,
+    /// Records published.
+    pub taken: AtomicU64,
+    /// Records that had been taken before.
+    pub known: AtomicU64,
+    /// Records, and batches as a whole, that were bad.
+    pub refused: AtomicU64,
+    /// Batches whose device was told to come later.
+    pub paced: AtomicU64,
+}
+
+impl Counts {
+    /// With the outcome that each counts.
+    #[must_use]
+    pub fn all(&self) -> [(&'static str, u64); 5] {
+        [
+            ("batches", &self.batches),
+            ("taken", &self.taken),
+            ("known", &self.known),
+            ("refused", &self.refused),
+            ("paced", &self.paced),
+        ]
+        .map(|(name, count)| (name, count.load(Relaxed)))
+    }
+}
+
+/// The desk.
+pub struct Backfill {
+    settings: BackfillSettings,
+    senders: Vec<UnboundedSender<Work>>,
+    /// What the workers begin with, until they do.
+    beginning: Mutex<Vec<(Ledgers, UnboundedReceiver<Work>)>>,
+    counts: Arc<Counts>,
+}
+
+impl std::fmt::Debug for Backfill {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Backfill").field("workers", &self.senders.len()).finish_non_exhaustive()
+    }
+}
+
+impl Backfill {
+    /// A desk that takes up what there is of ledgers, and batches, which wait until it starts.
+    #[must_use]
+    pub fn new(settings: BackfillSettings) -> Self {
+        let workers = settings.workers.max(1);
+        let (mut senders, mut beginning) = (Vec::new(), Vec::new());
+        for _ in 0..workers {
+            let (sender, receiver) = unbounded_channel();
+            senders.push(sender);
+            beginning.push((Ledgers::new(settings.devices_max.div_ceil(workers)), receiver));
+        }
+        Self { settings, senders, beginning: Mutex::new(beginning), counts: Arc::default() }
+    }
+
+    /// Takes a record of the store back, before the start.
+    ///
+    /// # Errors
+    /// [`LedgerError`]: the broker doesn't start on it.
+    pub fn load(&self, key: &[u8], value: &[u8]) -> Result<(), LedgerError> {
+        let (product, device) = turnpike_backfill::ledger::parse_key(key)?;
+        let worker = self.worker_of(product, device);
+        match self.beginning.lock().get_mut(worker) {
+            Some((ledgers, _)) => ledgers.load(key, value),
+            None => Ok(()),
+        }
+    }
+
+    /// Starts the workers.
+    ///
+    /// # Errors
+    /// A thread can't be started.
+    pub fn start(&self, control: &Control) -> io::Result<()> {
+        let beginning = std::mem::take(&mut *self.beginning.lock());
+        let shared = worker::Shared::new(&self.settings, control, &self.counts, beginning.len());
+        for (ledgers, receiver) in beginning {
+            worker::start(Arc::clone(&shared), ledgers, receiver)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a batch. Never waits: how many there are the shards bound.
+    pub fn take(&self, errand: Errand, done: Done) {
+        let worker = self.worker_of(&errand.device.product, &errand.device.device);
+        if let Some(sender) = self.senders.get(worker) {
+            // A worker that is gone drops it, which refuses the message.
+            let _ = sender.send(Work::Batch(Box::new(errand), done));
+        }
+    }
+
+    /// Devices that are no more: whoever gets their names begins anew.
+    pub fn forget(&self, concern: &Concern) {
+        for sender in &self.senders {
+            let _ = sender.send(Work::Forget(concern.clone()));
+        }
+    }
+
+    /// What was done.
+    #[must_use]
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    fn worker_of(&self, product: &str, device: &str) -> usize {
+        // Any hash that is the same for as long as the process lives.
+        let mut hasher = foldhash::fast::FixedState::default().build_hasher();
+        hasher.write(product.as_bytes());
+        hasher.write_u8(0);
+        hasher.write(device.as_bytes());
+        hasher.finish() as usize % self.senders.len().max(1)
+    }
+}
