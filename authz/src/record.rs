@@ -47,6 +47,9 @@ pub enum RecordError {
     /// It isn't what such a record is.
     #[error("a registry record of {0} is damaged")]
     Damaged(String),
+    /// It is somebody else's, who says this.
+    #[error("{0}")]
+    Foreign(String),
 }
 
 /// Whom a device's secret is sealed for: the key of its record.

@@ -21,6 +21,8 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use turnpike_backfill::ledger::{LedgerError, Ledgers};
 use turnpike_core::concern::Concern;
+use turnpike_core::durable::Op;
+use turnpike_core::gate::{DeviceIdentity, Principal};
 use turnpike_core::shard::Errand;
 
 pub use settings::BackfillSettings;
@@ -108,13 +110,22 @@ impl Backfill {
         }
     }
 
-    /// Starts the workers.
+    /// Starts the workers. What devices handed in that are no more is forgotten first: whoever gets their names begins anew.
     ///
     /// # Errors
     /// A thread can't be started.
-    pub fn start(&self, control: &Control) -> io::Result<()> {
-        let beginning = std::mem::take(&mut *self.beginning.lock());
-        let shared = worker::Shared::new(&self.settings, control, &self.counts, beginning.len());
+    pub fn start(&self, control: &Control, is_gone: &dyn Fn(&Principal) -> bool) -> io::Result<()> {
+        let mut beginning = std::mem::take(&mut *self.beginning.lock());
+        for (ledgers, _) in &mut beginning {
+            let gone = |product: &str, device: &str| {
+                is_gone(&Principal::Device(Arc::new(DeviceIdentity::new(product, device))))
+            };
+            let keys = ledgers.remove_all(gone);
+            if !keys.is_empty() {
+                drop(control.commit_registry(keys.into_iter().map(Op::RegistryDelete).collect()));
+            }
+        }
+        let shared = worker::Shared::new(&self.settings, control, &self.counts);
         for (ledgers, receiver) in beginning {
             worker::start(Arc::clone(&shared), ledgers, receiver)?;
         }

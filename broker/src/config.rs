@@ -2,6 +2,7 @@
 
 mod access;
 mod audit;
+mod backfill;
 mod callout;
 mod listeners;
 mod platform;
@@ -18,6 +19,7 @@ use turnpike_authz::{guard, quota};
 use turnpike_core::limits::Limits;
 
 use crate::audit::AuditSettings;
+use crate::backfill::BackfillSettings;
 use crate::callout::CalloutSettings;
 use crate::listener::{ListenerSettings, WebSocketSettings};
 use crate::registrar::RegistrationSettings;
@@ -207,6 +209,8 @@ pub struct Config {
     pub registration: RegistrationSettings,
     /// Where other clouds come in; none switches it off.
     pub platform: Option<PlatformSettings>,
+    /// How stored data is taken in.
+    pub backfill: BackfillSettings,
 }
 
 impl Default for Config {
@@ -237,6 +241,7 @@ impl Default for Config {
             callout: None,
             registration: RegistrationSettings::default(),
             platform: None,
+            backfill: BackfillSettings::default(),
         }
     }
 }
@@ -312,6 +317,7 @@ impl Config {
         });
         root.section("callout", |section| config.callout = callout::read(section));
         root.section("registration", |section| registration::read(section, &mut config.registration));
+        root.section("backfill", |section| backfill::read(section, &mut config.backfill));
         root.section("guard", |section| access::guard(section, &mut config.guard));
         root.sections("listeners", |sections| {
             config.listeners = sections.iter_mut().map(listeners::listener).collect();
@@ -346,6 +352,7 @@ impl Config {
             ("audit", self.audit != running.audit),
             ("callout", self.callout != running.callout),
             ("registration", self.registration != running.registration),
+            ("backfill", self.backfill != running.backfill),
             ("platform", PlatformSettings::restart_needed(self.platform.as_ref(), running.platform.as_ref())),
             ("log", (self.log_format, &self.log_level) != (running.log_format, &running.log_level)),
             (

@@ -2,11 +2,13 @@
 
 pub mod asker;
 pub mod audit;
+pub mod backfill;
 pub mod callout;
 pub mod cli;
 pub mod config;
 pub mod descriptors;
 pub mod desk;
+pub mod desks;
 pub mod edit;
 pub mod erasure;
 pub mod fetch;

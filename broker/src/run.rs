@@ -23,6 +23,7 @@ use signal_hook::iterator::Signals;
 use turnpike_authz::Gatekeeper;
 use turnpike_authz::audit::{Action, Event};
 use turnpike_authz::callout::Callout;
+use turnpike_authz::desk::Desks;
 use turnpike_authz::guard::{self, Guard, SecurityEvent};
 use turnpike_authz::guarded::{Guarded, claimed_by_user_name};
 use turnpike_authz::people::People;
@@ -30,8 +31,10 @@ use turnpike_authz::platform::{self, Platforms};
 use turnpike_authz::presale;
 use turnpike_authz::quota::{self, Quotas};
 use turnpike_authz::registry::{RecordError, Registry};
+use turnpike_backfill::ledger::{self, LedgerError};
 use turnpike_core::clock::Now;
 use turnpike_core::concern::Concern;
+use turnpike_core::gate::Gate;
 use turnpike_store::Store;
 use turnpike_store::embedded::{EmbeddedStore, Options};
 use turnpike_store::memory::MemoryStore;
@@ -41,6 +44,7 @@ use self::clouds::Clouds;
 use self::upkeep::Upkeep;
 use crate::asker::Asker;
 use crate::audit::{Audit, AuditSink, now_ms};
+use crate::backfill::Backfill;
 use crate::callout::Caller;
 use crate::cli::Serve;
 use crate::config::{Config, Engine, Fault, Kind};
@@ -50,7 +54,7 @@ use crate::http::{self, Api, ApiParts, Changing, Connects, Questions};
 use crate::nonces::NonceFiles;
 use crate::registrar::Registrar;
 use crate::server::{Control, Server, ServerParts};
-use crate::{descriptors, pki, provision, sys};
+use crate::{descriptors, desks, pki, provision, sys};
 
 /// How long a start waits for the registry's own affairs before it goes on without.
 const CHORES_WAIT: Duration = Duration::from_secs(2);
@@ -101,6 +105,8 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
         Some(witness) => gate.witnessed_by(witness),
         None => gate,
     };
+    let backfill = config.backfill.enabled.then(|| Arc::new(Backfill::new(config.backfill.clone())));
+    let gate = gate.with_desks(Desks { backfill: backfill.is_some(), ota: false });
     let gate = Arc::new(if config.anonymous { gate.open_to_all() } else { keep_nonces(gate, config)? });
     let development = development(config)?;
     let steering = Arc::new(std::sync::OnceLock::new());
@@ -108,7 +114,7 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
     let (connects, questions) = Connects::new(asker);
     let parts = (store, Arc::new(connects) as Arc<dyn Asker>);
     let mark = mark::Found::default();
-    let loaders = (&registrar, &clouds.platforms, &mark);
+    let loaders = (&registrar, &clouds.platforms, &mark, &backfill);
     let (server, damaged) = start(config, development.as_ref(), &guarded, loaders, parts)?;
     // Nobody else sets it.
     let _ = steering.set(server.control());
@@ -123,6 +129,7 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
         clouds: Arc::clone(&clouds),
         questions,
         mark,
+        backfill,
         demo: options.config.is_none(),
     };
     let keeper = match open(config, &server, &guarded, &audit, own) {
@@ -163,6 +170,8 @@ struct Own {
     questions: Questions,
     /// What the store knew of the audit.
     mark: mark::Found,
+    /// The desk for stored data, if there is one.
+    backfill: Option<Arc<Backfill>>,
     /// Somebody looks around: whoever has a configuration has devices of their own.
     demo: bool,
 }
@@ -187,6 +196,9 @@ fn open(
     control.remeter();
     for (listener, (name, address)) in config.listeners.iter().zip(server.addresses()) {
         tracing::info!(%name, kind = %listener.kind.as_str(), %address, "listening");
+    }
+    if let Some(backfill) = &own.backfill {
+        start_backfill(backfill, &control, gate, config).context("a thread can't be started")?;
     }
     let (changing, registrar) = (Changing::default(), own.registrar);
     let chores = Chores {
@@ -235,6 +247,31 @@ fn open(
     watch(control.clone(), Arc::clone(gate), audit.sink()).context("a thread can't be started")?;
     sys::start(control, config.sys_interval).context("a thread can't be started")?;
     Ok(keeper)
+}
+
+/// Begins to take stored data in. What devices handed in that are no more is forgotten, now and when they go.
+fn start_backfill(
+    backfill: &Arc<Backfill>,
+    control: &Control,
+    gate: &Arc<Gatekeeper>,
+    config: &Config,
+) -> std::io::Result<()> {
+    // Devices that only the call-out knows are in no registry, and are there all the same.
+    let strangers = config.callout.as_ref().is_some_and(|callout| callout.bounds.strangers);
+    backfill.start(control, &|device| !strangers && gate.is_gone(device))?;
+    let backfill = Arc::clone(backfill);
+    control.when_gone(move |concern| backfill.forget(concern));
+    Ok(())
+}
+
+/// A record of a device's ledger. Where nothing is taken in, it stays in the store.
+fn load_ledger(backfill: Option<&Backfill>, key: &[u8], value: &[u8]) -> Result<(), RecordError> {
+    let Some(backfill) = backfill else { return Ok(()) };
+    backfill.load(key, value).map_err(|error| match error {
+        LedgerError::Layout(layout) => RecordError::Layout(layout),
+        LedgerError::Damaged(of) => RecordError::Damaged(of),
+        LedgerError::Full(_) => RecordError::Foreign(format!("{error}: raise backfill.devices_max")),
+    })
 }
 
 /// The gate with its call-out, and who makes the calls; as it is, if there is none.
@@ -362,11 +399,13 @@ fn start(
     config: &Config,
     development: Option<&pki::Development>,
     gate: &Arc<Guarded<Gatekeeper>>,
-    (registrar, platforms, mark): (&Arc<Registrar>, &Arc<Platforms>, &mark::Found),
+    (registrar, platforms, mark, backfill): (&Arc<Registrar>, &Arc<Platforms>, &mark::Found, &Option<Arc<Backfill>>),
     (store, asker): (Box<dyn Store>, Arc<dyn Asker>),
 ) -> anyhow::Result<(Server, Option<RecordError>)> {
     let (registry, people) = (Arc::clone(gate.gate().registry()), Arc::clone(gate.gate().people()));
     let (registrar, platforms, mark) = (Arc::clone(registrar), Arc::clone(platforms), mark.clone());
+    let desks = desks::Desks { backfill: backfill.clone() };
+    let backfill = backfill.clone();
     let damaged = Arc::new(std::sync::OnceLock::new());
     let found = Arc::clone(&damaged);
     let certificate = development.map(|development| &development.server);
@@ -381,13 +420,14 @@ fn start(
         gate: Arc::clone(gate),
         store,
         asker: Some(asker),
-        desk: None,
+        desk: Some(Arc::new(desks)),
         registry: Box::new(move |key, value| {
             let loaded = match () {
                 () if mark.load(key, value) => Ok(()),
                 () if presale::is_record(key) => registrar.load(key, value),
                 () if People::is_record(key) => people.load(key, value),
                 () if platform::is_ours(key) => platforms.load(key, value),
+                () if ledger::is_record(key) => load_ledger(backfill.as_deref(), key, value),
                 () => registry.load(key, value),
             };
             if let Err(error) = loaded {

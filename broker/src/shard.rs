@@ -46,7 +46,7 @@ use turnpike_store::CommitterHandle;
 pub(crate) use accept::{Door, Entrance};
 pub(crate) use link::MovedLink;
 use link::{Deadlines, Flags, Link};
-pub use outside::{OutsideMessage, Slice, SliceOutcome};
+pub use outside::{OutsideMessage, Slice, SliceOutcome, SliceRecord};
 pub use stats::{HISTOGRAM_BUCKETS, Histogram, NetCounters, ShardStats};
 
 use crate::asker::{Asker, Reply};
@@ -102,6 +102,8 @@ pub(crate) enum Command {
     System(Vec<SystemMessage>),
     /// Publish for somebody who has no session, and say whether anybody wants it, or why it isn't taken.
     Publish(Box<OutsideMessage>, oneshot::Sender<Result<bool, ReasonCode>>),
+    /// Answer when it is its turn.
+    Ping(oneshot::Sender<()>),
     /// Publish stored records of a device, and say how far that went, once it is on disk.
     Slice(Box<Slice>),
     /// Take no connections any more, part with those there are, and answer when they are gone.
@@ -428,6 +430,7 @@ impl<G: Gate> ShardThread<G> {
             Command::ForgetRetained(filters) => self.core.forget_retained(&filters),
             Command::System(messages) => self.publish_system(&messages),
             Command::Publish(message, reply) => self.publish_outside(&message, reply),
+            Command::Ping(reply) => drop(reply.send(())),
             Command::Slice(slice) => self.publish_slice(*slice),
             Command::Drain(reply) => {
                 self.drain();

@@ -2,6 +2,7 @@
 
 mod access;
 mod audit;
+mod backfill;
 mod bad_input;
 mod callout;
 mod certificates;

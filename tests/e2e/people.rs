@@ -103,12 +103,8 @@ impl World {
     }
 
     fn service_connect(client: &str, service: &str) -> Connect {
-        use std::sync::atomic::{AtomicU32, Ordering};
-        static NONCE: AtomicU32 = AtomicU32::new(0);
-        let (now, nonce) = (now_ms(), NONCE.fetch_add(1, Ordering::Relaxed));
-        let text = format!("v1\n{client}\n$svc\n{service}\n{now}\ns{nonce}");
-        let signature = turnpike_tests::credential::hmac_sha256(SERVICE_SECRET, &text);
-        Connect::new(Version::V5, client).login(&format!("$svc/{service}"), &format!("v1;{now};s{nonce};{signature}"))
+        let login = turnpike_tests::credential::service(client, service, SERVICE_SECRET);
+        Connect::new(Version::V5, client).login(&login.user, &login.password)
     }
 
     fn put_service(&self, service: &str, change: &Value) {

@@ -47,11 +47,14 @@ pub fn hmac_sha1(secret: &str, text: &str) -> String {
 /// The native profile, with a nonce that wasn't used before.
 #[must_use]
 pub fn native(client_id: &str, device: &str, secret: &str) -> Credential {
+    native_at(client_id, device, secret, now_ms(), &fresh_nonce())
+}
+
+fn fresh_nonce() -> String {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     static NONCE: AtomicU32 = AtomicU32::new(0);
-    let nonce = format!("{}-{}", std::process::id(), NONCE.fetch_add(1, Ordering::Relaxed));
-    native_at(client_id, device, secret, now_ms(), &nonce)
+    format!("{}-{}", std::process::id(), NONCE.fetch_add(1, Ordering::Relaxed))
 }
 
 /// The native profile at a given time.
@@ -62,6 +65,18 @@ pub fn native_at(client_id: &str, device: &str, secret: &str, timestamp_ms: u64,
         client_id: client_id.to_owned(),
         user: format!("{PRODUCT}/{device}"),
         password: format!("v1;{timestamp_ms};{nonce};{signature}"),
+    }
+}
+
+/// A service's, with a nonce that wasn't used before.
+#[must_use]
+pub fn service(client_id: &str, key: &str, secret: &str) -> Credential {
+    let (now, nonce) = (now_ms(), fresh_nonce());
+    let signature = hmac_sha256(secret, &format!("v1\n{client_id}\n$svc\n{key}\n{now}\n{nonce}"));
+    Credential {
+        client_id: client_id.to_owned(),
+        user: format!("$svc/{key}"),
+        password: format!("v1;{now};{nonce};{signature}"),
     }
 }
 

@@ -349,6 +349,14 @@ pub fn decode(payload: &[u8], content_type: Option<&str>, bounds: &Bounds) -> Re
     Ok(draft.finish(bytes, encoding))
 }
 
+impl Encoding {
+    /// In what to answer a batch that couldn't be read: CBOR, unless it looks like JSON.
+    #[must_use]
+    pub fn guess(payload: &[u8]) -> Self {
+        sniff(payload).unwrap_or_default()
+    }
+}
+
 fn sniff(bytes: &[u8]) -> Option<Encoding> {
     match bytes.iter().find(|byte| !byte.is_ascii_whitespace())? {
         b'[' | b'{' => Some(Encoding::Json),

@@ -21,7 +21,7 @@ mod table;
 
 use smallvec::SmallVec;
 
-pub use record::{KEY_PREFIX, LedgerError, is_record, key};
+pub use record::{KEY_PREFIX, LedgerError, is_record, key, parse_key};
 pub use table::{Full, Ledgers};
 
 use crate::bounds::Bounds;

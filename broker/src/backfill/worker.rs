@@ -12,7 +12,8 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{Semaphore, oneshot};
 use turnpike_backfill::answer::{Ack, Stop, Tally, encode_pace};
-use turnpike_backfill::batch::{Batch, Encoding, RecordError, Tree, decode};
+use turnpike_backfill::batch::{Batch, Encoding, Lost, RecordError, Tree, decode};
+use turnpike_backfill::bounds::Bounds;
 use turnpike_backfill::budget::{Answer, Budget};
 use turnpike_backfill::ledger::{self, Ledger, Ledgers, Verdict};
 use turnpike_backfill::pace::{Pace, Pacer};
@@ -50,12 +51,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(
-        settings: &BackfillSettings,
-        control: &Control,
-        counts: &Arc<Counts>,
-        _workers: usize,
-    ) -> Arc<Self> {
+    pub(super) fn new(settings: &BackfillSettings, control: &Control, counts: &Arc<Counts>) -> Arc<Self> {
         let budget = Budget::new(settings.budget);
         let pacer = Pacer::new(settings.pace, budget.records_per_s());
         Arc::new(Self {
@@ -108,12 +104,14 @@ pub(super) fn start(shared: Arc<Shared>, ledgers: Ledgers, receiver: UnboundedRe
 }
 
 type Key = (Box<str>, Box<str>);
+/// Batches of a device, in the order in which they came.
+type Queue = VecDeque<(Box<Errand>, Done)>;
 
 struct Worker {
     shared: Arc<Shared>,
     ledgers: RefCell<Ledgers>,
     /// Devices of which a batch is under way, and those that have come meanwhile.
-    waiting: RefCell<HashMap<Key, VecDeque<(Box<Errand>, Done)>>>,
+    waiting: RefCell<HashMap<Key, Queue>>,
 }
 
 impl Worker {
@@ -133,7 +131,7 @@ impl Worker {
         if let Some(queue) = self.waiting.borrow_mut().get_mut(&key) {
             return queue.push_back((errand, done));
         }
-        self.waiting.borrow_mut().insert(key.clone(), VecDeque::new());
+        self.waiting.borrow_mut().insert(key.clone(), Queue::new());
         let worker = Rc::clone(self);
         tokio::task::spawn_local(async move {
             let mut next = Some((errand, done));
@@ -141,7 +139,7 @@ impl Worker {
                 let outcome = worker.serve(&errand).await;
                 done.say(outcome);
                 let mut waiting = worker.waiting.borrow_mut();
-                next = waiting.get_mut(&key).and_then(VecDeque::pop_front);
+                next = waiting.get_mut(&key).and_then(Queue::pop_front);
                 if next.is_none() {
                     waiting.remove(&key);
                 }
@@ -197,7 +195,7 @@ impl Worker {
         let published = self.publish(&principal, device, &mut going).await;
         going.count(&shared.counts);
         let rest = published?;
-        for ack in going.acks() {
+        for ack in going.acks(&shared.settings.bounds) {
             shared.tell(device, "ack", ack.encode(going.batch.encoding()));
         }
         if let Some(pace) = rest {
@@ -320,7 +318,7 @@ struct Going {
     base: Arc<Ledger>,
     /// Records that are new: which of the batch, boot and sequence.
     fresh: Arc<[(u32, u64, u64)]>,
-    lost: Arc<[turnpike_backfill::batch::Lost]>,
+    lost: Arc<[Lost]>,
     lost_any: bool,
     /// Of the fresh ones, how many are on disk.
     done: usize,
@@ -390,11 +388,11 @@ impl Going {
             let mut properties = Vec::new();
             ForwardableItem::User("ts", &record.ts_ms.to_string()).encode(&mut properties);
             ForwardableItem::User("historical", "1").encode(&mut properties);
-            let message = message(&topic, &properties, record.payload)?;
+            let message = publication(&topic, &properties, record.payload)?;
             let also = settings.parallel.then(|| {
                 let own = format!("dev/{}/{}/", device.product, device.device);
                 let rest = topic.strip_prefix(&own).unwrap_or(&topic);
-                message_of(&format!("{own}backfill/history/{}/{rest}", record.ts_ms), &properties, record.payload)
+                publication(&format!("{own}backfill/history/{}/{rest}", record.ts_ms), &properties, record.payload)
             });
             Some(SliceRecord { message, also: also.flatten() })
         });
@@ -402,17 +400,22 @@ impl Going {
     }
 
     /// What is kept with a slice, of which so many records were taken.
-    fn keeper(&self, device: &DeviceIdentity, bounds: turnpike_backfill::bounds::Bounds) -> Box<dyn FnOnce(usize) -> Vec<Op> + Send> {
+    fn keeper(&self, device: &DeviceIdentity, bounds: Bounds) -> Box<dyn FnOnce(usize) -> Vec<Op> + Send> {
         let key = ledger::key(&device.product, &device.device);
-        let (base, fresh, lost, done) = (Arc::clone(&self.base), Arc::clone(&self.fresh), Arc::clone(&self.lost), self.done);
+        let (base, fresh, lost, done) =
+            (Arc::clone(&self.base), Arc::clone(&self.fresh), Arc::clone(&self.lost), self.done);
         Box::new(move |taken| {
             let ledger = replay(&base, &lost, &fresh, done + taken, &bounds);
-            vec![Op::RegistryPut(key, ledger.encode().into())]
+            vec![Op::RegistryPut(key, ledger.encode())]
         })
     }
 
-    fn ledger_after(&self, done: usize, bounds: &turnpike_backfill::bounds::Bounds) -> Ledger {
-        if done == self.fresh.len() { self.after.clone() } else { replay(&self.base, &self.lost, &self.fresh, done, bounds) }
+    fn ledger_after(&self, done: usize, bounds: &Bounds) -> Ledger {
+        if done == self.fresh.len() {
+            self.after.clone()
+        } else {
+            replay(&self.base, &self.lost, &self.fresh, done, bounds)
+        }
     }
 
     /// The record after those that are done isn't taken, ever.
@@ -421,15 +424,11 @@ impl Going {
         self.stop = Some(Stop { index, code });
     }
 
-    fn acks(&mut self) -> Vec<Ack> {
+    fn acks(&mut self, bounds: &Bounds) -> Vec<Ack> {
         for (_, boot, _) in self.fresh.iter().take(self.done) {
             self.tally.taken(*boot);
         }
-        let ledger = if self.done == self.fresh.len() {
-            self.after.clone()
-        } else {
-            replay(&self.base, &self.lost, &self.fresh, self.done, &turnpike_backfill::bounds::Bounds::default())
-        };
+        let ledger = self.ledger_after(self.done, bounds);
         self.tally.acks(&ledger, self.stop)
     }
 
@@ -438,4 +437,38 @@ impl Going {
         counts.known.fetch_add(self.known, Relaxed);
         counts.refused.fetch_add(u64::from(self.stop.is_some()), Relaxed);
     }
+}
+
+/// The ledger after so many of the new records.
+fn replay(base: &Ledger, lost: &[Lost], fresh: &[(u32, u64, u64)], count: usize, bounds: &Bounds) -> Ledger {
+    let mut ledger = base.clone();
+    for lost in lost {
+        let _ = ledger.lose(lost.boot, lost.from, lost.to, bounds);
+    }
+    for (_, boot, seq) in fresh.iter().take(count) {
+        let _ = ledger.take(*boot, *seq, bounds);
+    }
+    ledger
+}
+
+/// What MQTT 5 says that a batch is.
+fn content_type(properties: &[u8]) -> Option<&str> {
+    Forwardable::from_encoded(properties).iter().find_map(|item| match item {
+        ForwardableItem::ContentType(text) => Some(text),
+        _ => None,
+    })
+}
+
+/// None if the topic isn't one, which the batch's check has ruled out.
+fn publication(topic: &str, properties: &[u8], payload: &[u8]) -> Option<Message> {
+    let topic = TopicName::parse(topic).ok()?;
+    Some(Message::new(&MessageParts {
+        topic,
+        properties,
+        payload,
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        expires_at_ms: None,
+        publisher: None,
+    }))
 }

@@ -36,7 +36,7 @@ pub(super) fn rates(limits: &mut Section<'_>, rates: &mut quota::Settings) {
     });
 }
 
-fn flow(section: &mut Section<'_>, flow: &mut FlowRate) {
+pub(super) fn flow(section: &mut Section<'_>, flow: &mut FlowRate) {
     rate(section, "messages", &mut flow.messages);
     rate(section, "bytes", &mut flow.bytes);
 }

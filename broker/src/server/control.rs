@@ -1,9 +1,9 @@
 //! How the control plane steers the data plane: questions and orders put into the shards' inboxes.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -157,7 +157,15 @@ impl Control {
 
     /// The same, without waiting: each shard does it before it takes anything that comes later.
     pub fn forget_soon(&self, concern: &Concern) {
+        if let Some(Hearer(tell)) = self.plane.gone.get() {
+            tell(concern);
+        }
         drop(self.ask(|reply| Command::Forget(concern.clone(), reply)));
+    }
+
+    /// Has somebody hear of devices that are no more ([`Self::forget_soon`]): whatever else is known of them is to go as well. Once.
+    pub fn when_gone(&self, tell: impl Fn(&Concern) + Send + Sync + 'static) {
+        let _ = self.plane.gone.set(Hearer(Box::new(tell)));
     }
 
     /// Ends the sessions of those who exist no more.
@@ -201,6 +209,16 @@ impl Control {
             inbox.push(Envelope::Control(Command::Publish(Box::new(message), reply)));
         }
         taken
+    }
+
+    /// How long the slowest shard takes to come round to what it is asked: what a message that came now would wait for its turn.
+    pub async fn turn_around(&self) -> Duration {
+        let asked = Instant::now();
+        for answer in self.ask(Command::Ping) {
+            // One that is ending makes nobody late.
+            let _ = answer.await;
+        }
+        asked.elapsed()
     }
 
     /// Publishes stored records of a device, in order with all others of its: slices of one device are taken in the order of these calls. The
@@ -405,6 +423,17 @@ pub(super) struct Plane {
     store_fault: Mutex<Option<String>>,
     draining: AtomicBool,
     dead: AtomicBool,
+    /// Hears of devices that are no more.
+    gone: OnceLock<Hearer>,
+}
+
+/// Who hears of a concern.
+pub(super) struct Hearer(Box<dyn Fn(&Concern) + Send + Sync>);
+
+impl std::fmt::Debug for Hearer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hearer(…)")
+    }
 }
 
 /// Commits of the control plane under way.
@@ -431,6 +460,7 @@ impl Plane {
             store_fault: Mutex::default(),
             draining: AtomicBool::new(false),
             dead: AtomicBool::new(false),
+            gone: OnceLock::new(),
         }
     }
 

@@ -31,11 +31,20 @@ pub struct Slice {
     /// The device.
     pub principal: Principal,
     /// The records.
-    pub records: Vec<Message>,
+    pub records: Vec<SliceRecord>,
     /// What to keep, given how many records were taken. Not asked if that is none.
     pub keep: Box<dyn FnOnce(usize) -> Vec<Op> + Send>,
     /// Hears what came of it.
     pub reply: oneshot::Sender<SliceOutcome>,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub struct SliceRecord {
+    /// On its own topic.
+    pub message: Message,
+    /// The same on another, for those who can't tell by its properties that it is history.
+    pub also: Option<Message>,
 }
 
 impl std::fmt::Debug for Slice {
@@ -112,14 +121,18 @@ impl<G: Gate> ShardThread<G> {
         let mut taken = 0;
         let mut stopped = None;
         for record in &records {
-            if let Err(reason) = self.core.publish_record(&principal, &record.parts(), self.now) {
+            if let Err(reason) = self.core.publish_record(&principal, &record.message.parts(), self.now) {
                 stopped = Some(reason);
                 break;
             }
             taken += 1;
+            if let Some(also) = &record.also {
+                // Whoever reads both has the record; this one is a convenience, and stops nothing.
+                let _ = self.core.publish_record(&Principal::Broker, &also.parts(), self.now);
+            }
         }
         let outcome = SliceOutcome { taken, stopped };
-        if taken == 0 {
+        if taken == 0 && !records.is_empty() {
             let _ = reply.send(outcome);
             return;
         }

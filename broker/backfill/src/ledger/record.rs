@@ -43,7 +43,10 @@ pub fn key(product: &str, device: &str) -> Box<[u8]> {
 }
 
 /// Product and device of a key.
-pub(super) fn parse_key(key: &[u8]) -> Result<(&str, &str), LedgerError> {
+///
+/// # Errors
+/// [`LedgerError::Damaged`].
+pub fn parse_key(key: &[u8]) -> Result<(&str, &str), LedgerError> {
     let text = std::str::from_utf8(key).ok().and_then(|text| text.strip_prefix("b\0"));
     let (product, device) = text.and_then(|text| text.split_once('\0')).unwrap_or_default();
     if product.is_empty() || device.is_empty() || device.contains('\0') {

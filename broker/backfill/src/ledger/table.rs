@@ -8,7 +8,7 @@
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
-use super::record::parse_key;
+use super::record::{key, parse_key};
 use super::{Ledger, LedgerError};
 use crate::hash;
 
@@ -100,6 +100,20 @@ impl Ledgers {
         let hash = hash::seeded(&self.state, &[product, device]);
         let entry = self.devices.find_entry(hash, |entry| entry.parts() == [product, device]).ok()?;
         Some(entry.remove().0.ledger)
+    }
+
+    /// Forgets the devices that are no more. Gives the keys of their records.
+    pub fn remove_all(&mut self, is_gone: impl Fn(&str, &str) -> bool) -> Vec<Box<[u8]>> {
+        let mut keys = Vec::new();
+        self.devices.retain(|entry| {
+            let [product, device] = entry.parts();
+            let gone = is_gone(product, device);
+            if gone {
+                keys.push(key(product, device));
+            }
+            !gone
+        });
+        keys
     }
 
     /// Bytes that it takes, without what the allocator rounds up.
