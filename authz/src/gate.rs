@@ -344,7 +344,9 @@ impl Gatekeeper {
     pub fn use_registration(&self, (product, subject, nonce): (&str, &str, &str), now: Now) -> Result<(), Refusal> {
         let holder = format!("{product}/{subject}");
         let until_ms = now.unix_ms.saturating_add(crate::nonce::REMEMBERED_MS);
-        self.take_nonce((REGISTRATIONS, &holder), nonce, until_ms, now)
+        self.take_nonce((REGISTRATIONS, &holder), nonce, until_ms, now)?;
+        self.journal.iter().for_each(|journal| journal.keep());
+        Ok(())
     }
 
     fn take_nonce(&self, (product, device): (&str, &str), nonce: &str, until_ms: u64, now: Now) -> Result<(), Refusal> {

@@ -163,10 +163,15 @@ impl Nonces {
         full_ms > 0 && mono_ms < full_ms.saturating_add(FULL_MS)
     }
 
-    /// How many are remembered of those that were used in the current twenty minutes, of how many at most.
+    /// How many are remembered of those that were used in the twenty minutes that run at that moment of the clock that never goes back, of how many at most.
     #[must_use]
-    pub fn room(&self) -> (usize, usize) {
-        let used = self.parts.iter().map(|part| part.lock().current.len()).sum();
+    pub fn room(&self, mono_ms: u64) -> (usize, usize) {
+        let generation = mono_ms / GENERATION_MS;
+        // A part that nobody has come to since the twenty minutes began still has those of before.
+        let used = |part: &Mutex<Part>| {
+            Some(part.lock()).filter(|part| part.generation == generation).map(|part| part.current.len())
+        };
+        let used = self.parts.iter().filter_map(used).sum();
         (used, self.per_part_max.saturating_mul(PARTS))
     }
 

@@ -106,7 +106,7 @@ pub fn text(
     mono_ms: u64,
 ) -> Result<Vec<u8>, prometheus::Error> {
     let mut families = Families::default();
-    clients(&mut families, shards, guarded.gate());
+    clients(&mut families, shards, guarded.gate(), mono_ms);
     guard(&mut families, guarded);
     guarded.gate().callout().into_iter().for_each(|callout| called_out(&mut families, &callout.counts()));
     let samples = registrar.counts().map(|(outcome, count)| counter(&[("outcome", outcome)], count)).collect();
@@ -176,7 +176,7 @@ fn people(families: &mut Families, people: &People, mono_ms: u64) {
     families.gauge("bindings", "Devices bound to users: one for each user of a device.", people.bindings().len());
 }
 
-fn clients(families: &mut Families, shards: &[ShardStats], gate: &Gatekeeper) {
+fn clients(families: &mut Families, shards: &[ShardStats], gate: &Gatekeeper, mono_ms: u64) {
     families.gauge("connections", "Sockets open, handshakes included.", sum(shards, |shard| shard.links));
     families.gauge("clients", "Clients connected.", sum(shards, |shard| shard.core.clients));
     families.gauge("sessions", "Sessions, with a connection or without.", sum(shards, |shard| shard.core.sessions));
@@ -214,7 +214,7 @@ fn clients(families: &mut Families, shards: &[ShardStats], gate: &Gatekeeper) {
     families.family("connects_total", "CONNECTs answered, by reason.", MetricType::COUNTER, connects);
     let refusals = gate.refusals().map(|(refusal, count)| counter(&[("reason", refusal.label())], count)).collect();
     families.family("logins_refused_total", "Log-ins refused, by what was wrong.", MetricType::COUNTER, refusals);
-    let (used, most) = gate.nonces().room();
+    let (used, most) = gate.nonces().room(mono_ms);
     let room = [gauge(&[("what", "used")], used as u64), gauge(&[("what", "most")], most as u64)].to_vec();
     families.family(
         "nonces",

@@ -28,11 +28,11 @@ impl Watch {
         let is_full = gate.nonces().is_full(mono_ms);
         match self.said {
             None if is_full => {
-                self.say(gate, now);
-                let details = [(Key::Count, Value::Number(gate.nonces().room().0 as u64))];
+                self.say(gate, mono_ms, now);
+                let details = [(Key::Count, Value::Number(gate.nonces().room(mono_ms).0 as u64))];
                 audit.record(&Event::own(now_ms(), Action::NoncesFull, &details));
             }
-            Some(said) if is_full && now.duration_since(said) >= SAID => self.say(gate, now),
+            Some(said) if is_full && now.duration_since(said) >= SAID => self.say(gate, mono_ms, now),
             Some(_) if !is_full => {
                 tracing::info!("used nonces find room again");
                 self.said = None;
@@ -41,9 +41,9 @@ impl Watch {
         }
     }
 
-    fn say(&mut self, gate: &Gatekeeper, now: Instant) {
+    fn say(&mut self, gate: &Gatekeeper, mono_ms: u64, now: Instant) {
         let all = gate.refusals().find(|(refusal, _)| *refusal == Refusal::NoncesFull).map_or(0, |(_, count)| count);
-        let (refused, (used, most)) = (all - self.told, gate.nonces().room());
+        let (refused, (used, most)) = (all - self.told, gate.nonces().room(mono_ms));
         tracing::warn!(
             refused,
             used,
