@@ -109,7 +109,8 @@ fn native(product: &str, device: &str, topic: &str, access: Access) -> bool {
         "ota" | "backfill" | "sys" => true,
         _ => false,
     };
-    may && is_below(rest, access)
+    // Stored data is handed in on the level itself.
+    may && (is_below(rest, access) || (direction == "backfill" && rest.is_empty()))
 }
 
 fn aliyun(product: &str, device: &str, topic: &str, access: Access) -> bool {

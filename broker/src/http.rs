@@ -47,6 +47,7 @@ pub use connects::{Connects, Questions};
 
 use self::batch::Batch;
 use self::connections::Bounds;
+use crate::backfill::Backfill;
 use crate::edit::{Edit, Told};
 use crate::erasure::Eraser;
 use crate::metrics;
@@ -81,6 +82,8 @@ pub struct ApiParts<'a> {
     pub book: platform::Book,
     /// Who erases users.
     pub eraser: Eraser,
+    /// Where stored data comes in, if anywhere.
+    pub backfill: Option<Arc<Backfill>>,
 }
 
 /// What every handler needs.
@@ -95,6 +98,7 @@ pub struct Api {
     busy: Arc<tokio::sync::Semaphore>,
     audit: audit::Desk,
     registrar: Arc<Registrar>,
+    backfill: Option<Arc<Backfill>>,
     /// Other clouds.
     book: platform::Book,
     eraser: Eraser,
@@ -106,7 +110,7 @@ impl Api {
     /// Serves these.
     #[must_use]
     pub fn new(parts: ApiParts<'_>) -> Self {
-        let ApiParts { control, guarded, token, changing, auditing, registrar, book, eraser } = parts;
+        let ApiParts { control, guarded, token, changing, auditing, registrar, book, eraser, backfill } = parts;
         Self {
             control,
             book,
@@ -118,6 +122,7 @@ impl Api {
             busy: Arc::new(tokio::sync::Semaphore::new(REQUESTS_MAX)),
             audit: audit::Desk::new(auditing, token),
             registrar,
+            backfill,
             registering: Arc::new(tokio::sync::Semaphore::new(register::REQUESTS_MAX)),
         }
     }
@@ -444,7 +449,7 @@ async fn metrics_text(State(api): State<Api>) -> Response {
         api.control.commit_stats(),
         &api.control.totals(),
         (&api.guarded, &api.registrar),
-        audit.as_ref(),
+        (audit.as_ref(), api.backfill.as_deref()),
         api.control.now().mono_ms,
     ) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),

@@ -12,6 +12,7 @@ use turnpike_core::counters::{Dropped, Flow};
 use turnpike_store::stats::{CommitStats, LATENCY_BOUNDS_US};
 
 use crate::audit::AuditStatus;
+use crate::backfill::Backfill;
 use crate::registrar::Registrar;
 use crate::server::Totals;
 use crate::shard::ShardStats;
@@ -102,7 +103,7 @@ pub fn text(
     commits: &CommitStats,
     totals: &Totals,
     (guarded, registrar): (&Guarded<Gatekeeper>, &Registrar),
-    audit: Option<&AuditStatus>,
+    (audit, backfill): (Option<&AuditStatus>, Option<&Backfill>),
     mono_ms: u64,
 ) -> Result<Vec<u8>, prometheus::Error> {
     let mut families = Families::default();
@@ -116,6 +117,16 @@ pub fn text(
         let samples = platforms.outcomes().map(|(outcome, count)| counter(&[("outcome", outcome)], count)).collect();
         let help = "Requests of other clouds, by how they ended.";
         families.family("platform_requests_total", help, MetricType::COUNTER, samples);
+    }
+    if let Some(backfill) = backfill {
+        let counts = backfill.counts().all();
+        let samples = counts.map(|(outcome, count)| counter(&[("outcome", outcome)], count)).to_vec();
+        families.family(
+            "backfill_total",
+            "Stored data: batches and records, by what became of them.",
+            MetricType::COUNTER,
+            samples,
+        );
     }
     messages(&mut families, shards);
     store(&mut families, commits, totals);

@@ -229,6 +229,7 @@ fn open(
             changing,
             auditing: auditing::of_api(config, gate, audit),
             registrar: Arc::clone(&registrar),
+            backfill: own.backfill.clone(),
             book,
             eraser,
         });

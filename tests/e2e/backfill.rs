@@ -114,9 +114,7 @@ fn what_was_taken_is_known_and_gaps_are_named() {
     reader.subscribe(&[(&format!("dev/{PRODUCT}/+/up/#"), 1)]);
     let mut client = device(&broker, Version::V5, "one");
     let said = |client: &mut Client, batch: &Value| hand_in(client, "one", batch).2;
-    let answer = |upto: u64, gaps: Value, taken: u64, known: u64| {
-        json!({ "boot": 7, "upto": upto, "gaps": gaps, "taken": taken, "known": known })
-    };
+    let answer = |upto: u64, gaps: Value, taken: u64, known: u64| json!({ "boot": 7, "upto": upto, "gaps": gaps, "taken": taken, "known": known });
     assert_eq!(said(&mut client, &records(7, [1, 2, 5])), answer(2, json!([[3, 4]]), 3, 0));
     assert_eq!(said(&mut client, &records(7, [1, 2, 5])), answer(2, json!([[3, 4]]), 0, 3));
     // A sequence that goes back is nothing new; what fills the gap is.
@@ -201,7 +199,7 @@ fn what_is_wrong_is_named_and_what_came_before_it_stays() {
             _ => None,
         });
         assert!(said.contains(code), "{payload}: {said}");
-        client.drain();
+        let _ = client.drain();
     }
     reader.quiet();
 }

@@ -58,8 +58,20 @@ fn dependencies_point_inwards() {
         ("broker/mqtt", &[][..]),
         ("broker/core", &["turnpike-mqtt"]),
         ("broker/store", &["turnpike-mqtt", "turnpike-core"]),
+        ("broker/backfill", &["turnpike-mqtt", "turnpike-core"]),
         ("authz", &["turnpike-mqtt", "turnpike-core"]),
-        ("broker", &["turnpike-mqtt", "turnpike-core", "turnpike-store", "turnpike-authz"]),
+        ("ota", &["turnpike-mqtt", "turnpike-core", "turnpike-authz"]),
+        (
+            "broker",
+            &[
+                "turnpike-mqtt",
+                "turnpike-core",
+                "turnpike-store",
+                "turnpike-authz",
+                "turnpike-backfill",
+                "turnpike-ota",
+            ],
+        ),
         ("benches", &["turnpike-mqtt", "turnpike-core", "turnpike-authz", "turnpike-store"]),
     ]);
     let mut faults = Vec::new();

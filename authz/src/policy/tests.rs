@@ -25,6 +25,8 @@ fn a_device_has_its_own_topics_and_no_others() {
         ("dev/p/d/down/", false, true),
         ("dev/p/d/ota/x", true, true),
         ("dev/p/d/backfill/x", true, true),
+        ("dev/p/d/backfill", true, true),
+        ("dev/p/d/backfill/", false, true),
         ("dev/p/d/sys/x", true, true),
         ("dev/p/d/sys", false, true),
         ("dev/p/d/sysx/x", false, false),

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Meanwhile the connection isn't read. So a client has one errand under way at most, its acknowledgements keep their order
-//! [MQTT-4.6.0-2] [MQTT-4.6.0-3], and a desk that is slow slows down those who come to it and nobody else.
+//! [MQTT-4.6.0-2], and a desk that is slow slows down those who come to it and nobody else.
 
 use std::sync::Arc;
 
