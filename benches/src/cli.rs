@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
+use crate::backfill::{self, Backfill};
 use crate::bindings::{self, Bindings};
 use crate::compare::{self, Compare};
 use crate::conduct::{self, Report};
@@ -58,6 +59,8 @@ enum Command {
     Compare(Compare),
     /// What each way to log in costs this broker, beyond a log-in by nobody.
     Logins(Logins),
+    /// Devices that hand in what they stored, to a durable back end that counts; the broker is killed on the way.
+    Backfill(Backfill),
     /// What a delivery costs this broker while bindings change, and how soon they hold.
     Bindings(Bindings),
     /// What a run starts for each of its processes.
@@ -85,6 +88,7 @@ impl Cli {
             Command::Floor { listen } => floor(listen),
             Command::Compare(compare) => compare::run(&compare),
             Command::Logins(logins) => logins::run(&logins),
+            Command::Backfill(backfill) => backfill::run(&backfill),
             Command::Bindings(bindings) => bindings::run(&bindings),
             Command::Worker => Ok(workers::work()?),
         }

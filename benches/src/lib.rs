@@ -12,6 +12,7 @@
 
 #![allow(clippy::print_stdout, reason = "the package is a command that prints")]
 
+pub mod backfill;
 pub mod bindings;
 pub mod cli;
 pub mod clock;

@@ -205,7 +205,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Waits for the device's turn and for the budget, if that isn't long; else when to come again.
+    /// Waits for the budget, if that isn't long; else when to come again.
     async fn too_early(&self, device: &DeviceIdentity, going: &Going) -> Option<Pace> {
         let shared = &*self.shared;
         let hold_ms = u64::try_from(shared.settings.hold.as_millis()).unwrap_or(u64::MAX);
@@ -216,18 +216,15 @@ impl Worker {
         let until_ms = shared.control.now().mono_ms.saturating_add(hold_ms);
         loop {
             let now = shared.control.now();
-            let pace = shared.pacer.lock().slot(now.mono_ms, &device.product, &device.device);
-            let wait_ms = if pace.after_ms > 0 {
-                pace.after_ms
-            } else {
-                let asked = shared.budget.lock().ask(now.mono_ns(), &device.product, &device.device, records, bytes);
-                match asked {
-                    Answer::Go => return None,
-                    Answer::Wait { ns } => ns.div_ceil(1_000_000),
-                }
+            let asked = shared.budget.lock().ask(now.mono_ns(), &device.product, &device.device, records, bytes);
+            let wait_ms = match asked {
+                Answer::Go => return None,
+                Answer::Wait { ns } => ns.div_ceil(1_000_000),
             };
             if now.mono_ms.saturating_add(wait_ms) > until_ms {
-                return Some(Pace { after_ms: wait_ms, ..pace });
+                // Those who are told together get turns, so that they don't come together.
+                let turn = shared.pacer.lock().slot(now.mono_ms, &device.product, &device.device);
+                return Some(Pace { after_ms: wait_ms.max(turn.after_ms), ..turn });
             }
             tokio::time::sleep(Duration::from_millis(wait_ms)).await;
         }

@@ -1,5 +1,9 @@
 use super::*;
 
+fn ten_seconds() -> Settings {
+    Settings { turn_ms: 10_000, ..Settings::default() }
+}
+
 #[test]
 fn nobody_waits_while_nobody_queues() {
     let mut pacer = Pacer::new(Settings::default(), 100_000);
@@ -10,7 +14,7 @@ fn nobody_waits_while_nobody_queues() {
 
 #[test]
 fn a_device_that_comes_early_is_told_the_same_moment_and_then_goes() {
-    let mut pacer = Pacer::new(Settings::default(), 2000);
+    let mut pacer = Pacer::new(ten_seconds(), 2000);
     assert_eq!(pacer.slot(0, "p", "a").after_ms, 0);
     assert_eq!(pacer.slot(0, "p", "b").after_ms, 10_000);
     assert_eq!(pacer.slot(4_000, "p", "b").after_ms, 6_000);
@@ -23,7 +27,7 @@ fn a_device_that_comes_early_is_told_the_same_moment_and_then_goes() {
 
 #[test]
 fn a_fleet_that_comes_at_once_is_spread_within_the_rate_and_held_within_bounds() {
-    let settings = Settings::default();
+    let settings = ten_seconds();
     let mut pacer = Pacer::new(settings, 100_000);
     let mut told: Vec<u64> = (0..100_000).map(|device| pacer.slot(0, "p", &device.to_string()).after_ms).collect();
     // A turn each 200 ms for half an hour; the others come later, each at its moment.
@@ -39,7 +43,7 @@ fn a_fleet_that_comes_at_once_is_spread_within_the_rate_and_held_within_bounds()
 
 #[test]
 fn turns_that_have_ended_make_room() {
-    let mut pacer = Pacer::new(Settings { turns_max: 10, ..Settings::default() }, 1_000_000);
+    let mut pacer = Pacer::new(Settings { turns_max: 10, ..ten_seconds() }, 1_000_000);
     for device in 0..20 {
         let _ = pacer.slot(0, "p", &device.to_string());
     }
