@@ -109,7 +109,7 @@ fn a_refusal_has_the_code_that_the_table_says() {
             Refusal::BadMethod => (0x8C, 4),
             Refusal::NoncesFull => (0x97, 3),
             Refusal::TooManyLogIns => (0x9F, 3),
-            Refusal::SecretSealed | Refusal::VerifierMissing => (0x88, 3),
+            Refusal::SecretSealed | Refusal::VerifierMissing | Refusal::KeysAwaited => (0x88, 3),
             Refusal::CalloutBroken | Refusal::CalloutBusy | Refusal::CalloutFailed => (0x88, 3),
             Refusal::CalloutTimedOut | Refusal::CalloutGarbage => (0x88, 3),
             _ => (0x86, 4),
