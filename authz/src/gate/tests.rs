@@ -109,7 +109,7 @@ fn a_refusal_has_the_code_that_the_table_says() {
             Refusal::BadMethod => (0x8C, 4),
             Refusal::NoncesFull => (0x97, 3),
             Refusal::TooManyLogIns => (0x9F, 3),
-            Refusal::SecretSealed | Refusal::VerifierMissing => (0x88, 3),
+            Refusal::SecretSealed | Refusal::VerifierMissing | Refusal::KeysAwaited => (0x88, 3),
             Refusal::CalloutBroken | Refusal::CalloutBusy | Refusal::CalloutFailed => (0x88, 3),
             Refusal::CalloutTimedOut | Refusal::CalloutGarbage => (0x88, 3),
             _ => (0x86, 4),
@@ -144,7 +144,9 @@ fn a_full_memory_of_nonces_lets_nobody_in_unremembered() {
     let gate = Gatekeeper::new(Arc::clone(gate().registry()), MasterKey::new([7; 32]), 1);
     let verdicts: Vec<_> =
         (0..100).map(|n| judge(&gate, &native("p", "d", &secret(), NOW.unix_ms, &n.to_string()))).collect();
-    let count = |wanted: Result<(), ConnectReason>| verdicts.iter().filter(|verdict| **verdict == wanted).count();
+    let count = |wanted: Result<(), ConnectReason>| {
+        verdicts.iter().filter(|verdict| verdict.as_ref().map(|_| ()).map_err(|reason| *reason) == wanted).count()
+    };
     let (allowed, full) = (count(Ok(())), count(Err(ConnectReason::QuotaExceeded)));
     let over_share = count(Err(ConnectReason::ConnectionRateExceeded));
     assert!((1..=16).contains(&allowed) && allowed + full + over_share == 100, "{verdicts:?}");
