@@ -10,7 +10,7 @@ use super::durability::Release;
 use super::{Shard, Taken};
 use crate::clock::Now;
 use crate::durable::Op;
-use crate::gate::{Gate, Permit, Principal};
+use crate::gate::{Gate, Principal};
 use crate::message::MessageParts;
 
 impl<G: Gate> Shard<G> {
@@ -25,13 +25,7 @@ impl<G: Gate> Shard<G> {
         parts: &MessageParts<'_>,
         now: Now,
     ) -> Result<(), ReasonCode> {
-        if parts.topic.depth() > usize::from(self.limits.topic_levels_max) {
-            return Err(ReasonCode::TopicNameInvalid);
-        }
-        let permit = Permit::judge(&*self.gate, principal, parts.topic).inspect_err(|_| {
-            self.counters.dropped.not_authorized += 1;
-        })?;
-        let parts = MessageParts { topic: permit.topic(), ..*parts };
+        let parts = self.permitted(principal, parts)?;
         if parts.qos != QoS::AtMostOnce
             && (!self.shared.store_accepts() || !self.has_room_for_history(parts.topic, parts.qos, parts.payload.len()))
         {

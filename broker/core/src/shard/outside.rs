@@ -31,13 +31,7 @@ impl<G: Gate> Shard<G> {
         number: u64,
         now: Now,
     ) -> Result<(), ReasonCode> {
-        if parts.topic.depth() > usize::from(self.limits.topic_levels_max) {
-            return Err(ReasonCode::TopicNameInvalid);
-        }
-        let permit = Permit::judge(&*self.gate, principal, parts.topic).inspect_err(|_| {
-            self.counters.dropped.not_authorized += 1;
-        })?;
-        let parts = MessageParts { topic: permit.topic(), ..*parts };
+        let parts = self.permitted(principal, parts)?;
         if parts.qos != QoS::AtMostOnce
             && !self.shared.store_accepts()
             && self.needs_store(parts.topic, parts.retain, false)
@@ -56,6 +50,21 @@ impl<G: Gate> Shard<G> {
             self.taken.push_back(taken);
         }
         Ok(())
+    }
+
+    /// The same message with the gate's leave.
+    pub(super) fn permitted<'a>(
+        &mut self,
+        principal: &Principal,
+        parts: &MessageParts<'a>,
+    ) -> Result<MessageParts<'a>, ReasonCode> {
+        if parts.topic.depth() > usize::from(self.limits.topic_levels_max) {
+            return Err(ReasonCode::TopicNameInvalid);
+        }
+        let permit = Permit::judge(&*self.gate, principal, parts.topic).inspect_err(|_| {
+            self.counters.dropped.not_authorized += 1;
+        })?;
+        Ok(MessageParts { topic: permit.topic(), ..*parts })
     }
 
     /// A message from outside that may be said to be taken; each is named once. To be asked until there is none, at the end of a turn.
