@@ -5,6 +5,10 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing))]
 
 pub mod block;
+pub mod catalog;
+pub mod firmware;
 pub mod ids;
+pub mod signature;
 pub mod target;
 pub mod token;
+pub mod upload;
