@@ -6,9 +6,13 @@
 
 pub mod block;
 pub mod catalog;
+pub mod command;
+mod fields;
 pub mod firmware;
 pub mod ids;
+pub mod record;
 pub mod signature;
 pub mod target;
 pub mod token;
 pub mod upload;
+pub mod wire;
