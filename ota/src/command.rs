@@ -299,7 +299,9 @@ impl Book {
         let ids: Vec<_> = self.open(product, device).map(|command| command.id).collect();
         let mut sent = Vec::new();
         for id in ids {
-            let Some(command) = self.commands.get_mut(&id).filter(|command| now_ms < command.deadline_ms) else { continue };
+            let Some(command) = self.commands.get_mut(&id).filter(|command| now_ms < command.deadline_ms) else {
+                continue;
+            };
             if command.state == State::Queued {
                 (command.state, command.state_at_ms) = (State::Sent, now_ms);
             }

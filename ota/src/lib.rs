@@ -10,6 +10,7 @@ pub mod command;
 mod fields;
 pub mod firmware;
 pub mod ids;
+pub mod logs;
 pub mod record;
 pub mod signature;
 pub mod target;

@@ -25,7 +25,8 @@ use crate::catalog;
 use crate::command::{self, Command, CommandId, Kind};
 use crate::fields::{Reader, Writer};
 use crate::firmware::{
-    Contents, Declared, Demands, Digests, Firmware, HARDWARE_MAX, NOTE_BYTES_MAX, RunsOn, State, TargetRule, WHY_BYTES_MAX, Whole,
+    Contents, Declared, Demands, Digests, Firmware, HARDWARE_MAX, NOTE_BYTES_MAX, RunsOn, State, TargetRule,
+    WHY_BYTES_MAX, Whole,
 };
 use crate::ids::FirmwareId;
 use crate::signature::{Keys, SIGNATURE_BYTES_MAX, Signed};
@@ -76,7 +77,9 @@ pub fn is_record(key: &[u8]) -> bool {
 #[must_use]
 pub fn encode(change: &Change) -> Op {
     match change {
-        Change::Catalog(catalog::Change::Put(firmware)) => Op::RegistryPut(firmware_key(firmware.id), firmware_value(firmware)),
+        Change::Catalog(catalog::Change::Put(firmware)) => {
+            Op::RegistryPut(firmware_key(firmware.id), firmware_value(firmware))
+        }
         Change::Catalog(catalog::Change::Delete(id)) => Op::RegistryDelete(firmware_key(*id)),
         Change::Catalog(catalog::Change::Given(id)) => given("firmware", id.0),
         Change::Catalog(catalog::Change::SetDemands(product, demands)) => {
@@ -90,7 +93,9 @@ pub fn encode(change: &Change) -> Op {
             let key = command_key(&command.product, &command.device, command.id);
             Op::RegistryPut(key, command_value(command))
         }
-        Change::Command(command::Change::End(product, device, id)) => Op::RegistryDelete(command_key(product, device, *id)),
+        Change::Command(command::Change::End(product, device, id)) => {
+            Op::RegistryDelete(command_key(product, device, *id))
+        }
         Change::Command(command::Change::Given(id)) => given("command", id.0.into()),
     }
 }

@@ -168,9 +168,9 @@ impl Scalar {
 
     fn why(self) -> Result<Option<Why>, WireError> {
         match self {
-            Self::Number(number) => {
-                u16::try_from(number).map(|code| Some(Why::Code(code))).map_err(|_| WireError::Range { field: "reason" })
-            }
+            Self::Number(number) => u16::try_from(number)
+                .map(|code| Some(Why::Code(code)))
+                .map_err(|_| WireError::Range { field: "reason" }),
             Self::Text(text) => Ok((!text.is_empty()).then(|| Why::from_text(&text))),
         }
     }

@@ -70,12 +70,13 @@ fn a_deadline_ends_it() {
 fn each_fault_has_its_name() {
     let mut book = Book::default();
     let (product, device) = lamp();
+    let long = format!("\"{}\"", "x".repeat(4096));
     let plan = |book: &Book, arguments, deadline| {
         book.plan((&product, &device), Kind::Reset, arguments, deadline, 10).map(|(id, _)| id)
     };
     assert_eq!(plan(&book, Some("{"), 20), Err(CommandError::Arguments));
     assert_eq!(plan(&book, Some("1,\"x\":2"), 20), Err(CommandError::Arguments), "nothing can be smuggled in");
-    assert_eq!(plan(&book, Some(&format!("\"{}\"", "x".repeat(4096))), 20), Err(CommandError::Arguments));
+    assert_eq!(plan(&book, Some(&long), 20), Err(CommandError::Arguments));
     assert_eq!(plan(&book, None, 10), Err(CommandError::Deadline));
     assert_eq!(plan(&book, None, 11 + DEADLINE_MS_MAX), Err(CommandError::Deadline));
     assert_eq!("format".parse::<Kind>(), Err(CommandError::UnknownCommand));

@@ -28,7 +28,8 @@ fn signed(key: &RsaPrivateKey, padding: &'static dyn RsaEncoding, message: &[u8]
 
 #[test]
 fn each_kind_of_key_signs_the_digest_and_nothing_else() {
-    let (file, sha256) = (b"a firmware", Sha256::digest(b"a firmware").into());
+    let file = b"a firmware";
+    let sha256: [u8; 32] = Sha256::digest(file).into();
     let rsa = rsa(2048);
     let [p256, ed25519] = [p256(), ed25519()];
     let all = vec![public(&rsa), p256.public().clone(), ed25519.public().clone()];

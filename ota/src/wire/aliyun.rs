@@ -127,9 +127,7 @@ impl Progress {
             Scalar::Text(text) => text.parse().ok(),
         };
         let said = || desc.as_deref().filter(|desc| !desc.is_empty()).map(Why::from_text);
-        let failed = |why: Option<Why>| {
-            (Step::Failed { retryable: why.as_ref().is_none_or(Why::is_retryable) }, why)
-        };
+        let failed = |why: Option<Why>| (Step::Failed { retryable: why.as_ref().is_none_or(Why::is_retryable) }, why);
         let (step, why) = match step {
             Some(100) => (Step::Downloaded, None),
             Some(percent @ 0..100) => (Step::Downloading(u8::try_from(percent).unwrap_or(0)), None),

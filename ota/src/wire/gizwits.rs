@@ -128,7 +128,8 @@ mod tests {
 
     #[test]
     fn a_check_of_each_kind_of_device() {
-        let gagent = Check::read(b"passcode=ABCDEFGHIJ&type=2&hard_version=00ESP826&soft_version=04020019").expect("a check");
+        let gagent =
+            Check::read(b"passcode=ABCDEFGHIJ&type=2&hard_version=00ESP826&soft_version=04020019").expect("a check");
         assert_eq!((gagent.part, gagent.part.target().as_str()), (Part::Mcu, "mcu"));
         assert_eq!((gagent.hardware.as_str(), gagent.version.as_str()), ("00ESP826", "04020019"));
         assert_eq!(format!("{gagent:?}"), "Check(Mcu, 00ESP826, 04020019)", "no passcode in a log");

@@ -27,7 +27,10 @@ fn a_version_with_and_without_a_module() {
         (r#"{"id":"1","params":{}}"#, WireError::Malformed),
         (r#"{"id":"1","params":{"version":1}}"#, WireError::Malformed),
         (r#"{"id":"1","params":{"version":"a/b"}}"#, WireError::Name { field: "version", error: NameError::Character }),
-        (r#"{"id":"1","params":{"version":"1","module":"a b"}}"#, WireError::Name { field: "module", error: NameError::Character }),
+        (
+            r#"{"id":"1","params":{"version":"1","module":"a b"}}"#,
+            WireError::Name { field: "module", error: NameError::Character },
+        ),
     ] {
         assert_eq!(Inform::read(text.as_bytes()), Err(error), "{text}");
     }
@@ -39,7 +42,10 @@ fn a_question_is_answered_with_its_id() {
     let query = Query::read(text).expect("a question");
     assert_eq!(query.target.as_str(), "MCU");
     assert_eq!(nothing(query.id.as_ref()), r#"{"code":200,"data":{},"id":"123","message":"success"}"#);
-    assert_eq!(Query::read(br#"{"id":"1","params":{}}"#).map(|query| query.target.to_string()), Ok("default".to_owned()));
+    assert_eq!(
+        Query::read(br#"{"id":"1","params":{}}"#).map(|query| query.target.to_string()),
+        Ok("default".to_owned())
+    );
     let (firmware, contents) = (firmware(None), contents(true));
     let upgrade = Upgrade { firmware: &firmware, contents: &contents, url: "https://h/f", method: SignMethod::Sha256 };
     let data = format!(

@@ -20,7 +20,8 @@ fn progress(text: &str) -> Result<(u32, Step, Option<Why>), WireError> {
 
 #[test]
 fn a_check_says_what_it_says() {
-    let full = check(r#"{"id":1,"versions":{"mcu":"1.2.0","module":"3.0.1"},"hardware":"A1","zone":"+08:00","new":[]}"#);
+    let full =
+        check(r#"{"id":1,"versions":{"mcu":"1.2.0","module":"3.0.1"},"hardware":"A1","zone":"+08:00","new":[]}"#);
     let full = full.expect("a check");
     assert_eq!(full.id, Some(RequestId::Number(1)));
     let versions: Vec<_> = full.versions.iter().map(|(target, version)| (target.as_str(), version.as_str())).collect();
@@ -61,7 +62,9 @@ fn an_offer_has_what_applies() {
     let offer = Offer { offer: 17, firmware: &patch, contents: &signed, link, blocks: true };
     let id = Some(RequestId::Text("a".into()));
     let full = Answer { id, offer: Some(offer), failed: None }.payload();
-    let head = format!(r#""offer":17,"target":"mcu","version":"1.2.1","size":9,"sha256":"{SHA256}","md5":"{MD5}","crc32":"cbf43926""#);
+    let head = format!(
+        r#""offer":17,"target":"mcu","version":"1.2.1","size":9,"sha256":"{SHA256}","md5":"{MD5}","crc32":"cbf43926""#
+    );
     let rest = r#""signature":"AQID","url":"https://h/f","expires":60,"base":"1.2.0","mqtt":{"min":256,"max":131072,"request":1048576}"#;
     assert_eq!(full, format!(r#"{{"id":"a","offer":{{{head},{rest}}}}}"#));
     let (whole, plain) = (firmware(None), contents(false));
