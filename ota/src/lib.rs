@@ -5,12 +5,21 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing))]
 
 pub mod block;
+mod fields;
 pub mod campaign;
+pub mod catalog;
+pub mod command;
 pub mod filter;
+pub mod firmware;
 pub mod fleet;
 pub mod ids;
+pub mod logs;
 pub mod machine;
+pub mod record;
 pub mod schedule;
+pub mod signature;
 pub mod target;
 pub mod token;
+pub mod upload;
+pub mod wire;
 pub mod zone;
