@@ -7,6 +7,7 @@
 pub mod block;
 pub mod catalog;
 pub mod command;
+mod cut;
 mod fields;
 pub mod firmware;
 pub mod ids;
