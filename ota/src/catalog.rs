@@ -5,14 +5,18 @@ use std::sync::Arc;
 
 use turnpike_authz::names::ProductKey;
 
-use crate::firmware::Contents;
+use crate::cut::cut;
 use crate::firmware::{
-    BYTES_MAX, Declared, Demands, DemandsError, Firmware, NOTE_BYTES_MAX, RunsOn, State, TargetRule, WHY_BYTES_MAX,
-    Whole,
+    BYTES_MAX, Contents, Declared, Demands, DemandsError, Firmware, NOTE_BYTES_MAX, RunsOn, State, TargetRule,
+    WHY_BYTES_MAX, Whole,
 };
 use crate::ids::FirmwareId;
 use crate::signature::{Detached, SignatureError};
-use crate::target::{Hardware, Target, Version};
+use crate::target::{Target, Version};
+
+mod suits;
+
+pub use suits::{Fitting, Suited, Unsuited};
 
 /// Firmware in all.
 pub const FIRMWARE_MAX: usize = 20_000;
@@ -104,32 +108,6 @@ pub enum CatalogError {
     Demands(#[from] DemandsError),
 }
 
-/// Why a firmware isn't for a device.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Unsuited {
-    /// There is none of that number, or it is a patch, which is chosen by [`Catalog::suits`] alone.
-    #[error("there is no such firmware")]
-    NoSuchFirmware,
-    /// Another product's.
-    #[error("the firmware is another product's")]
-    Product,
-    /// For another part of the device, or for one that the product doesn't have any more.
-    #[error("the firmware is for another target")]
-    Target,
-    /// It doesn't list the device's hardware, or the device doesn't say what it has.
-    #[error("the firmware isn't for the device's hardware")]
-    Hardware,
-    /// On the way, refused or withdrawn.
-    #[error("the firmware isn't ready")]
-    NotReady,
-    /// Its release counter is below the one that the product has come to demand.
-    #[error("the firmware's release counter is below what the product demands")]
-    Rollback,
-    /// It has no signature, and the product has come to require one.
-    #[error("the firmware isn't signed by a key of the product, which it demands")]
-    Unsigned,
-}
-
 /// A firmware to be uploaded.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Planned {
@@ -149,28 +127,6 @@ pub struct Planned {
     pub note: Box<str>,
     /// What is known of the file.
     pub declared: Declared,
-}
-
-/// A device, as far as firmware goes.
-#[derive(Clone, Copy, Debug)]
-pub struct Fitting<'a> {
-    /// Its product key.
-    pub product: &'a str,
-    /// The part in question.
-    pub target: &'a Target,
-    /// Its hardware, if it says.
-    pub hardware: Option<&'a Hardware>,
-    /// The version that it reports.
-    pub version: Option<&'a Version>,
-}
-
-/// What a device is offered.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Suited<'a> {
-    /// The whole firmware, or a patch from the device's version to it.
-    pub firmware: &'a Arc<Firmware>,
-    /// What is in its file.
-    pub contents: &'a Contents,
 }
 
 /// All firmware, in memory.
@@ -308,8 +264,7 @@ impl Catalog {
     pub fn plan_refuse(&self, id: FirmwareId, why: &str) -> Result<Change, CatalogError> {
         let firmware = self.get(id).ok_or(CatalogError::NoSuchFirmware)?;
         let State::Uploading(_) = &firmware.state else { return Err(CatalogError::NotUploading) };
-        let why = why.get(..why.floor_char_boundary(WHY_BYTES_MAX)).unwrap_or_default();
-        Ok(self.moved(firmware, State::Refused { why: why.into() }))
+        Ok(self.moved(firmware, State::Refused { why: cut(why, WHY_BYTES_MAX).into() }))
     }
 
     /// It isn't to be offered any more. Campaigns that have it are the caller's to stop.
@@ -344,12 +299,13 @@ impl Catalog {
         Ok(Change::SetDemands(product.clone(), demands))
     }
 
-    /// Removes up to `limit` records of a deleted product; nothing is left of it when there is nothing to remove. The files are the caller's to remove.
+    /// Removes up to `limit` records, at least 2, of a deleted product; nothing is left of it when there is nothing to remove. The files are the caller's to remove.
     #[must_use]
     pub fn plan_sweep(&self, product: &ProductKey, limit: usize) -> Vec<Change> {
+        let limit = limit.max(2);
         let mut changes = Vec::new();
         let left = self.of_product(product.as_str()).map(|firmware| Change::Delete(firmware.id));
-        changes.extend(left.take(limit.saturating_sub(1)));
+        changes.extend(left.take(limit - 1));
         if !changes.is_empty() {
             changes.insert(0, Change::Given(FirmwareId(self.given)));
         }
@@ -357,26 +313,6 @@ impl Catalog {
             changes.push(Change::SetDemands(product.clone(), None));
         }
         changes
-    }
-
-    /// What a campaign for a firmware offers a device: the patch from the version that the device reports, where there is one, or the whole firmware. The only
-    /// way from a device to a firmware.
-    ///
-    /// # Errors
-    /// [`Unsuited`].
-    pub fn suits(&self, id: FirmwareId, device: &Fitting<'_>) -> Result<Suited<'_>, Unsuited> {
-        let whole = self.get(id).filter(|firmware| firmware.base.is_none()).ok_or(Unsuited::NoSuchFirmware)?;
-        let demands = self.demands(whole.product.as_str());
-        let suited = fits(whole, &demands, device)?;
-        let is_patch = |patch: &&Arc<Firmware>| {
-            patch.base.is_some()
-                && patch.base.as_ref() == device.version
-                && patch.version == whole.version
-                && patch.target == whole.target
-        };
-        let patches = self.of_product(device.product).rev().filter(is_patch);
-        let patch = patches.filter_map(|patch| fits(patch, &demands, device).ok()).next();
-        Ok(patch.unwrap_or(suited))
     }
 
     fn moved(&self, firmware: &Firmware, state: State) -> Change {
@@ -425,26 +361,6 @@ fn as_declared(declared: &Declared, whole: &Whole) -> Result<(), CatalogError> {
     differs(declared.sha256.is_some_and(|sha256| sha256 != digests.sha256), CatalogError::WrongSha256)?;
     differs(declared.md5.is_some_and(|md5| md5 != digests.md5), CatalogError::WrongMd5)?;
     differs(declared.crc32.is_some_and(|crc32| crc32 != digests.crc32), CatalogError::WrongCrc32)
-}
-
-fn fits<'a>(firmware: &'a Arc<Firmware>, demands: &Demands, device: &Fitting<'_>) -> Result<Suited<'a>, Unsuited> {
-    if firmware.product.as_str() != device.product {
-        return Err(Unsuited::Product);
-    }
-    let rule = demands.targets.get(&firmware.target).filter(|_| firmware.target == *device.target);
-    let rule = rule.ok_or(Unsuited::Target)?;
-    if !firmware.runs_on.takes(device.hardware) {
-        return Err(Unsuited::Hardware);
-    }
-    let contents = firmware.ready().ok_or(Unsuited::NotReady)?;
-    if firmware.release < rule.release_min {
-        return Err(Unsuited::Rollback);
-    }
-    let is_by = |key| demands.keys.as_slice().iter().any(|one| one.fingerprint() == key);
-    if demands.signature_required && !contents.signed.as_ref().is_some_and(|signed| is_by(signed.key)) {
-        return Err(Unsuited::Unsigned);
-    }
-    Ok(Suited { firmware, contents })
 }
 
 #[cfg(test)]

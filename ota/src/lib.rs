@@ -5,10 +5,11 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing))]
 
 pub mod block;
-mod fields;
 pub mod campaign;
 pub mod catalog;
 pub mod command;
+mod cut;
+mod fields;
 pub mod filter;
 pub mod firmware;
 pub mod fleet;

@@ -12,6 +12,7 @@
 use serde::Deserialize;
 use serde::de::{MapAccess, Visitor};
 
+use crate::cut::cut;
 use crate::target::NameError;
 
 pub mod aliyun;
@@ -124,18 +125,13 @@ impl Why {
 
     fn from_text(text: &str) -> Self {
         let named = Self::NAMED.iter().find(|(name, _)| *name == text);
-        named.map_or_else(|| Self::Text(cut(text).into()), |(_, code)| Self::Code(*code))
+        named.map_or_else(|| Self::Text(cut(text, REASON_BYTES_MAX).into()), |(_, code)| Self::Code(*code))
     }
 
     /// Whether a device that failed for this may be asked once more: not where the same file would fail in the same way.
     fn is_retryable(&self) -> bool {
         !matches!(self, Self::Code(11 | 14 | 23))
     }
-}
-
-/// The start of a text, up to [`REASON_BYTES_MAX`].
-fn cut(text: &str) -> &str {
-    text.get(..text.floor_char_boundary(REASON_BYTES_MAX)).unwrap_or_default()
 }
 
 fn read<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<T, WireError> {

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::firmware::Digester;
 use crate::signature::{Keys, testing};
+use crate::target::Hardware;
 
 fn product() -> ProductKey {
     ProductKey::parse("lamp").expect("a name")

@@ -1,5 +1,7 @@
 //! Ways through the states, and a sequence of anything that can happen.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use proptest::prelude::*;
 
 use super::*;
