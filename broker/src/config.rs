@@ -4,6 +4,7 @@ mod access;
 mod audit;
 mod callout;
 mod listeners;
+mod ota;
 mod platform;
 mod read;
 mod registration;
@@ -24,6 +25,7 @@ use crate::registrar::RegistrationSettings;
 use crate::tls::{CertificateSettings, ClientAuth, ClientTrust, TlsSettings, TlsVersion};
 use crate::transport::TransportLimits;
 use crate::{logging, provision};
+pub use ota::OtaSettings;
 pub use platform::PlatformSettings;
 use read::Section;
 
@@ -207,6 +209,8 @@ pub struct Config {
     pub registration: RegistrationSettings,
     /// Where other clouds come in; none switches it off.
     pub platform: Option<PlatformSettings>,
+    /// How firmware goes out; none switches it off.
+    pub ota: Option<OtaSettings>,
 }
 
 impl Default for Config {
@@ -237,6 +241,7 @@ impl Default for Config {
             callout: None,
             registration: RegistrationSettings::default(),
             platform: None,
+            ota: Some(OtaSettings::default()),
         }
     }
 }
@@ -304,6 +309,7 @@ impl Config {
             store.integer("free_bytes_min", &mut config.free_bytes_min, 0..=u64::MAX);
         });
         root.section("platform", |section| config.platform = Some(platform::read(section)));
+        root.section("ota", |section| config.ota = ota::read(section));
         root.section("audit", |section| audit::read(section, &mut config.audit));
         root.section("transport", |section| transport(section, &mut config.transport));
         root.section("limits", |section| {
@@ -347,6 +353,7 @@ impl Config {
             ("callout", self.callout != running.callout),
             ("registration", self.registration != running.registration),
             ("platform", PlatformSettings::restart_needed(self.platform.as_ref(), running.platform.as_ref())),
+            ("ota", self.ota != running.ota),
             ("log", (self.log_format, &self.log_level) != (running.log_format, &running.log_level)),
             (
                 "store",
@@ -364,6 +371,7 @@ impl Config {
     pub fn faults(&self) -> Vec<Fault> {
         let mut faults = listeners::check_together(self);
         faults.extend(platform::check(self));
+        faults.extend(ota::check(self));
         faults.extend(self.anonymous_fault());
         faults.extend(self.master_key_fault());
         faults

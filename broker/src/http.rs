@@ -9,9 +9,11 @@ mod attest;
 mod audit;
 mod bans;
 mod batch;
+mod campaigns;
 mod connections;
 mod connects;
 mod extract;
+mod firmware;
 mod import;
 mod limits;
 mod lines;
@@ -50,6 +52,7 @@ use self::connections::Bounds;
 use crate::edit::{Edit, Told};
 use crate::erasure::Eraser;
 use crate::metrics;
+use crate::ota::OtaDesk;
 use crate::registrar::Registrar;
 use crate::server::{Control, StoreHealth};
 
@@ -81,6 +84,8 @@ pub struct ApiParts<'a> {
     pub book: platform::Book,
     /// Who erases users.
     pub eraser: Eraser,
+    /// Who sends firmware out; none where nobody does.
+    pub ota: Option<Arc<OtaDesk>>,
 }
 
 /// What every handler needs.
@@ -98,6 +103,7 @@ pub struct Api {
     /// Other clouds.
     book: platform::Book,
     eraser: Eraser,
+    ota: Option<Arc<OtaDesk>>,
     /// Registrations served at once.
     registering: Arc<tokio::sync::Semaphore>,
 }
@@ -106,11 +112,12 @@ impl Api {
     /// Serves these.
     #[must_use]
     pub fn new(parts: ApiParts<'_>) -> Self {
-        let ApiParts { control, guarded, token, changing, auditing, registrar, book, eraser } = parts;
+        let ApiParts { control, guarded, token, changing, auditing, registrar, book, eraser, ota } = parts;
         Self {
             control,
             book,
             eraser,
+            ota,
             gate: Arc::clone(guarded.gate()),
             guarded,
             token: Sha256::digest(token).into(),
@@ -178,6 +185,8 @@ impl Api {
             .merge(packages::routes())
             .route("/products/{product}/packages/{package}/list", post(lists::import_list))
             .merge(people::routes())
+            .merge(firmware::routes())
+            .merge(campaigns::routes())
             .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
             // Imports read their body as it comes, and aren't bounded by this.
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
@@ -344,6 +353,19 @@ impl Problem {
         let message = "the store doesn't take changes at the moment; nothing is confirmed, try again later";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", message)
     }
+}
+
+/// Serves one connection of devices: of another listener than ours.
+pub(crate) async fn converse<S>(stream: S, peer: SocketAddr, router: Router) -> Result<(), hyper::Error>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    connections::converse(stream, peer, router, Bounds::DEFAULT).await
+}
+
+/// An error as the API says it, for other listeners than ours.
+pub(crate) fn refused(status: StatusCode, code: &'static str, message: &str) -> Response {
+    Problem::new(status, code, message).into_response()
 }
 
 impl IntoResponse for Problem {
