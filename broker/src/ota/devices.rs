@@ -91,18 +91,21 @@ impl OtaDesk {
     /// A device that is new, or has another version, may belong in dynamic campaigns.
     fn appeared(&self, state: &mut State, product: &str, device: &str, now: Now) -> Vec<Action> {
         let State { scheduler, reported, .. } = state;
-        let mut targets = scheduler.campaigns().filter(|campaign| {
-            campaign.settings().dynamic
-                && !campaign.life().state.is_final()
-                && *campaign.settings().filter.product == *product
-        });
-        let Some(target) = targets.next().map(|campaign| campaign.settings().target.clone()) else { return Vec::new() };
-        // Of several targets no version is the one that is meant.
-        let is_one = targets.all(|campaign| campaign.settings().target == target);
+        let target = {
+            let mut targets = scheduler.campaigns().filter(|campaign| {
+                campaign.settings().dynamic
+                    && !campaign.life().state.is_final()
+                    && *campaign.settings().filter.product == *product
+            });
+            let Some(first) = targets.next().map(|campaign| campaign.settings().target.clone()) else {
+                return Vec::new();
+            };
+            // Of several targets no version is the one that is meant.
+            targets.all(|campaign| campaign.settings().target == first).then_some(first)
+        };
         let Some(found) = self.shell().registry.device(product, device) else { return Vec::new() };
         let said = reported.get(product).and_then(|said| said.get(device));
-        let target = is_one.then_some(&target);
-        scheduler.candidate_appeared(&candidate(product, device, found.created_at_s, said, target), now)
+        scheduler.candidate_appeared(&candidate(product, device, found.created_at_s, said, target.as_ref()), now)
     }
 
     fn check(&self, device: &DeviceIdentity, payload: &[u8], now: Now) -> Result<Did, WireError> {

@@ -61,7 +61,7 @@ async fn accept(listener: TcpListener, tls: Option<&Acceptor>, router: Router, c
                 continue;
             }
         };
-        let (tls, router) = (tls.map(|acceptor| TlsAcceptor::from(acceptor.config())), router.clone());
+        let (tls, router) = (tls.map(|acceptor| TlsAcceptor::from(acceptor.live().config())), router.clone());
         tokio::spawn(async move {
             serve_one(socket, peer, tls, router).await;
             drop(permit);

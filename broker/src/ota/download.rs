@@ -1,7 +1,6 @@
 //! Downloads over HTTP: a file or a range of it, to whoever has a token (RFC 9110, sections 13 and 14).
 
 use std::fs::File;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -234,7 +233,7 @@ fn stream(desk: &Arc<OtaDesk>, file: File, permit: OwnedSemaphorePermit, from: u
         };
         Some((read, (desk, file, permit, next)))
     });
-    Body::from_stream::<_, Vec<u8>, io::Error>(chunks)
+    Body::from_stream(chunks)
 }
 
 #[cfg(test)]

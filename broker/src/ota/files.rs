@@ -36,7 +36,7 @@ pub enum FileError {
 
 /// A file that comes in.
 #[derive(Debug)]
-pub struct Spool {
+pub(super) struct Spool {
     file: File,
     upload: Upload,
 }

@@ -16,7 +16,7 @@ use turnpike_ota::filter::Candidate;
 use turnpike_ota::ids::{CampaignId, FirmwareId};
 use turnpike_ota::machine::Reason;
 use turnpike_ota::schedule::{Action, AddError, Recorded, Report, Scheduler};
-use turnpike_ota::target::Target;
+use turnpike_ota::target::{Target, Version};
 use turnpike_ota::token::Grant;
 use turnpike_ota::wire::RequestId;
 use turnpike_ota::wire::aliyun::{SignMethod, Upgrade};
@@ -140,7 +140,7 @@ impl State {
         let hardware = reported.and_then(|reported| reported.hardware.as_ref());
         let fitting = Fitting { product, target: &settings.target, hardware, version };
         let suited = self.catalog.suits(settings.firmware, &fitting)?;
-        let has_newer = |version| {
+        let has_newer = |version: &Version| {
             self.catalog.of_product(product).any(|firmware| {
                 firmware.target == settings.target
                     && firmware.version == *version
@@ -176,7 +176,8 @@ impl State {
                 .map_err(|faults| anyhow::anyhow!("campaign {id}: {}", Unknown::Faults(faults)))?;
             let records = standings.remove(&id).unwrap_or_default();
             let people = People::of(registry, campaign.settings().filter.product.as_ref());
-            let candidates = people.candidates(&self.reported, &campaign.settings().target);
+            let target = campaign.settings().target.clone();
+            let candidates = people.candidates(&self.reported, &target);
             self.scheduler.restore(campaign, candidates, records, now)?;
             self.campaigns.insert(id, wanted);
             self.given = self.given.max(id.0);
