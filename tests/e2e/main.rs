@@ -16,6 +16,7 @@ mod harness;
 mod limits;
 mod linkkit;
 mod ops;
+mod ota;
 mod people;
 mod platform;
 mod profiles;
