@@ -130,7 +130,7 @@ pub struct Planned {
 }
 
 /// All firmware, in memory.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Catalog {
     firmware: BTreeMap<FirmwareId, Arc<Firmware>>,
     products: BTreeMap<ProductKey, BTreeSet<FirmwareId>>,

@@ -26,14 +26,16 @@ pub struct Limits {
     pub bytes: usize,
     /// Logs that are on the way, of all devices.
     pub logs: usize,
+    /// Logs that are on the way, of one device.
+    pub device_logs: usize,
     /// Milliseconds from a log's first chunk until it is given up.
     pub age_ms: u64,
 }
 
 impl Default for Limits {
-    /// 4 MiB and 1024 chunks a log, 64 MiB and 1000 logs in all, 10 minutes.
+    /// 4 MiB and 1024 chunks a log, 64 MiB and 1000 logs in all, 2 of a device, 10 minutes.
     fn default() -> Self {
-        Self { log_bytes: 4 << 20, chunks: 1024, bytes: 64 << 20, logs: 1000, age_ms: 600_000 }
+        Self { log_bytes: 4 << 20, chunks: 1024, bytes: 64 << 20, logs: 1000, device_logs: 2, age_ms: 600_000 }
     }
 }
 
@@ -64,6 +66,12 @@ pub enum LogError {
     /// More than [`Limits::log_bytes`]; the log is given up.
     #[error("a log has {most} bytes at most; it is given up")]
     LogTooLong {
+        /// How many it may have.
+        most: usize,
+    },
+    /// [`Limits::device_logs`]: no device takes the room of the others.
+    #[error("the device has {most} logs on the way already")]
+    DeviceFull {
         /// How many it may have.
         most: usize,
     },
@@ -207,6 +215,9 @@ impl Assembler {
         if self.bytes + bytes.len() > limits.bytes || (is_new && self.logs.len() >= limits.logs) {
             return Err(LogError::Full);
         }
+        if is_new && self.of_device(product, device) >= limits.device_logs {
+            return Err(LogError::DeviceFull { most: limits.device_logs });
+        }
         if is_new {
             self.ages.insert((now_ms, key.clone()));
         }
@@ -257,6 +268,11 @@ impl Assembler {
         self.bytes
     }
 
+    fn of_device(&self, product: &ProductKey, device: &DeviceName) -> usize {
+        let key = |log| (product.clone(), device.clone(), log);
+        self.logs.range(key(0)..=key(u32::MAX)).count()
+    }
+
     fn remove(&mut self, key: &Key) -> Option<Partial> {
         let partial = self.logs.remove(key)?;
         self.ages.remove(&(partial.since_ms, key.clone()));
@@ -276,7 +292,7 @@ mod tests {
     }
 
     fn small() -> Assembler {
-        Assembler::new(Limits { log_bytes: 8, chunks: 4, bytes: 12, logs: 2, age_ms: 10 })
+        Assembler::new(Limits { log_bytes: 8, chunks: 4, bytes: 12, logs: 3, device_logs: 2, age_ms: 10 })
     }
 
     fn take(assembler: &mut Assembler, payload: &[u8], now_ms: u64) -> Result<Taken, LogError> {
@@ -320,8 +336,14 @@ mod tests {
         assert_eq!(take(&mut assembler, &long, 0), Err(LogError::ChunkTooLong));
         assert_eq!(assembler.bytes(), 2);
         assert_eq!(take(&mut assembler, &chunk(8, 0, 3, b"12345678"), 0), Ok(Taken::Missing(2)));
-        assert_eq!(take(&mut assembler, &chunk(9, 0, 3, b"1"), 0), Err(LogError::Full), "logs");
+        assert_eq!(take(&mut assembler, &chunk(9, 0, 3, b"1"), 0), Err(LogError::DeviceFull { most: 2 }));
         assert_eq!(take(&mut assembler, &chunk(7, 1, 3, b"123"), 0), Err(LogError::Full), "bytes");
+        let (product, _) = names();
+        let mut other =
+            |name, payload: &[u8]| assembler.take(&product, &DeviceName::parse(name).expect("a name"), payload, 0);
+        assert_eq!(other("two", &chunk(7, 0, 2, b"1")), Ok(Taken::Missing(1)), "another device's has that number too");
+        assert_eq!(other("three", &chunk(7, 0, 2, b"1")), Err(LogError::Full), "logs");
+        assert_eq!(other("two", &chunk(7, 1, 2, b"2")), Ok(Taken::Whole(7, b"12".to_vec())));
         assert_eq!(take(&mut assembler, &chunk(8, 1, 3, b"9"), 0), Err(LogError::LogTooLong { most: 8 }));
         assert_eq!(assembler.bytes(), 2, "the long one is given up");
     }
@@ -366,7 +388,7 @@ mod tests {
             let mut assembler = small();
             for (log, number, count, bytes) in payloads {
                 let _ = take(&mut assembler, &chunk(log, number, count, &bytes), 0);
-                prop_assert!(assembler.bytes() <= 12 && assembler.logs.len() <= 2);
+                prop_assert!(assembler.bytes() <= 12 && assembler.logs.len() <= 2, "one device's");
                 prop_assert_eq!(assembler.bytes(), assembler.logs.values().map(|partial| partial.bytes).sum::<usize>());
                 prop_assert_eq!(assembler.ages.len(), assembler.logs.len());
             }

@@ -1,9 +1,11 @@
 //! Each error, and that no sequence of changes offers what may not be offered.
 
 use proptest::prelude::*;
+use turnpike_core::durable::Op;
 
 use super::*;
 use crate::firmware::Digester;
+use crate::record;
 use crate::signature::{Keys, testing};
 use crate::target::Hardware;
 
@@ -266,7 +268,7 @@ proptest! {
     #[test]
     fn what_is_offered_is_right(acts in proptest::collection::vec(act(), 0..60)) {
         let mut catalog = Catalog::default();
-        let mut given = BTreeSet::new();
+        let (mut given, mut store) = (BTreeSet::new(), BTreeMap::new());
         let a1: Hardware = "A1".parse().expect("a name");
         let (mcu, old) = (target("mcu"), version("old"));
         for act in &acts {
@@ -274,6 +276,11 @@ proptest! {
                 if let (Change::Put(firmware), Act::Create { .. }) = (&change, act) {
                     prop_assert!(given.insert(firmware.id), "given twice");
                 }
+                match record::encode(&change.clone().into()) {
+                    Op::RegistryPut(key, value) => store.insert(key, value),
+                    Op::RegistryDelete(key) => store.remove(&key),
+                    other => panic!("{other:?} is none of the registry's"),
+                };
                 catalog.apply(change);
             }
             let demands = catalog.demands("lamp");
@@ -289,5 +296,11 @@ proptest! {
                 }
             }
         }
+        let mut again = Catalog::default();
+        for (key, value) in store {
+            let Ok(record::Change::Catalog(change)) = record::decode(&key, &value) else { panic!("a record") };
+            again.apply(change);
+        }
+        prop_assert_eq!(again, catalog, "what is read back after a restart");
     }
 }
