@@ -465,7 +465,7 @@ async fn metrics_text(State(api): State<Api>) -> Response {
         &stats,
         api.control.commit_stats(),
         &api.control.totals(),
-        (&api.guarded, &api.registrar),
+        (&api.guarded, &api.registrar, api.ota.as_deref()),
         audit.as_ref(),
         api.control.now().mono_ms,
     ) {

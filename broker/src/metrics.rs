@@ -12,6 +12,7 @@ use turnpike_core::counters::{Dropped, Flow};
 use turnpike_store::stats::{CommitStats, LATENCY_BOUNDS_US};
 
 use crate::audit::AuditStatus;
+use crate::ota::OtaDesk;
 use crate::registrar::Registrar;
 use crate::server::Totals;
 use crate::shard::ShardStats;
@@ -101,7 +102,7 @@ pub fn text(
     shards: &[ShardStats],
     commits: &CommitStats,
     totals: &Totals,
-    (guarded, registrar): (&Guarded<Gatekeeper>, &Registrar),
+    (guarded, registrar, ota): (&Guarded<Gatekeeper>, &Registrar, Option<&OtaDesk>),
     audit: Option<&AuditStatus>,
     mono_ms: u64,
 ) -> Result<Vec<u8>, prometheus::Error> {
@@ -112,6 +113,7 @@ pub fn text(
     let samples = registrar.counts().map(|(outcome, count)| counter(&[("outcome", outcome)], count)).collect();
     families.family("registrations_total", "Registrations of devices asked for.", MetricType::COUNTER, samples);
     people(&mut families, guarded.gate().people(), mono_ms);
+    ota.into_iter().for_each(|ota| firmware(&mut families, ota));
     if let Some(platforms) = guarded.gate().platforms() {
         let samples = platforms.outcomes().map(|(outcome, count)| counter(&[("outcome", outcome)], count)).collect();
         let help = "Requests of other clouds, by how they ended.";
@@ -129,6 +131,13 @@ pub fn text(
 
 fn sum(shards: &[ShardStats], figure: impl Fn(&ShardStats) -> u64) -> u64 {
     shards.iter().map(figure).sum()
+}
+
+/// What has gone out as firmware.
+fn firmware(families: &mut Families, ota: &OtaDesk) {
+    let samples = ota.counts().all().map(|(what, count)| counter(&[("what", what)], count)).into();
+    let help = "Firmware: offers, checks, reports, faults of devices, blocks over MQTT, downloads over HTTP, and their bytes.";
+    families.family("ota_total", help, MetricType::COUNTER, samples);
 }
 
 /// What limits and guard have done, and how much they remember.
