@@ -14,6 +14,7 @@ use turnpike_tests::certificate::Authority;
 use turnpike_tests::client::Client;
 use turnpike_tests::credential::{PRODUCT, SECRET, native};
 use turnpike_tests::http::{Answer, Http};
+use turnpike_tests::peers;
 use turnpike_tests::time::{SOON, until};
 use turnpike_tests::wire::{Connect, Packet, Publish, Version};
 
@@ -598,5 +599,37 @@ fn devices_of_aliyun_are_answered_as_their_sdk_expects() {
     }
     assert_eq!(world.state(campaign, "one")["state"], "downloaded");
     one.publish(&inform, json!({"id": "5", "params": {"version": "2.0", "module": "mcu"}}).to_string());
+    world.reaches(campaign, "completed");
+}
+
+#[test]
+fn paho_mqtt_takes_firmware_over_https_and_mqtt() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let authority = Authority::new(folder.path(), "servers");
+    let server = authority.sign("server");
+    let toml = format!(
+        "[ota]\naddress = \"127.0.0.1:0\"\n[[ota.tls.certificates]]\nchain_file = {:?}\nkey_file = {:?}\n",
+        server.certificate, server.key
+    );
+    let broker = Setup::listeners(&["mqtt"], &server).and_listener(&toml).start();
+    register(&broker);
+    let (ca, taken) = (authority.certificate.clone(), folder.path().join("taken"));
+    let world = World { broker, _folder: folder };
+    let file = content(7, 700_003);
+    let firmware = world.firmware("2.0", &file);
+    // One after the other, the second once the first has succeeded.
+    let groups = json!([{"trial": ["one"]}, {"rest": true}]);
+    let campaign = world.campaign(&json!({"name": "paho", "firmware": firmware, "groups": groups}));
+    for (way, device) in [("https", "one"), ("mqtt", "two")] {
+        let credential = native(device, device, SECRET);
+        let mut command = peers::python("ota_device.py");
+        let address = world.broker.mqtt();
+        command.args([way, &address.ip().to_string(), &address.port().to_string(), PRODUCT, device]);
+        command.args([&credential.client_id, &credential.password]).arg(&ca).arg("1.0").arg(&taken);
+        assert_eq!(peers::run(command).trim(), "ok", "{way}");
+        assert!(std::fs::read(&taken).expect("a file") == file.as_bytes(), "{way}");
+        assert_eq!(world.state(campaign, device)["state"], "succeeded");
+        std::fs::remove_file(&taken).expect("removed");
+    }
     world.reaches(campaign, "completed");
 }
