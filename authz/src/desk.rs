@@ -5,8 +5,10 @@ use turnpike_core::gate::{DeviceIdentity, Handling};
 /// Which desks are open. What is for one that isn't goes to whoever subscribes to it, like everything else.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Desks {
-    /// Firmware, and the commands and logs beside it.
+    /// Firmware.
     pub ota: bool,
+    /// The commands and logs beside it.
+    pub commands: bool,
     /// Stored data.
     pub backfill: bool,
 }
@@ -99,7 +101,11 @@ impl Desks {
         }
         match Matter::of(device, topic) {
             Some(Matter::Backfill) if self.backfill => Handling::Handed { routed: false },
-            Some(matter) if self.ota && matter != Matter::Backfill => Handling::Handed { routed: matter.is_routed() },
+            Some(matter @ (Matter::CommandReply | Matter::Log)) if self.commands => {
+                Handling::Handed { routed: matter.is_routed() }
+            }
+            Some(Matter::Backfill | Matter::CommandReply | Matter::Log) | None => Handling::Routed,
+            Some(matter) if self.ota => Handling::Handed { routed: matter.is_routed() },
             _ => Handling::Routed,
         }
     }
@@ -143,9 +149,16 @@ mod tests {
     fn a_desk_that_is_closed_gets_nothing() {
         let device = DeviceIdentity::new("p", "d");
         let handed = |desks: Desks, topic| desks.handling(&device, topic) != Handling::Routed;
-        let topics = ["dev/p/d/ota/check", "dev/p/d/backfill"];
-        assert_eq!(topics.map(|topic| handed(Desks::default(), topic)), [false, false]);
-        assert_eq!(topics.map(|topic| handed(Desks { ota: true, backfill: false }, topic)), [true, false]);
-        assert_eq!(topics.map(|topic| handed(Desks { ota: false, backfill: true }, topic)), [false, true]);
+        let topics = ["dev/p/d/ota/check", "dev/p/d/sys/log", "dev/p/d/backfill"];
+        assert_eq!(topics.map(|topic| handed(Desks::default(), topic)), [false; 3]);
+        assert_eq!(topics.map(|topic| handed(Desks { ota: true, ..Desks::default() }, topic)), [true, false, false]);
+        assert_eq!(
+            topics.map(|topic| handed(Desks { commands: true, ..Desks::default() }, topic)),
+            [false, true, false]
+        );
+        assert_eq!(
+            topics.map(|topic| handed(Desks { backfill: true, ..Desks::default() }, topic)),
+            [false, false, true]
+        );
     }
 }

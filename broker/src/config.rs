@@ -5,6 +5,7 @@ mod audit;
 mod backfill;
 mod callout;
 mod listeners;
+mod ota;
 mod platform;
 mod read;
 mod registration;
@@ -26,6 +27,7 @@ use crate::registrar::RegistrationSettings;
 use crate::tls::{CertificateSettings, ClientAuth, ClientTrust, TlsSettings, TlsVersion};
 use crate::transport::TransportLimits;
 use crate::{logging, provision};
+pub use ota::OtaSettings;
 pub use platform::PlatformSettings;
 use read::Section;
 
@@ -211,6 +213,8 @@ pub struct Config {
     pub platform: Option<PlatformSettings>,
     /// How stored data is taken in.
     pub backfill: BackfillSettings,
+    /// How firmware goes out; none switches it off.
+    pub ota: Option<OtaSettings>,
 }
 
 impl Default for Config {
@@ -242,6 +246,7 @@ impl Default for Config {
             registration: RegistrationSettings::default(),
             platform: None,
             backfill: BackfillSettings::default(),
+            ota: Some(OtaSettings::default()),
         }
     }
 }
@@ -309,6 +314,7 @@ impl Config {
             store.integer("free_bytes_min", &mut config.free_bytes_min, 0..=u64::MAX);
         });
         root.section("platform", |section| config.platform = Some(platform::read(section)));
+        root.section("ota", |section| config.ota = ota::read(section));
         root.section("audit", |section| audit::read(section, &mut config.audit));
         root.section("transport", |section| transport(section, &mut config.transport));
         root.section("limits", |section| {
@@ -354,6 +360,7 @@ impl Config {
             ("registration", self.registration != running.registration),
             ("backfill", self.backfill != running.backfill),
             ("platform", PlatformSettings::restart_needed(self.platform.as_ref(), running.platform.as_ref())),
+            ("ota", self.ota != running.ota),
             ("log", (self.log_format, &self.log_level) != (running.log_format, &running.log_level)),
             (
                 "store",
@@ -371,6 +378,7 @@ impl Config {
     pub fn faults(&self) -> Vec<Fault> {
         let mut faults = listeners::check_together(self);
         faults.extend(platform::check(self));
+        faults.extend(ota::check(self));
         faults.extend(self.anonymous_fault());
         faults.extend(self.master_key_fault());
         faults

@@ -9,9 +9,11 @@ mod attest;
 mod audit;
 mod bans;
 mod batch;
+mod campaigns;
 mod connections;
 mod connects;
 mod extract;
+mod firmware;
 mod import;
 mod limits;
 mod lines;
@@ -51,6 +53,7 @@ use crate::backfill::Backfill;
 use crate::edit::{Edit, Told};
 use crate::erasure::Eraser;
 use crate::metrics;
+use crate::ota::OtaDesk;
 use crate::registrar::Registrar;
 use crate::server::{Control, StoreHealth};
 
@@ -84,6 +87,8 @@ pub struct ApiParts<'a> {
     pub eraser: Eraser,
     /// Where stored data comes in, if anywhere.
     pub backfill: Option<Arc<Backfill>>,
+    /// Who sends firmware out; none where nobody does.
+    pub ota: Option<Arc<OtaDesk>>,
 }
 
 /// What every handler needs.
@@ -102,6 +107,7 @@ pub struct Api {
     /// Other clouds.
     book: platform::Book,
     eraser: Eraser,
+    ota: Option<Arc<OtaDesk>>,
     /// Registrations served at once.
     registering: Arc<tokio::sync::Semaphore>,
 }
@@ -110,11 +116,12 @@ impl Api {
     /// Serves these.
     #[must_use]
     pub fn new(parts: ApiParts<'_>) -> Self {
-        let ApiParts { control, guarded, token, changing, auditing, registrar, book, eraser, backfill } = parts;
+        let ApiParts { control, guarded, token, changing, auditing, registrar, book, eraser, backfill, ota } = parts;
         Self {
             control,
             book,
             eraser,
+            ota,
             gate: Arc::clone(guarded.gate()),
             guarded,
             token: Sha256::digest(token).into(),
@@ -183,6 +190,8 @@ impl Api {
             .merge(packages::routes())
             .route("/products/{product}/packages/{package}/list", post(lists::import_list))
             .merge(people::routes())
+            .merge(firmware::routes())
+            .merge(campaigns::routes())
             .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
             // Imports read their body as it comes, and aren't bounded by this.
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
@@ -351,6 +360,19 @@ impl Problem {
     }
 }
 
+/// Serves one connection of devices: of another listener than ours.
+pub(crate) async fn converse<S>(stream: S, peer: SocketAddr, router: Router) -> Result<(), hyper::Error>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    connections::converse(stream, peer, router, Bounds::DEFAULT).await
+}
+
+/// An error as the API says it, for other listeners than ours.
+pub(crate) fn refused(status: StatusCode, code: &'static str, message: &str) -> Response {
+    Problem::new(status, code, message).into_response()
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let body = serde_json::json!({ "error": { "code": self.code, "message": self.message } });
@@ -449,7 +471,7 @@ async fn metrics_text(State(api): State<Api>) -> Response {
         api.control.commit_stats(),
         &api.control.totals(),
         (&api.guarded, &api.registrar),
-        (audit.as_ref(), api.backfill.as_deref()),
+        (audit.as_ref(), api.backfill.as_deref(), api.ota.as_deref()),
         api.control.now().mono_ms,
     ) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),

@@ -18,6 +18,7 @@ pub mod listener;
 pub mod logging;
 pub mod metrics;
 pub mod nonces;
+pub mod ota;
 pub mod pki;
 pub mod presence;
 pub mod provision;

@@ -13,6 +13,7 @@ use turnpike_store::stats::{CommitStats, LATENCY_BOUNDS_US};
 
 use crate::audit::AuditStatus;
 use crate::backfill::Backfill;
+use crate::ota::OtaDesk;
 use crate::registrar::Registrar;
 use crate::server::Totals;
 use crate::shard::ShardStats;
@@ -103,7 +104,7 @@ pub fn text(
     commits: &CommitStats,
     totals: &Totals,
     (guarded, registrar): (&Guarded<Gatekeeper>, &Registrar),
-    (audit, backfill): (Option<&AuditStatus>, Option<&Backfill>),
+    (audit, backfill, ota): (Option<&AuditStatus>, Option<&Backfill>, Option<&OtaDesk>),
     mono_ms: u64,
 ) -> Result<Vec<u8>, prometheus::Error> {
     let mut families = Families::default();
@@ -113,6 +114,7 @@ pub fn text(
     let samples = registrar.counts().map(|(outcome, count)| counter(&[("outcome", outcome)], count)).collect();
     families.family("registrations_total", "Registrations of devices asked for.", MetricType::COUNTER, samples);
     people(&mut families, guarded.gate().people(), mono_ms);
+    ota.into_iter().for_each(|ota| firmware(&mut families, ota));
     if let Some(platforms) = guarded.gate().platforms() {
         let samples = platforms.outcomes().map(|(outcome, count)| counter(&[("outcome", outcome)], count)).collect();
         let help = "Requests of other clouds, by how they ended.";
@@ -140,6 +142,14 @@ pub fn text(
 
 fn sum(shards: &[ShardStats], figure: impl Fn(&ShardStats) -> u64) -> u64 {
     shards.iter().map(figure).sum()
+}
+
+/// What has gone out as firmware.
+fn firmware(families: &mut Families, ota: &OtaDesk) {
+    let samples = ota.counts().all().map(|(what, count)| counter(&[("what", what)], count)).into();
+    let help =
+        "Firmware: offers, checks, reports, faults of devices, blocks over MQTT, downloads over HTTP, and their bytes.";
+    families.family("ota_total", help, MetricType::COUNTER, samples);
 }
 
 /// What limits and guard have done, and how much they remember.

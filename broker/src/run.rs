@@ -24,6 +24,7 @@ use turnpike_authz::Gatekeeper;
 use turnpike_authz::audit::{Action, Event};
 use turnpike_authz::callout::Callout;
 use turnpike_authz::desk::Desks;
+use turnpike_authz::gate::Witness;
 use turnpike_authz::guard::{self, Guard, SecurityEvent};
 use turnpike_authz::guarded::{Guarded, claimed_by_user_name};
 use turnpike_authz::people::People;
@@ -31,6 +32,7 @@ use turnpike_authz::platform::{self, Platforms};
 use turnpike_authz::presale;
 use turnpike_authz::quota::{self, Quotas};
 use turnpike_authz::registry::{RecordError, Registry};
+use turnpike_authz::secret::MasterKey;
 use turnpike_backfill::ledger::{self, LedgerError};
 use turnpike_core::clock::Now;
 use turnpike_core::concern::Concern;
@@ -52,6 +54,7 @@ use crate::erasure::Eraser;
 use crate::http::platform::Book;
 use crate::http::{self, Api, ApiParts, Changing, Connects, Questions};
 use crate::nonces::NonceFiles;
+use crate::ota::{OtaDesk, OtaWitness};
 use crate::registrar::Registrar;
 use crate::server::{Control, Server, ServerParts};
 use crate::{descriptors, desks, pki, provision, sys};
@@ -91,6 +94,7 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
     let registry = Arc::new(Registry::new());
     let registrar = Arc::new(Registrar::new(config.registration.clone(), config.rates.exempt.clone()));
     let clouds = Arc::new(Clouds::prepare(config, key.clone())?);
+    let ota = firmware(config, &key)?;
     let people = Arc::new(People::new());
     // Before anybody is let in: what has ended by now counts for nothing.
     let _ = people.advance(now_ms() / 1000, 0);
@@ -101,18 +105,18 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
         Some(key) => gate.unwrapping_with(key),
         None => gate,
     };
-    let gate = match clouds.witness(&audit) {
+    let gate = match witness(&ota, clouds.witness(&audit)) {
         Some(witness) => gate.witnessed_by(witness),
         None => gate,
     };
     let backfill = config.backfill.enabled.then(|| Arc::new(Backfill::new(config.backfill.clone())));
-    let gate = gate.with_desks(Desks { backfill: backfill.is_some(), ota: false });
+    let gate = gate.with_desks(Desks { backfill: backfill.is_some(), ota: ota.is_some() });
     let gate = Arc::new(if config.anonymous { gate.open_to_all() } else { keep_nonces(gate, config)? });
     let development = development(config)?;
     let steering = Arc::new(std::sync::OnceLock::new());
     let guarded = Arc::new(guarded(config, &gate, &sink, Arc::clone(&steering)));
     let (connects, questions) = Connects::new(asker);
-    let parts = (store, Arc::new(connects) as Arc<dyn Asker>);
+    let parts = (store, Arc::new(connects) as Arc<dyn Asker>, ota.clone());
     let mark = mark::Found::default();
     let loaders = (&registrar, &clouds.platforms, &mark, &backfill);
     let (server, damaged) = start(config, development.as_ref(), &guarded, loaders, parts)?;
@@ -127,6 +131,7 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
         development,
         registrar,
         clouds: Arc::clone(&clouds),
+        ota,
         questions,
         mark,
         backfill,
@@ -166,6 +171,8 @@ struct Own {
     development: Option<pki::Development>,
     registrar: Arc<Registrar>,
     clouds: Arc<Clouds>,
+    /// Who sends firmware out.
+    ota: Option<Arc<OtaDesk>>,
     /// Registrations by CONNECT. Where nobody takes them, they are answered so.
     questions: Questions,
     /// What the store knew of the audit.
@@ -221,6 +228,13 @@ fn open(
     };
     upkeep.start().context("a thread can't be started")?;
     own.clouds.open(config, guarded, audit, &book)?;
+    if let Some(ota) = &own.ota {
+        let bound = ota.start(&control, gate.registry(), audit.sink()).context("firmware can't go out")?;
+        if let Some(address) = bound {
+            let kind = if ota.settings().tls.is_some() { "https" } else { "http" };
+            tracing::info!(name = %"ota", kind = %kind, %address, "listening");
+        }
+    }
     if let Some((address, token)) = config.http.zip(own.token) {
         let api = Api::new(ApiParts {
             control: control.clone(),
@@ -232,6 +246,7 @@ fn open(
             backfill: own.backfill.clone(),
             book,
             eraser,
+            ota: own.ota,
         });
         let bound = http::serve(address, api.clone(), own.questions)
             .with_context(|| format!("the HTTP API can't listen on {address}"))?;
@@ -273,6 +288,22 @@ fn load_ledger(backfill: Option<&Backfill>, key: &[u8], value: &[u8]) -> Result<
         LedgerError::Damaged(of) => RecordError::Damaged(of),
         LedgerError::Full(_) => RecordError::Foreign(format!("{error}: raise backfill.devices_max")),
     })
+}
+
+/// Who sends firmware out, if anybody is to.
+fn firmware(config: &Config, key: &MasterKey) -> anyhow::Result<Option<Arc<OtaDesk>>> {
+    let Some(settings) = &config.ota else { return Ok(None) };
+    let folder = settings.folder.clone().unwrap_or_else(|| config.data.join("firmware"));
+    let desk = OtaDesk::new(settings.clone(), folder.clone(), key);
+    desk.map(Some).with_context(|| format!("the folder {} can't be made", folder.display()))
+}
+
+/// Who hears of log-ins, and before them who sends firmware out.
+fn witness(ota: &Option<Arc<OtaDesk>>, then: Option<Box<dyn Witness>>) -> Option<Box<dyn Witness>> {
+    match ota {
+        Some(desk) => Some(Box::new(OtaWitness { desk: Arc::clone(desk), then })),
+        None => then,
+    }
 }
 
 /// The gate with its call-out, and who makes the calls; as it is, if there is none.
@@ -401,11 +432,11 @@ fn start(
     development: Option<&pki::Development>,
     gate: &Arc<Guarded<Gatekeeper>>,
     (registrar, platforms, mark, backfill): (&Arc<Registrar>, &Arc<Platforms>, &mark::Found, &Option<Arc<Backfill>>),
-    (store, asker): (Box<dyn Store>, Arc<dyn Asker>),
+    (store, asker, ota): (Box<dyn Store>, Arc<dyn Asker>, Option<Arc<OtaDesk>>),
 ) -> anyhow::Result<(Server, Option<RecordError>)> {
     let (registry, people) = (Arc::clone(gate.gate().registry()), Arc::clone(gate.gate().people()));
     let (registrar, platforms, mark) = (Arc::clone(registrar), Arc::clone(platforms), mark.clone());
-    let desks = desks::Desks { backfill: backfill.clone() };
+    let desks = desks::Desks { backfill: backfill.clone(), ota: ota.clone() };
     let backfill = backfill.clone();
     let damaged = Arc::new(std::sync::OnceLock::new());
     let found = Arc::clone(&damaged);
@@ -429,6 +460,8 @@ fn start(
                 () if People::is_record(key) => people.load(key, value),
                 () if platform::is_ours(key) => platforms.load(key, value),
                 () if ledger::is_record(key) => load_ledger(backfill.as_deref(), key, value),
+                // Where firmware doesn't go out, what is known of it stays as it is.
+                () if OtaDesk::is_record(key) => ota.as_ref().map_or(Ok(()), |ota| ota.load(key, value)),
                 () => registry.load(key, value),
             };
             if let Err(error) = loaded {

@@ -6,11 +6,21 @@
 
 pub mod block;
 pub mod campaign;
+pub mod catalog;
+pub mod command;
+mod cut;
+mod fields;
 pub mod filter;
+pub mod firmware;
 pub mod fleet;
 pub mod ids;
+pub mod logs;
 pub mod machine;
+pub mod record;
 pub mod schedule;
+pub mod signature;
 pub mod target;
 pub mod token;
+pub mod upload;
+pub mod wire;
 pub mod zone;

@@ -17,6 +17,7 @@ mod harness;
 mod limits;
 mod linkkit;
 mod ops;
+mod ota;
 mod people;
 mod platform;
 mod profiles;

@@ -158,6 +158,30 @@ labels! {
         PlatformDelete = "platform_delete",
         /// A platform has asked for what is neither a token nor a control.
         PlatformRequest = "platform_request",
+        /// A firmware is to be uploaded.
+        FirmwareCreate = "firmware_create",
+        /// A firmware's file has come, and was found to be right or wrong.
+        FirmwareFinish = "firmware_finish",
+        /// A firmware isn't to be offered any more.
+        FirmwareWithdraw = "firmware_withdraw",
+        /// A firmware was deleted.
+        FirmwareDelete = "firmware_delete",
+        /// What a product demands of its firmware: keys, signatures, release counters.
+        FirmwareDemands = "firmware_demands",
+        /// A campaign was made.
+        CampaignCreate = "campaign_create",
+        /// A campaign may start.
+        CampaignApprove = "campaign_approve",
+        /// A campaign offers no more.
+        CampaignPause = "campaign_pause",
+        /// A campaign offers again.
+        CampaignResume = "campaign_resume",
+        /// A campaign has stopped: by somebody, for too many errors, or at its end.
+        CampaignStop = "campaign_stop",
+        /// Devices that have failed in a campaign are tried again.
+        CampaignRetry = "campaign_retry",
+        /// What was kept of a campaign that is over was deleted.
+        CampaignDelete = "campaign_delete",
         /// A token was issued.
         TokenIssue = "token_issue",
         /// A token was revoked.
@@ -254,6 +278,10 @@ labels! {
         Way = "way",
         /// Number of an erasure.
         Erasure = "erasure",
+        /// Number of a firmware.
+        Firmware = "firmware",
+        /// Number of a campaign.
+        Campaign = "campaign",
         /// Whether something needs a restart.
         RestartNeeded = "restart_needed",
     }

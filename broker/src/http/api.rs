@@ -284,6 +284,9 @@ pub(super) async fn delete_product(State(api): State<Api>, Path(product): Path<S
     // First: another product of that key must not be the platforms'.
     api.forget_granted(&key).await?;
     api.commit_batch(Batch { edits: vec![deleted.into()], book }).await?;
+    if let Some(ota) = &api.ota {
+        ota.forget_product(&key).await;
+    }
     api.sweep(&key).await?;
     api.sweep_packages().await?;
     Ok(StatusCode::NO_CONTENT)
@@ -402,5 +405,8 @@ pub(super) async fn delete_device(
     let (key, name) = (product_key(&product)?, device_name(&device)?);
     let deleted = api.gate.registry().plan_delete_device(&key, &name)?;
     api.commit_all(api.unbinding(deleted)).await?;
+    if let Some(ota) = &api.ota {
+        ota.forget_device(key.as_str(), name.as_str());
+    }
     Ok(StatusCode::NO_CONTENT)
 }

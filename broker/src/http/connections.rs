@@ -15,7 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep};
 use tower_service::Service;
@@ -59,6 +59,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, bounds: Bounds)
         };
         let router = router.clone();
         tokio::spawn(async move {
+            let _ = stream.set_nodelay(true);
             // How it ends is the peer's affair.
             let _ = converse(stream, peer, router, bounds).await;
             drop(held);
@@ -101,8 +102,13 @@ impl Drop for Share {
     }
 }
 
-async fn converse(stream: TcpStream, peer: SocketAddr, router: Router, bounds: Bounds) -> Result<(), hyper::Error> {
-    let _ = stream.set_nodelay(true);
+/// Serves one connection, of TLS or without.
+pub(super) async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    peer: SocketAddr,
+    router: Router,
+    bounds: Bounds,
+) -> Result<(), hyper::Error> {
     let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
         router.clone().call(request)

@@ -8,7 +8,8 @@ use utoipa::{OpenApi, ToSchema};
 
 use super::people::{apps, bindings, erasures, services, users};
 use super::{
-    access, api, attest, audit, bans, import, limits, lists, packages, payloads, platforms, register, vendors,
+    access, api, attest, audit, bans, campaigns, firmware, import, limits, lists, packages, payloads, platforms,
+    register, vendors,
 };
 
 #[derive(OpenApi)]
@@ -65,6 +66,24 @@ use super::{
         api::renew_secret,
         import::import_devices,
         audit::search_audit,
+        firmware::list_firmware,
+        firmware::show_firmware,
+        firmware::create_firmware,
+        firmware::put_content,
+        firmware::finish_firmware,
+        firmware::withdraw_firmware,
+        firmware::delete_firmware,
+        firmware::show_demands,
+        firmware::put_demands,
+        campaigns::list_campaigns,
+        campaigns::show_campaign,
+        campaigns::create_campaign,
+        campaigns::list_campaign_devices,
+        campaigns::approve_campaign,
+        campaigns::pause_campaign,
+        campaigns::resume_campaign,
+        campaigns::stop_campaign,
+        campaigns::retry_campaign,
         packages::show_registration,
         packages::put_registration,
         packages::list_packages,

@@ -1,0 +1,361 @@
+//! Firmware out: the desk that devices' checks and reports come to, the thread that steps the campaigns, the files.
+//!
+//! ```text
+//! shard ─▶ take, came, went ─▶ thread `ota`: State (catalog, scheduler, what devices reported) ─▶ offers ─▶ shards
+//!                                   ▲                       │
+//! HTTP API ── plans, changes ───────┘                       └─▶ records, in the order of the changes ─▶ store
+//! ```
+//!
+//! `turnpike_ota` decides; `../../ota/DESIGN.md` has the invariants. All that is decided is decided under one lock, and handed to the committer and to the
+//! shards under it, so that records are committed in the order of what they record. Nothing waits under it.
+//!
+//! **Invariant:** an offer's number is the firmware's whose file is offered: a device that asks for blocks gets those of the file that it began with, also
+//! after a restart of the broker, whatever patches have come meanwhile.
+
+mod blocks;
+mod devices;
+mod door;
+mod download;
+mod files;
+mod record;
+mod settings;
+mod state;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use anyhow::Context;
+use parking_lot::Mutex;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
+use turnpike_authz::desk::Matter;
+use turnpike_authz::registry::{RecordError, Registry};
+use turnpike_authz::secret::MasterKey;
+use turnpike_core::gate::{DeviceIdentity, Passage, Principal, Visit};
+use turnpike_core::shard::Errand;
+use turnpike_mqtt::ReasonCode;
+use turnpike_ota::campaign::Life;
+use turnpike_ota::ids::CampaignId;
+use turnpike_ota::schedule::Recorded;
+use turnpike_ota::token::TokenKey;
+
+pub use files::{FileError, Writing};
+pub use settings::CampaignRequest;
+pub use state::{Order, State, Unknown};
+
+use crate::audit::AuditSink;
+use crate::config::OtaSettings;
+use crate::desk::{Desk, Done};
+use crate::server::Control;
+use record::{Read, Wanted};
+
+/// Between two steps of the scheduler.
+const STEP_INTERVAL: Duration = Duration::from_millis(200);
+
+/// What the thread is given.
+enum Work {
+    Errand(Matter, Box<Errand>, Done),
+    Came(Arc<DeviceIdentity>),
+    Went(Arc<DeviceIdentity>),
+}
+
+/// What was done.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Offers that went out, those sent again included.
+    pub offers: AtomicU64,
+    /// Checks that were answered.
+    pub checks: AtomicU64,
+    /// Reports that were of use.
+    pub reports: AtomicU64,
+    /// Messages of devices that couldn't be read, or had no place.
+    pub faults: AtomicU64,
+    /// Blocks that were sent over MQTT.
+    pub blocks: AtomicU64,
+    /// Bytes that were sent over MQTT.
+    pub block_bytes: AtomicU64,
+    /// Downloads over HTTP that began, parts of files included.
+    pub downloads: AtomicU64,
+    /// Downloads over HTTP that were refused.
+    pub downloads_refused: AtomicU64,
+    /// Bytes that were sent over HTTP.
+    pub download_bytes: AtomicU64,
+}
+
+impl Counts {
+    /// With the words that tell them apart.
+    #[must_use]
+    pub fn all(&self) -> [(&'static str, u64); 9] {
+        [
+            ("offers", &self.offers),
+            ("checks", &self.checks),
+            ("reports", &self.reports),
+            ("faults", &self.faults),
+            ("blocks", &self.blocks),
+            ("block_bytes", &self.block_bytes),
+            ("downloads", &self.downloads),
+            ("downloads_refused", &self.downloads_refused),
+            ("download_bytes", &self.download_bytes),
+        ]
+        .map(|(name, count)| (name, count.load(Relaxed)))
+    }
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Relaxed);
+}
+
+/// What the desk works with, once the broker runs.
+struct Shell {
+    control: Control,
+    registry: Arc<Registry>,
+    audit: AuditSink,
+}
+
+/// What was read back, and what comes in before the start.
+struct Beginning {
+    work: UnboundedReceiver<Work>,
+    campaigns: Vec<(CampaignId, Wanted, Life)>,
+    standings: HashMap<CampaignId, Vec<Recorded>>,
+}
+
+/// The desk.
+pub struct OtaDesk {
+    settings: OtaSettings,
+    folder: PathBuf,
+    tokens: TokenKey,
+    state: Mutex<State>,
+    spools: files::Spools,
+    counts: Counts,
+    work: UnboundedSender<Work>,
+    beginning: Mutex<Option<Beginning>>,
+    shell: OnceLock<Shell>,
+    /// What links begin with; none where devices don't download over HTTP.
+    link: OnceLock<String>,
+    budget: blocks::Budget,
+    /// Held by whoever changes catalog or campaigns by the API, from the plan to the commit.
+    changing: tokio::sync::Mutex<()>,
+}
+
+impl std::fmt::Debug for OtaDesk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OtaDesk").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+impl OtaDesk {
+    /// A desk that takes up records, and errands, which wait until it starts. Makes the folder.
+    ///
+    /// # Errors
+    /// The folder can't be made.
+    pub fn new(settings: OtaSettings, folder: PathBuf, key: &MasterKey) -> io::Result<Arc<Self>> {
+        files::prepare(&folder)?;
+        let (work, receiver) = unbounded_channel();
+        Ok(Arc::new(Self {
+            tokens: TokenKey::new(&key.derive("turnpike firmware downloads")),
+            state: Mutex::default(),
+            spools: files::Spools::default(),
+            counts: Counts::default(),
+            work,
+            beginning: Mutex::new(Some(Beginning { work: receiver, campaigns: Vec::new(), standings: HashMap::new() })),
+            shell: OnceLock::new(),
+            link: OnceLock::new(),
+            budget: blocks::Budget::new(settings.blocks_bytes_s),
+            changing: tokio::sync::Mutex::new(()),
+            settings,
+            folder,
+        }))
+    }
+
+    /// Whether a record of the store is for this desk.
+    #[must_use]
+    pub fn is_record(key: &[u8]) -> bool {
+        record::is_ours(key) || turnpike_ota::record::is_record(key)
+    }
+
+    /// Takes a record of the store back, before the start.
+    ///
+    /// # Errors
+    /// [`RecordError`]: the broker doesn't start on it.
+    pub fn load(&self, key: &[u8], value: &[u8]) -> Result<(), RecordError> {
+        if !record::is_ours(key) {
+            let change = turnpike_ota::record::decode(key, value).map_err(|error| match error {
+                turnpike_ota::record::RecordError::Layout(layout) => RecordError::Layout(layout),
+                turnpike_ota::record::RecordError::Damaged(what) => RecordError::Damaged(what),
+            })?;
+            if let turnpike_ota::record::Change::Catalog(change) = change {
+                self.state.lock().catalog.apply(change);
+            }
+            return Ok(());
+        }
+        let read = record::read(key, value)?;
+        let mut beginning = self.beginning.lock();
+        let Some(beginning) = beginning.as_mut() else { return Ok(()) };
+        match read {
+            Read::Campaign(id, wanted, life) => beginning.campaigns.push((id, *wanted, life)),
+            Read::Standing(id, recorded) => beginning.standings.entry(id).or_default().push(recorded),
+            Read::Reported(product, device, reported) => {
+                self.state.lock().reported.entry(product).or_default().insert(device, reported);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes campaigns up again, opens the address for downloads, and starts the thread.
+    ///
+    /// # Errors
+    /// A campaign's records contradict each other, the address can't be bound, TLS not be set up, or a thread not be started.
+    pub fn start(
+        self: &Arc<Self>,
+        control: &Control,
+        registry: &Arc<Registry>,
+        audit: AuditSink,
+    ) -> anyhow::Result<Option<SocketAddr>> {
+        let Some(beginning) = self.beginning.lock().take() else { return Ok(None) };
+        let shell = Shell { control: control.clone(), registry: Arc::clone(registry), audit };
+        let shell = self.shell.get_or_init(|| shell);
+        self.state.lock().restore(beginning.campaigns, beginning.standings, &shell.registry, control.now())?;
+        self.sweep_files();
+        let bound = match self.settings.address {
+            Some(address) => Some(
+                door::serve(self, address)
+                    .with_context(|| format!("downloads of firmware can't be served on {address}"))?,
+            ),
+            None => None,
+        };
+        if let Some(bound) = bound {
+            let scheme = if self.settings.tls.is_some() { "https" } else { "http" };
+            let link = self.settings.public_url.clone().unwrap_or_else(|| format!("{scheme}://{bound}"));
+            let _ = self.link.set(link);
+        }
+        let (desk, work) = (Arc::clone(self), beginning.work);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        std::thread::Builder::new().name("ota".to_owned()).spawn(move || runtime.block_on(desk.run(work)))?;
+        Ok(bound)
+    }
+
+    /// Takes a message of a device. Never waits: how many there are the shards bound.
+    pub fn take(&self, matter: Matter, errand: Errand, done: Done) {
+        // If the thread is gone it is dropped, which refuses the message.
+        let _ = self.work.send(Work::Errand(matter, Box::new(errand), done));
+    }
+
+    /// Hears of comings and goings. Never waits.
+    pub fn passed(&self, visit: &Visit<'_>, passage: Passage) {
+        if let Some(Principal::Device(identity)) = visit.principal {
+            let work = match passage {
+                Passage::In => Work::Came(Arc::clone(identity)),
+                Passage::Out(_) => Work::Went(Arc::clone(identity)),
+                Passage::Refused(_) | Passage::TurnedAway(_) => return,
+            };
+            let _ = self.work.send(work);
+        }
+    }
+
+    /// What was done.
+    #[must_use]
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Its settings.
+    #[must_use]
+    pub fn settings(&self) -> &OtaSettings {
+        &self.settings
+    }
+
+    /// Catalog and campaigns. Held for as long as it takes to look something up.
+    #[must_use]
+    pub fn state(&self) -> parking_lot::MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    /// Held by whoever changes catalog or campaigns, from the plan to the commit.
+    pub async fn changing(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.changing.lock().await
+    }
+
+    fn shell(&self) -> &Shell {
+        self.shell.get().expect("whoever works at the desk has started it")
+    }
+
+    async fn run(self: Arc<Self>, mut work: UnboundedReceiver<Work>) {
+        let mut steps = tokio::time::interval(STEP_INTERVAL);
+        steps.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = steps.tick() => self.step(),
+                next = work.recv() => match next {
+                    Some(Work::Errand(matter, errand, done)) => self.errand(matter, *errand, done),
+                    Some(Work::Came(identity)) => self.came(&identity),
+                    Some(Work::Went(identity)) => self.went(&identity),
+                    None => return,
+                },
+            }
+        }
+    }
+
+    fn step(&self) {
+        let now = self.shell().control.now();
+        let mut state = self.state.lock();
+        let actions = state.scheduler.step(now);
+        let carried = self.carry_out(&mut state, actions, None, now);
+        drop(state);
+        self.push(carried.offers);
+    }
+
+    /// Says that an errand is done once what it has changed is on disk.
+    fn finish(&self, committed: Option<oneshot::Receiver<()>>, done: Done) {
+        tokio::spawn(async move {
+            let outcome = match committed {
+                Some(committed) => committed.await.map_err(|_| ReasonCode::ImplementationSpecificError),
+                None => Ok(()),
+            };
+            done.say(outcome);
+        });
+    }
+}
+
+impl Desk for OtaDesk {
+    fn take(&self, errand: Errand, done: Done) {
+        let topic = errand.message.topic();
+        match Matter::of(&errand.device, topic.as_str()) {
+            Some(matter) => self.take(matter, errand, done),
+            None => drop(done),
+        }
+    }
+}
+
+/// Hears of comings and goings for the desk, and passes them on.
+#[derive(Debug)]
+pub struct OtaWitness {
+    /// Who hears of them.
+    pub desk: Arc<OtaDesk>,
+    /// Who else does.
+    pub then: Option<Box<dyn turnpike_authz::gate::Witness>>,
+}
+
+impl turnpike_authz::gate::Witness for OtaWitness {
+    fn passed(&self, visit: &Visit<'_>, passage: Passage, now: turnpike_core::clock::Now) {
+        self.desk.passed(visit, passage);
+        if let Some(then) = &self.then {
+            then.passed(visit, passage, now);
+        }
+    }
+
+    fn controlled(
+        &self,
+        service: &Principal,
+        device: &turnpike_authz::people::bindings::DeviceKey,
+        now: turnpike_core::clock::Now,
+    ) {
+        if let Some(then) = &self.then {
+            then.controlled(service, device, now);
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! Downloads over HTTP: a file or a range of it, to whoever has a token (RFC 9110, sections 13 and 14).
+
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use turnpike_ota::firmware::State as Stage;
+use turnpike_ota::ids::FirmwareId;
+use turnpike_ota::machine::Kind;
+use turnpike_ota::token::TokenError;
+
+use super::state::is_void;
+use super::{OtaDesk, count, files};
+use crate::http::refused;
+
+/// Bytes that are read at once: what a download holds in memory.
+const CHUNK_BYTES: usize = 256 << 10;
+
+/// What every download needs.
+#[derive(Clone)]
+pub(super) struct Downloads {
+    desk: Arc<OtaDesk>,
+    room: Arc<Semaphore>,
+}
+
+impl Downloads {
+    pub(super) fn new(desk: Arc<OtaDesk>) -> Self {
+        let room = Arc::new(Semaphore::new(desk.settings.downloads_max));
+        Self { desk, room }
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct Asked {
+    token: Option<String>,
+}
+
+/// Why there is nothing to download.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+enum Denied {
+    #[error("a token is needed: the link that the device was offered has one")]
+    NoToken,
+    #[error("the token isn't one of this firmware")]
+    Invalid,
+    #[error("the token has expired; a new check gives a new one")]
+    Expired,
+    #[error("the campaign has stopped, or the device is no longer in it")]
+    Stopped,
+    #[error("the firmware was withdrawn")]
+    Withdrawn,
+    #[error("too many download at the moment; try again later")]
+    Busy,
+}
+
+impl Denied {
+    fn answer(self) -> Response {
+        let (status, code) = match self {
+            Self::NoToken => (StatusCode::FORBIDDEN, "token_missing"),
+            Self::Invalid => (StatusCode::FORBIDDEN, "token_invalid"),
+            Self::Expired => (StatusCode::FORBIDDEN, "token_expired"),
+            Self::Stopped => (StatusCode::FORBIDDEN, "campaign_stopped"),
+            Self::Withdrawn => (StatusCode::FORBIDDEN, "firmware_withdrawn"),
+            Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+        };
+        let answer = refused(status, code, &self.to_string());
+        if self == Self::Busy { ([(header::RETRY_AFTER, "30")], answer).into_response() } else { answer }
+    }
+}
+
+/// What is sent, and what it is.
+struct Granted {
+    bytes: u64,
+    etag: String,
+}
+
+pub(super) async fn serve(
+    State(downloads): State<Downloads>,
+    Path(firmware): Path<String>,
+    Query(Asked { token }): Query<Asked>,
+    method: Method,
+    headers: HeaderMap,
+) -> Response {
+    let counts = &downloads.desk.counts;
+    let denied = |denied: Denied| {
+        count(&counts.downloads_refused);
+        denied.answer()
+    };
+    let Ok(id) = firmware.parse().map(FirmwareId) else { return denied(Denied::Invalid) };
+    let granted = match downloads.desk.granted(id, token.as_deref()) {
+        Ok(granted) => granted,
+        Err(why) => return denied(why),
+    };
+    let Ok(permit) = Arc::clone(&downloads.room).try_acquire_owned() else { return denied(Denied::Busy) };
+    let file = match files::open(&downloads.desk.folder, id) {
+        Ok(file) => file,
+        Err(error) => {
+            tracing::error!(firmware = %id, %error, "the file of a firmware can't be opened");
+            return refused(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the file can't be read");
+        }
+    };
+    count(&counts.downloads);
+    answer(&downloads.desk, (file, permit), &granted, &method, &headers)
+}
+
+impl OtaDesk {
+    /// What a token gives at this moment.
+    fn granted(&self, id: FirmwareId, token: Option<&str>) -> Result<Granted, Denied> {
+        let now_s = self.shell().control.now().unix_s();
+        let grant = self.tokens.open(token.ok_or(Denied::NoToken)?, now_s).map_err(|error| match error {
+            TokenError::Invalid => Denied::Invalid,
+            TokenError::Expired => Denied::Expired,
+        })?;
+        if grant.firmware != id {
+            return Err(Denied::Invalid);
+        }
+        let state = self.state.lock();
+        let campaign = state.scheduler.campaign(grant.campaign).ok_or(Denied::Stopped)?;
+        let member = state.scheduler.member(grant.campaign, &grant.device).ok_or(Denied::Stopped)?;
+        if is_void(campaign.life().state) || member.standing.state.kind() == Kind::Cancelled {
+            return Err(Denied::Stopped);
+        }
+        match state.catalog.get(id).map(|firmware| &firmware.state) {
+            Some(Stage::Ready(contents)) => {
+                let etag = format!("\"{}\"", hex::encode(contents.whole.digests.sha256));
+                Ok(Granted { bytes: contents.whole.bytes, etag })
+            }
+            _ => Err(Denied::Withdrawn),
+        }
+    }
+}
+
+/// Which part of a file is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Part {
+    Whole,
+    /// From the first to the last byte of it.
+    Range(u64, u64),
+    /// None of the file's.
+    Unsatisfiable,
+}
+
+/// A single range of bytes. What isn't one is passed over, as RFC 9110 wants it: then the whole is sent, and so it is for several ranges.
+fn part(headers: &HeaderMap, granted: &Granted) -> Part {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    // Strong comparison: dates are never sent, so none matches.
+    if text(header::IF_RANGE).is_some_and(|validator| validator != granted.etag) {
+        return Part::Whole;
+    }
+    let Some(range) = text(header::RANGE).and_then(|range| range.strip_prefix("bytes=")) else { return Part::Whole };
+    let Some((first, last)) = range.trim().split_once('-') else { return Part::Whole };
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_number(first) || !is_number(last) {
+        return Part::Whole;
+    }
+    // Numbers beyond any file's are beyond this one's.
+    let read = |text: &str| text.parse::<u64>().unwrap_or(u64::MAX);
+    let end = granted.bytes.saturating_sub(1);
+    match (first, last) {
+        ("", "") => Part::Whole,
+        ("", last) => match read(last) {
+            0 => Part::Unsatisfiable,
+            suffix => Part::Range(granted.bytes.saturating_sub(suffix), end),
+        },
+        (first, _) if read(first) > end => Part::Unsatisfiable,
+        (first, "") => Part::Range(read(first), end),
+        (first, last) if read(last) < read(first) => Part::Whole,
+        (first, last) => Part::Range(read(first), read(last).min(end)),
+    }
+}
+
+fn answer(
+    desk: &Arc<OtaDesk>,
+    (file, permit): (File, OwnedSemaphorePermit),
+    granted: &Granted,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Response {
+    let total = granted.bytes;
+    let base = Response::builder()
+        .header(header::ETAG, &granted.etag)
+        .header(header::ACCEPT_RANGES, "bytes")
+        .header(header::CACHE_CONTROL, "private, no-transform");
+    let matches = headers.get(header::IF_NONE_MATCH).is_some_and(|tag| tag.as_bytes() == granted.etag.as_bytes());
+    // Of a HEAD a range means nothing (RFC 9110, section 14.2).
+    let part = if *method == Method::HEAD { Part::Whole } else { part(headers, granted) };
+    let built = match part {
+        _ if matches => base.status(StatusCode::NOT_MODIFIED).body(Body::empty()),
+        Part::Unsatisfiable => base
+            .status(StatusCode::RANGE_NOT_SATISFIABLE)
+            .header(header::CONTENT_RANGE, format!("bytes */{total}"))
+            .body(Body::empty()),
+        Part::Whole => {
+            let body = if *method == Method::HEAD { Body::empty() } else { stream(desk, file, permit, 0, total) };
+            base.status(StatusCode::OK)
+                .header(header::CONTENT_TYPE, "application/octet-stream")
+                .header(header::CONTENT_LENGTH, total)
+                .body(body)
+        }
+        Part::Range(first, last) => base
+            .status(StatusCode::PARTIAL_CONTENT)
+            .header(header::CONTENT_TYPE, "application/octet-stream")
+            .header(header::CONTENT_RANGE, format!("bytes {first}-{last}/{total}"))
+            .header(header::CONTENT_LENGTH, last - first + 1)
+            .body(stream(desk, file, permit, first, last + 1)),
+    };
+    built.unwrap_or_else(|_| refused(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the answer can't be made"))
+}
+
+/// The file from `from` to before `to`, a chunk at a time. A file that can't be read on breaks the connection off, so that no device takes it for whole.
+fn stream(desk: &Arc<OtaDesk>, file: File, permit: OwnedSemaphorePermit, from: u64, to: u64) -> Body {
+    let begin = (Arc::clone(desk), Arc::new(file), permit, from);
+    let chunks = futures_util::stream::unfold(begin, move |(desk, file, permit, at)| async move {
+        let length = usize::try_from(to - at).unwrap_or(usize::MAX).min(CHUNK_BYTES);
+        if length == 0 {
+            return None;
+        }
+        let read = files::read(&file, at, length).await;
+        let next = match &read {
+            Ok(bytes) => {
+                desk.counts.download_bytes.fetch_add(bytes.len() as u64, Relaxed);
+                at + bytes.len() as u64
+            }
+            Err(error) => {
+                tracing::error!(%error, "the file of a firmware can't be read on");
+                to
+            }
+        };
+        Some((read, (desk, file, permit, next)))
+    });
+    Body::from_stream(chunks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(range: &str, if_range: Option<&str>) -> Part {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::RANGE, range.parse().expect("a value"));
+        if let Some(validator) = if_range {
+            headers.insert(header::IF_RANGE, validator.parse().expect("a value"));
+        }
+        part(&headers, &Granted { bytes: 100, etag: "\"tag\"".to_owned() })
+    }
+
+    #[test]
+    fn a_range_is_single_and_within_the_file() {
+        for (range, expected) in [
+            ("bytes=0-0", Part::Range(0, 0)),
+            ("bytes=37-", Part::Range(37, 99)),
+            ("bytes=37-1000", Part::Range(37, 99)),
+            ("bytes=-10", Part::Range(90, 99)),
+            ("bytes=-1000", Part::Range(0, 99)),
+            ("bytes=99-", Part::Range(99, 99)),
+            ("bytes=100-", Part::Unsatisfiable),
+            ("bytes=99999999999999999999-", Part::Unsatisfiable),
+            ("bytes=-0", Part::Unsatisfiable),
+            ("bytes=5-4", Part::Whole),
+            ("bytes=-", Part::Whole),
+            ("bytes=0-1,3-4", Part::Whole),
+            ("bytes=+1-", Part::Whole),
+            ("lines=0-1", Part::Whole),
+        ] {
+            assert_eq!(of(range, None), expected, "{range}");
+        }
+        assert_eq!(of("bytes=37-", Some("\"tag\"")), Part::Range(37, 99));
+        for other in ["\"gat\"", "W/\"tag\"", "Wed, 21 Oct 2015 07:28:00 GMT"] {
+            assert_eq!(of("bytes=37-", Some(other)), Part::Whole, "{other}");
+        }
+    }
+}

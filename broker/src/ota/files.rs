@@ -1,0 +1,234 @@
+//! Files of firmware: `{number}.part` while it comes in, `{number}.bin` when it is whole. Memory doesn't grow with them.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use turnpike_ota::firmware::{State, Whole};
+use turnpike_ota::ids::FirmwareId;
+use turnpike_ota::upload::{Upload, UploadError};
+
+use super::OtaDesk;
+
+/// Bytes that are read at once.
+const READ_BYTES: usize = 1 << 20;
+
+/// Why a part of a file isn't taken.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// There is no such firmware, or it isn't being uploaded.
+    #[error("the firmware isn't being uploaded")]
+    NotUploading,
+    /// Another request is at it.
+    #[error("another request uploads this firmware at the moment")]
+    Busy,
+    /// The part doesn't fit.
+    #[error(transparent)]
+    Upload(#[from] UploadError),
+    /// The disk.
+    #[error("the file can't be written: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// A file that comes in.
+#[derive(Debug)]
+pub(super) struct Spool {
+    file: File,
+    upload: Upload,
+}
+
+/// Files that come in, as far as somebody has asked for them since the start.
+#[derive(Debug, Default)]
+pub(super) struct Spools(Mutex<HashMap<FirmwareId, Arc<tokio::sync::Mutex<Option<Spool>>>>>);
+
+pub(super) fn prepare(folder: &Path) -> io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+fn part(folder: &Path, id: FirmwareId) -> PathBuf {
+    folder.join(format!("{id}.part"))
+}
+
+fn whole(folder: &Path, id: FirmwareId) -> PathBuf {
+    folder.join(format!("{id}.bin"))
+}
+
+/// A whole file.
+pub(super) fn open(folder: &Path, id: FirmwareId) -> io::Result<File> {
+    File::open(whole(folder, id))
+}
+
+/// A part of a file, read beside the runtime's thread.
+pub(super) async fn read(file: &Arc<File>, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+    let file = Arc::clone(file);
+    let read = tokio::task::spawn_blocking(move || {
+        let mut bytes = vec![0; length];
+        file.read_exact_at(&mut bytes, offset)?;
+        Ok(bytes)
+    });
+    read.await.map_err(io::Error::other)?
+}
+
+impl Spool {
+    /// Opens what there is of a file, and reads it through for its digests.
+    fn open(path: &Path, declared: Option<u64>, now_s: u64) -> Result<Self, FileError> {
+        let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+        let mut upload = Upload::new(declared, now_s);
+        let mut bytes = vec![0; READ_BYTES];
+        loop {
+            let read = file.read(&mut bytes)?;
+            let Some(read @ [_, ..]) = bytes.get(..read) else { break };
+            upload.written(read, now_s)?;
+        }
+        Ok(Self { file, upload })
+    }
+
+    fn write(&mut self, bytes: &[u8], now_s: u64) -> Result<(), FileError> {
+        self.upload.accept(self.upload.have(), bytes.len() as u64, now_s)?;
+        let have = self.upload.have();
+        if let Err(error) = self.file.write_all(bytes) {
+            // What was written of it isn't in the digests.
+            self.file.set_len(have)?;
+            return Err(error.into());
+        }
+        self.upload.written(bytes, now_s)?;
+        Ok(())
+    }
+}
+
+/// A request's hold on a file that comes in: nobody else writes to it meanwhile.
+pub struct Writing {
+    held: tokio::sync::OwnedMutexGuard<Option<Spool>>,
+}
+
+impl Writing {
+    /// Where to go on.
+    #[must_use]
+    pub fn have(&self) -> u64 {
+        self.held.as_ref().map_or(0, |spool| spool.upload.have())
+    }
+
+    /// Whether a part may come.
+    ///
+    /// # Errors
+    /// [`FileError::Upload`].
+    pub fn accept(&self, offset: u64, length: u64, now_s: u64) -> Result<(), FileError> {
+        let spool = self.held.as_ref().ok_or(FileError::NotUploading)?;
+        Ok(spool.upload.accept(offset, length, now_s)?)
+    }
+
+    /// Takes the next bytes, beside the runtime's thread.
+    ///
+    /// # Errors
+    /// [`FileError`]; nothing of them is taken then.
+    pub async fn write(self, bytes: Vec<u8>, now_s: u64) -> Result<Self, FileError> {
+        let mut writing = self;
+        let written = tokio::task::spawn_blocking(move || {
+            let outcome = match writing.held.as_mut() {
+                Some(spool) => spool.write(&bytes, now_s),
+                None => Err(FileError::NotUploading),
+            };
+            outcome.map(|()| writing)
+        });
+        written.await.map_err(io::Error::other)?
+    }
+
+    /// The file is whole: it is brought to the disk, and its digests are known. It can't be written to any more.
+    ///
+    /// # Errors
+    /// [`FileError`].
+    pub async fn finish(mut self, now_s: u64) -> Result<(Self, Whole), FileError> {
+        let finished = tokio::task::spawn_blocking(move || {
+            let spool = self.held.as_mut().ok_or(FileError::NotUploading)?;
+            let size = spool.upload.declared();
+            if let Some(size) = size.filter(|size| spool.upload.have() < *size) {
+                return Err(UploadError::Incomplete { have: spool.upload.have(), size }.into());
+            }
+            spool.file.sync_all()?;
+            let whole = spool.upload.finish(now_s)?;
+            Ok((self, whole))
+        });
+        finished.await.map_err(io::Error::other)?
+    }
+}
+
+impl OtaDesk {
+    /// Holds the file of a firmware that is being uploaded, for one request.
+    ///
+    /// # Errors
+    /// [`FileError`].
+    pub async fn spool(&self, id: FirmwareId, now_s: u64) -> Result<Writing, FileError> {
+        let declared = {
+            let state = self.state.lock();
+            match state.catalog.get(id).map(|firmware| &firmware.state) {
+                Some(State::Uploading(declared)) => declared.bytes,
+                _ => return Err(FileError::NotUploading),
+            }
+        };
+        let slot = Arc::clone(self.spools.0.lock().entry(id).or_default());
+        let mut held = slot.try_lock_owned().map_err(|_| FileError::Busy)?;
+        if held.is_none() {
+            let path = part(&self.folder, id);
+            let opened = tokio::task::spawn_blocking(move || Spool::open(&path, declared, now_s));
+            *held = Some(opened.await.map_err(io::Error::other)??);
+        }
+        Ok(Writing { held })
+    }
+
+    /// A file has become a firmware's. Before the catalog says so.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn keep(&self, id: FirmwareId) -> io::Result<()> {
+        std::fs::rename(part(&self.folder, id), whole(&self.folder, id))?;
+        File::open(&self.folder)?.sync_all()
+    }
+
+    /// Removes what there is of a firmware's file.
+    pub fn discard(&self, id: FirmwareId) {
+        self.spools.0.lock().remove(&id);
+        for path in [part(&self.folder, id), whole(&self.folder, id)] {
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(file = %path.display(), %error, "a file of a firmware can't be removed");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Nobody writes to it any more.
+    pub fn let_go(&self, id: FirmwareId) {
+        self.spools.0.lock().remove(&id);
+    }
+
+    /// Removes files that no firmware has: what a crash has left between a commit and a removal, or the other way round.
+    pub(super) fn sweep_files(&self) {
+        let Ok(entries) = std::fs::read_dir(&self.folder) else { return };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let Some((number, ending)) = name.to_str().and_then(|name| name.rsplit_once('.')) else { continue };
+            let Ok(number) = number.parse().map(FirmwareId) else { continue };
+            let is_needed = {
+                let state = self.state.lock();
+                match (state.catalog.get(number).map(|firmware| &firmware.state), ending) {
+                    (Some(State::Ready(_) | State::Withdrawn(_)), "bin") => true,
+                    (Some(State::Uploading(_)), "bin") => {
+                        // It was about to be finished: it is uploaded as far as all of it.
+                        std::fs::rename(entry.path(), part(&self.folder, number)).is_ok()
+                    }
+                    (Some(State::Uploading(_)), "part") => true,
+                    (_, "bin" | "part") => false,
+                    _ => true,
+                }
+            };
+            if !is_needed {
+                self.discard(number);
+            }
+        }
+    }
+}

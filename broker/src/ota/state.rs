@@ -1,0 +1,548 @@
+//! What is decided under the desk's lock, and what follows from it.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use tokio::sync::oneshot;
+use turnpike_authz::audit::{Action as Audited, Event, Key, Subject, Value};
+use turnpike_authz::names::ProductKey;
+use turnpike_authz::registry::Registry;
+use turnpike_core::clock::Now;
+use turnpike_core::durable::Op;
+use turnpike_core::gate::Principal;
+use turnpike_mqtt::QoS;
+use turnpike_ota::campaign::{Campaign, Fault, Life, State as Stage, Why};
+use turnpike_ota::catalog::{Catalog, Fitting, Suited, Unsuited};
+use turnpike_ota::filter::Candidate;
+use turnpike_ota::ids::{CampaignId, FirmwareId};
+use turnpike_ota::machine::Reason;
+use turnpike_ota::schedule::{Action, AddError, Recorded, Report, Scheduler};
+use turnpike_ota::target::{Target, Version};
+use turnpike_ota::token::Grant;
+use turnpike_ota::wire::RequestId;
+use turnpike_ota::wire::aliyun::{SignMethod, Upgrade};
+use turnpike_ota::wire::native::{Answer, Link, Offer};
+
+use super::record::{self, Reported, Wanted};
+use super::{CampaignRequest, OtaDesk, count};
+use crate::audit::now_ms;
+use crate::shard::OutsideMessage;
+
+/// Devices whose reports are kept; those beyond count as silent.
+const REPORTED_MAX: usize = 2_000_000;
+/// Milliseconds for which an offer waits in a session.
+const OFFER_MS: u64 = 24 * 3_600_000;
+
+/// All that is known.
+#[derive(Debug, Default)]
+pub struct State {
+    /// All firmware.
+    pub catalog: Catalog,
+    /// All campaigns.
+    pub scheduler: Scheduler,
+    pub(super) campaigns: BTreeMap<CampaignId, Wanted>,
+    /// By product and device.
+    pub(super) reported: HashMap<Box<str>, HashMap<Box<str>, Reported>>,
+    /// Connections of each device that is there, by product and device.
+    pub(super) here: HashMap<(Box<str>, Box<str>), u32>,
+    /// The greatest number of a campaign.
+    given: u64,
+}
+
+/// There is no such thing, or it can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Unknown {
+    /// No firmware that a campaign could have.
+    #[error("there is no such firmware, or it is a patch, which goes out with its whole firmware")]
+    Firmware,
+    /// It isn't ready.
+    #[error("the firmware isn't ready")]
+    NotReady,
+    /// What was asked for can't be read.
+    #[error("{0}")]
+    Request(String),
+    /// Or has faults.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Faults(Vec<Fault>),
+    /// Or can't be done.
+    #[error(transparent)]
+    Add(#[from] AddError),
+}
+
+/// An offer that is to go out.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    pub(super) product: Box<str>,
+    pub(super) device: Box<str>,
+    pub(super) campaign: CampaignId,
+    pub(super) file: FirmwareId,
+    pub(super) url: Option<(String, u64)>,
+}
+
+/// What came of actions.
+#[derive(Debug, Default)]
+pub(super) struct Carried {
+    /// When this resolves, all records are on disk.
+    pub(super) committed: Option<oneshot::Receiver<()>>,
+    /// Messages to be sent.
+    pub(super) offers: Vec<OutsideMessage>,
+    /// Those for the device that is to be answered, which aren't among them.
+    pub(super) answer: Vec<Outgoing>,
+    /// Its campaign in which it has come back with the old version.
+    pub(super) old_version: Option<CampaignId>,
+}
+
+impl State {
+    /// What a device has reported.
+    pub(super) fn report_of(&self, product: &str, device: &str) -> Option<&Reported> {
+        self.reported.get(product)?.get(device)
+    }
+
+    /// Remembers a device's report. Gives the record, if anything is new.
+    pub(super) fn put_report(&mut self, product: &str, device: &str, reported: Reported) -> Option<Op> {
+        if self.report_of(product, device) == Some(&reported) {
+            return None;
+        }
+        let is_known = self.report_of(product, device).is_some();
+        if !is_known && self.reported.values().map(HashMap::len).sum::<usize>() >= REPORTED_MAX {
+            return None;
+        }
+        let op = record::put_reported(product, device, &reported);
+        self.reported.entry(product.into()).or_default().insert(device.into(), reported);
+        Some(op)
+    }
+
+    /// What an operator has asked for.
+    #[must_use]
+    pub fn request(&self, id: CampaignId) -> Option<&CampaignRequest> {
+        self.campaigns.get(&id).map(|wanted| &wanted.request)
+    }
+
+    /// Whether a campaign has a firmware, which it needs for as long as it is kept; or may offer it, if it is a patch.
+    #[must_use]
+    pub fn is_in_use(&self, id: FirmwareId) -> bool {
+        let Some(firmware) = self.catalog.get(id) else { return false };
+        self.scheduler.campaigns().any(|campaign| {
+            let settings = campaign.settings();
+            let patches = firmware.base.is_some()
+                && *settings.filter.product == *firmware.product.as_str()
+                && settings.target == firmware.target
+                && settings.version == firmware.version;
+            settings.firmware == id || patches && !campaign.life().state.is_final()
+        })
+    }
+
+    /// The file that a device is offered in a campaign.
+    pub(super) fn suited(&self, id: CampaignId, product: &str, device: &str) -> Result<Suited<'_>, Unsuited> {
+        let campaign = self.scheduler.campaign(id).ok_or(Unsuited::NoSuchFirmware)?;
+        let settings = campaign.settings();
+        let reported = self.report_of(product, device);
+        let version = reported.and_then(|reported| reported.versions.get(&settings.target));
+        let hardware = reported.and_then(|reported| reported.hardware.as_ref());
+        let fitting = Fitting { product, target: &settings.target, hardware, version };
+        let suited = self.catalog.suits(settings.firmware, &fitting)?;
+        let has_newer = |version: &Version| {
+            self.catalog.of_product(product).any(|firmware| {
+                firmware.target == settings.target
+                    && firmware.version == *version
+                    && firmware.release > suited.firmware.release
+            })
+        };
+        if !settings.downgrade && version.is_some_and(has_newer) { Err(Unsuited::Rollback) } else { Ok(suited) }
+    }
+
+    /// The campaign whose file, or whose patch, a device has an offer of.
+    pub(super) fn campaign_of(&self, product: &str, device: &str, file: FirmwareId) -> Option<CampaignId> {
+        let firmware = self.catalog.get(file).filter(|firmware| firmware.product.as_str() == product)?;
+        let id = self.scheduler.active(product, device, &firmware.target)?;
+        let campaign = self.scheduler.campaign(id)?;
+        (campaign.settings().version == firmware.version).then_some(id)
+    }
+
+    /// Takes campaigns up again.
+    pub(super) fn restore(
+        &mut self,
+        mut campaigns: Vec<(CampaignId, Wanted, Life)>,
+        mut standings: HashMap<CampaignId, Vec<Recorded>>,
+        registry: &Registry,
+        now: Now,
+    ) -> anyhow::Result<()> {
+        campaigns.sort_by_key(|(id, ..)| *id);
+        for (id, wanted, life) in campaigns {
+            let firmware = self.catalog.get(FirmwareId(wanted.request.firmware));
+            let firmware = firmware.ok_or_else(|| anyhow::anyhow!("the firmware of campaign {id} is gone"))?;
+            let settings = wanted.request.settings(firmware, wanted.salt);
+            let settings = settings.map_err(|fault| anyhow::anyhow!("campaign {id}: {fault}"))?;
+            let campaign = Campaign::restored(id, settings, life)
+                .map_err(|faults| anyhow::anyhow!("campaign {id}: {}", Unknown::Faults(faults)))?;
+            let records = standings.remove(&id).unwrap_or_default();
+            let people = People::of(registry, campaign.settings().filter.product.as_ref());
+            let target = campaign.settings().target.clone();
+            let candidates = people.candidates(&self.reported, &target);
+            self.scheduler.restore(campaign, candidates, records, now)?;
+            self.campaigns.insert(id, wanted);
+            self.given = self.given.max(id.0);
+        }
+        Ok(())
+    }
+
+    /// A device has ended, and with it what is known of it.
+    pub(super) fn forget_device(&mut self, product: &str, device: &str) -> Option<Op> {
+        self.reported.get_mut(product)?.remove(device)?;
+        Some(record::delete_reported(product, device))
+    }
+}
+
+/// Devices of a product, as a campaign's candidates are drawn from them.
+struct People {
+    product: Box<str>,
+    devices: Vec<(turnpike_authz::names::DeviceName, turnpike_authz::registry::Device)>,
+}
+
+impl People {
+    fn of(registry: &Registry, product: &str) -> Self {
+        Self { product: product.into(), devices: registry.devices(product, None, usize::MAX) }
+    }
+
+    fn candidates<'a>(
+        &'a self,
+        reported: &'a HashMap<Box<str>, HashMap<Box<str>, Reported>>,
+        target: &'a Target,
+    ) -> Vec<Candidate<'a>> {
+        let said = reported.get(&self.product);
+        let candidates = self.devices.iter().map(|(name, device)| {
+            let said = said.and_then(|said| said.get(name.as_str()));
+            candidate(&self.product, name.as_str(), device.created_at_s, said, Some(target))
+        });
+        candidates.collect()
+    }
+}
+
+pub(super) fn candidate<'a>(
+    product: &'a str,
+    device: &'a str,
+    created_at_s: u64,
+    said: Option<&'a Reported>,
+    target: Option<&Target>,
+) -> Candidate<'a> {
+    Candidate {
+        product,
+        device,
+        version: said.zip(target).and_then(|(said, target)| said.versions.get(target)).map(|version| version.as_str()),
+        hardware: said.and_then(|said| said.hardware.as_ref()).map(|hardware| hardware.as_str()),
+        tags: &[],
+        region: None,
+        created_at_s,
+    }
+}
+
+/// What an operator may do to a campaign that is there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// Let it start.
+    Approve,
+    /// No more offers.
+    Pause,
+    /// Offers again.
+    Resume,
+    /// No more at all.
+    Stop,
+    /// Failed devices once more.
+    Retry,
+}
+
+impl OtaDesk {
+    /// Makes a campaign from a request, and draws its groups. The receiver resolves when it is on disk.
+    ///
+    /// # Errors
+    /// [`Unknown`]; nothing has changed then.
+    pub fn add_campaign(
+        &self,
+        request: CampaignRequest,
+        salt: u64,
+    ) -> Result<(CampaignId, oneshot::Receiver<()>), Unknown> {
+        let shell = self.shell();
+        let now = shell.control.now();
+        let mut state = self.state.lock();
+        let firmware = state.catalog.get(FirmwareId(request.firmware)).filter(|firmware| firmware.base.is_none());
+        let firmware = firmware.ok_or(Unknown::Firmware)?;
+        firmware.ready().ok_or(Unknown::NotReady)?;
+        let settings = request.settings(firmware, salt).map_err(Unknown::Request)?;
+        let id = CampaignId(state.given + 1);
+        let campaign = Campaign::new(id, settings, now.unix_s()).map_err(Unknown::Faults)?;
+        let people = People::of(&shell.registry, &campaign.settings().filter.product);
+        let target = campaign.settings().target.clone();
+        let state = &mut *state;
+        let candidates = people.candidates(&state.reported, &target);
+        let actions = state.scheduler.add(campaign, candidates, now)?;
+        state.given = id.0;
+        state.campaigns.insert(id, Wanted { request, salt });
+        let carried = self.carry_out(state, actions, None, now);
+        let committed = carried.committed.unwrap_or_else(|| shell.control.commit_registry(Vec::new()));
+        Ok((id, committed))
+    }
+
+    /// Does to a campaign what an operator wants. The receiver resolves when it is on disk.
+    ///
+    /// # Errors
+    /// There is none, or it can't be done to it now.
+    pub fn order(
+        &self,
+        id: CampaignId,
+        order: Order,
+        by: &str,
+    ) -> Result<Option<oneshot::Receiver<()>>, turnpike_ota::campaign::Refusal> {
+        let now = self.shell().control.now();
+        let mut state = self.state.lock();
+        let actions = match order {
+            Order::Approve => state.scheduler.approve(id, by, now),
+            Order::Pause => state.scheduler.pause(id, now),
+            Order::Resume => state.scheduler.resume(id, now),
+            Order::Stop => state.scheduler.stop(id, now),
+            Order::Retry => state.scheduler.retry_failed(id, now),
+        }?;
+        let carried = self.carry_out(&mut state, actions, None, now);
+        drop(state);
+        self.push(carried.offers);
+        Ok(carried.committed)
+    }
+
+    /// Changes the catalog, durably: what is planned under the lock is applied once it is on disk. The caller holds [`OtaDesk::changing`].
+    pub fn commit_catalog(&self, changes: &[turnpike_ota::catalog::Change]) -> oneshot::Receiver<()> {
+        let ops = changes.iter().map(|change| turnpike_ota::record::encode(&change.clone().into())).collect();
+        self.shell().control.commit_registry(ops)
+    }
+
+    /// A device has been deleted: it is taken out of its campaigns, and what it reported is forgotten.
+    pub fn forget_device(&self, product: &str, device: &str) {
+        let now = self.shell().control.now();
+        let mut state = self.state.lock();
+        let actions = state.scheduler.device_gone(product, device, now);
+        let op = state.forget_device(product, device);
+        let carried = self.carry_out_with(&mut state, actions, None, op.into_iter().collect(), now);
+        drop(state);
+        self.push(carried.offers);
+    }
+
+    /// A product has been deleted: its campaigns stop, its firmware goes, a bounded part at a time.
+    pub async fn forget_product(&self, product: &ProductKey) {
+        let _changing = self.changing.lock().await;
+        let campaigns: Vec<_> = {
+            let state = self.state.lock();
+            let its = state.scheduler.campaigns().filter(|campaign| {
+                *campaign.settings().filter.product == *product.as_str() && !campaign.life().state.is_final()
+            });
+            its.map(Campaign::id).collect()
+        };
+        for id in campaigns {
+            // One that is stopping already does.
+            let _ = self.order(id, Order::Stop, "broker");
+        }
+    }
+
+    pub(super) fn carry_out(
+        &self,
+        state: &mut State,
+        actions: Vec<Action>,
+        answered: Option<(&str, &str)>,
+        now: Now,
+    ) -> Carried {
+        self.carry_out_with(state, actions, answered, Vec::new(), now)
+    }
+
+    /// Does what the scheduler asks for: hands records to the committer, and gives the offers. Those for the device `answered` come apart.
+    pub(super) fn carry_out_with(
+        &self,
+        state: &mut State,
+        actions: Vec<Action>,
+        answered: Option<(&str, &str)>,
+        mut ops: Vec<Op>,
+        now: Now,
+    ) -> Carried {
+        let mut carried = Carried::default();
+        let mut left = VecDeque::from(actions);
+        while let Some(action) = left.pop_front() {
+            match action {
+                Action::Offer { campaign, device, again: _ } => {
+                    let Some((product, name)) = state.scheduler.name(device).map(|(p, d)| (Box::from(p), Box::from(d)))
+                    else {
+                        continue;
+                    };
+                    left.extend(self.offer(state, campaign, (product, name), answered, &mut carried, now));
+                }
+                Action::Changed { campaign } => ops.extend(state.campaigns.get(&campaign).and_then(|wanted| {
+                    let life = state.scheduler.campaign(campaign)?.life();
+                    Some(record::put_campaign(campaign, wanted, life))
+                })),
+                Action::DeviceChanged { campaign, device, standing, retries } => {
+                    let Some((product, name)) = state.scheduler.name(device) else { continue };
+                    ops.push(record::put_standing(campaign, name, standing, retries));
+                    if answered == Some((product, name)) && standing.reason == Reason::OLD_VERSION {
+                        carried.old_version = Some(campaign);
+                    }
+                }
+                // Whoever shows a token is asked for the campaign's state.
+                Action::VoidTokens { .. } => {}
+                Action::Stopped { campaign, why } => self.tell_stopped(state, campaign, why),
+                Action::GroupBegins { campaign, group } => {
+                    tracing::info!(%campaign, group, "a group of a campaign begins");
+                }
+            }
+        }
+        if !ops.is_empty() {
+            carried.committed = Some(self.shell().control.commit_registry(ops));
+        }
+        carried
+    }
+
+    fn offer(
+        &self,
+        state: &mut State,
+        campaign: CampaignId,
+        (product, name): (Box<str>, Box<str>),
+        answered: Option<(&str, &str)>,
+        carried: &mut Carried,
+        now: Now,
+    ) -> Vec<Action> {
+        if self.shell().registry.device(&product, &name).is_none() {
+            return state.scheduler.device_gone(&product, &name, now);
+        }
+        let file = match state.suited(campaign, &product, &name) {
+            Ok(suited) => suited.firmware.id,
+            Err(unsuited) => {
+                tracing::debug!(%campaign, %unsuited, "a device isn't offered a campaign's firmware");
+                let target = state.scheduler.campaign(campaign).map(|campaign| campaign.settings().target.clone());
+                let rejected = Report::Reject(Reason::UNSUITABLE);
+                let report =
+                    target.and_then(|target| state.scheduler.report(&product, &name, &target, rejected, now).ok());
+                return report.unwrap_or_default();
+            }
+        };
+        let outgoing = Outgoing {
+            campaign,
+            file,
+            url: self.link_for(campaign, file, (&product, &name), now),
+            product,
+            device: name,
+        };
+        count(&self.counts.offers);
+        if answered == Some((&*outgoing.product, &*outgoing.device)) {
+            if !carried.answer.iter().any(|other| other.campaign == campaign) {
+                carried.answer.push(outgoing);
+            }
+        } else {
+            carried.offers.extend(self.pushed(state, &outgoing, now));
+        }
+        Vec::new()
+    }
+
+    fn link_for(
+        &self,
+        campaign: CampaignId,
+        firmware: FirmwareId,
+        (product, device): (&str, &str),
+        now: Now,
+    ) -> Option<(String, u64)> {
+        let link = self.link.get()?;
+        let expires_at_s = now.unix_s() + self.settings.token_s;
+        let grant = Grant { firmware, campaign, product: product.into(), device: device.into(), expires_at_s };
+        Some((format!("{link}/ota/v1/{firmware}?token={}", self.tokens.seal(&grant)), expires_at_s))
+    }
+
+    /// The message by which a device is offered something unasked.
+    pub(super) fn pushed(&self, state: &State, outgoing: &Outgoing, now: Now) -> Option<OutsideMessage> {
+        let Outgoing { product, device, .. } = outgoing;
+        if state.report_of(product, device).is_some_and(|reported| reported.aliyun) {
+            let number = u32::try_from(now.unix_s()).unwrap_or(u32::MAX);
+            let payload = upgrade(state, outgoing, |upgrade| upgrade.pushed(number))?;
+            return Some(message(format!("/ota/device/upgrade/{product}/{device}"), payload, now));
+        }
+        let payload = native(state, Some(outgoing), None, None)?;
+        Some(message(offer_topic(product, device), payload, now))
+    }
+
+    /// Sends offers. Where nobody has subscribed yet, once more a little later: a device that has just come in subscribes in a moment.
+    pub(super) fn push(&self, offers: Vec<OutsideMessage>) {
+        for offer in offers {
+            let control = self.shell().control.clone();
+            tokio::spawn(async move {
+                for wait_s in [1, 2, 4, 8, 0] {
+                    match control.publish_outside(offer.clone()).await {
+                        Ok(Ok(true)) | Err(_) => return,
+                        Ok(Ok(false) | Err(_)) => tokio::time::sleep(std::time::Duration::from_secs(wait_s)).await,
+                    }
+                }
+            });
+        }
+    }
+
+    fn tell_stopped(&self, state: &State, campaign: CampaignId, why: Why) {
+        tracing::info!(%campaign, ?why, "a campaign stops");
+        if why == Why::ByHand {
+            // On record as the operator's order.
+            return;
+        }
+        let Some(settings) = state.scheduler.campaign(campaign).map(Campaign::settings) else { return };
+        let Ok(product) = ProductKey::parse(&settings.filter.product) else { return };
+        let word = if why == Why::Ended { "ended" } else { "errors" };
+        let details = [(Key::Campaign, Value::Number(campaign.0)), (Key::How, Value::Word(word))];
+        let target = Some(Subject::product(&product));
+        let event = Event { target, ..Event::own(now_ms(), Audited::CampaignStop, &details) };
+        self.shell().audit.record(&event);
+    }
+}
+
+/// What goes to a device on the offer's topic: an offer, or that there is none. None if the file is gone.
+pub(super) fn native(
+    state: &State,
+    outgoing: Option<&Outgoing>,
+    id: Option<RequestId>,
+    failed: Option<(u32, &str)>,
+) -> Option<String> {
+    let Some(outgoing) = outgoing else { return Some(Answer { id, offer: None, failed }.payload()) };
+    let firmware = state.catalog.get(outgoing.file)?;
+    let link = outgoing.url.as_ref().map(|(url, expires_s)| Link { url, expires_s: *expires_s });
+    let offer = Offer { offer: number(outgoing.file), firmware, contents: firmware.ready()?, link, blocks: true };
+    Some(Answer { id, offer: Some(offer), failed }.payload())
+}
+
+/// The same for Aliyun's devices, which download over HTTP alone.
+pub(super) fn upgrade(state: &State, outgoing: &Outgoing, write: impl FnOnce(Upgrade<'_>) -> String) -> Option<String> {
+    let firmware = state.catalog.get(outgoing.file)?;
+    let Some((url, _)) = &outgoing.url else {
+        tracing::warn!("a device that downloads over HTTP alone is offered nothing: ota.address isn't set");
+        return None;
+    };
+    Some(write(Upgrade { firmware, contents: firmware.ready()?, url, method: SignMethod::Md5 }))
+}
+
+/// An offer's number is its file's; there are never so many that 32 bits were too few.
+pub(super) fn number(file: FirmwareId) -> u32 {
+    u32::try_from(file.0).unwrap_or(u32::MAX)
+}
+
+pub(super) fn offer_topic(product: &str, device: &str) -> String {
+    format!("dev/{product}/{device}/ota/offer")
+}
+
+pub(super) fn message(topic: String, payload: String, now: Now) -> OutsideMessage {
+    OutsideMessage {
+        principal: Principal::Broker,
+        topic,
+        payload: payload.into_bytes(),
+        qos: QoS::AtLeastOnce,
+        expires_at_ms: now.unix_ms + OFFER_MS,
+    }
+}
+
+/// Whether no token of a campaign is good any more.
+pub(super) fn is_void(stage: Stage) -> bool {
+    match stage {
+        Stage::Stopping(_) | Stage::Stopped(_) => true,
+        Stage::Draft
+        | Stage::AwaitingApproval
+        | Stage::Scheduled
+        | Stage::Running
+        | Stage::Paused
+        | Stage::Completed => false,
+    }
+}

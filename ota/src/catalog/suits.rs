@@ -1,0 +1,98 @@
+//! From a device to a firmware.
+
+use std::sync::Arc;
+
+use super::Catalog;
+use crate::firmware::{Contents, Demands, Firmware};
+use crate::ids::FirmwareId;
+use crate::target::{Hardware, Target, Version};
+
+/// Why a firmware isn't for a device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Unsuited {
+    /// There is none of that number, or it is a patch, which is chosen by [`Catalog::suits`] alone.
+    #[error("there is no such firmware")]
+    NoSuchFirmware,
+    /// Another product's.
+    #[error("the firmware is another product's")]
+    Product,
+    /// For another part of the device, or for one that the product doesn't have any more.
+    #[error("the firmware is for another target")]
+    Target,
+    /// It doesn't list the device's hardware, or the device doesn't say what it has.
+    #[error("the firmware isn't for the device's hardware")]
+    Hardware,
+    /// On the way, refused or withdrawn.
+    #[error("the firmware isn't ready")]
+    NotReady,
+    /// Its release counter is below the one that the product has come to demand.
+    #[error("the firmware's release counter is below what the product demands")]
+    Rollback,
+    /// It has no signature, and the product has come to require one.
+    #[error("the firmware isn't signed by a key of the product, which it demands")]
+    Unsigned,
+}
+
+/// A device, as far as firmware goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Fitting<'a> {
+    /// Its product key.
+    pub product: &'a str,
+    /// The part in question.
+    pub target: &'a Target,
+    /// Its hardware, if it says.
+    pub hardware: Option<&'a Hardware>,
+    /// The version that it reports.
+    pub version: Option<&'a Version>,
+}
+
+/// What a device is offered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Suited<'a> {
+    /// The whole firmware, or a patch from the device's version to it.
+    pub firmware: &'a Arc<Firmware>,
+    /// What is in its file.
+    pub contents: &'a Contents,
+}
+
+impl Catalog {
+    /// What a campaign for a firmware offers a device: the patch from the version that the device reports, where there is one, or the whole firmware. The only
+    /// way from a device to a firmware.
+    ///
+    /// # Errors
+    /// [`Unsuited`].
+    pub fn suits(&self, id: FirmwareId, device: &Fitting<'_>) -> Result<Suited<'_>, Unsuited> {
+        let whole = self.get(id).filter(|firmware| firmware.base.is_none()).ok_or(Unsuited::NoSuchFirmware)?;
+        let demands = self.demands(whole.product.as_str());
+        let suited = fits(whole, &demands, device)?;
+        let is_patch = |patch: &&Arc<Firmware>| {
+            patch.base.is_some()
+                && patch.base.as_ref() == device.version
+                && patch.version == whole.version
+                && patch.target == whole.target
+        };
+        let patches = self.of_product(device.product).rev().filter(is_patch);
+        let patch = patches.filter_map(|patch| fits(patch, &demands, device).ok()).next();
+        Ok(patch.unwrap_or(suited))
+    }
+}
+
+fn fits<'a>(firmware: &'a Arc<Firmware>, demands: &Demands, device: &Fitting<'_>) -> Result<Suited<'a>, Unsuited> {
+    if firmware.product.as_str() != device.product {
+        return Err(Unsuited::Product);
+    }
+    let rule = demands.targets.get(&firmware.target).filter(|_| firmware.target == *device.target);
+    let rule = rule.ok_or(Unsuited::Target)?;
+    if !firmware.runs_on.takes(device.hardware) {
+        return Err(Unsuited::Hardware);
+    }
+    let contents = firmware.ready().ok_or(Unsuited::NotReady)?;
+    if firmware.release < rule.release_min {
+        return Err(Unsuited::Rollback);
+    }
+    let is_by = |key| demands.keys.as_slice().iter().any(|one| one.fingerprint() == key);
+    if demands.signature_required && !contents.signed.as_ref().is_some_and(|signed| is_by(signed.key)) {
+        return Err(Unsuited::Unsigned);
+    }
+    Ok(Suited { firmware, contents })
+}
