@@ -110,7 +110,7 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
         None => gate,
     };
     let backfill = config.backfill.enabled.then(|| Arc::new(Backfill::new(config.backfill.clone())));
-    let gate = gate.with_desks(Desks { backfill: backfill.is_some(), ota: ota.is_some() });
+    let gate = gate.with_desks(Desks { backfill: backfill.is_some(), ota: ota.is_some(), commands: false });
     let gate = Arc::new(if config.anonymous { gate.open_to_all() } else { keep_nonces(gate, config)? });
     let development = development(config)?;
     let steering = Arc::new(std::sync::OnceLock::new());
