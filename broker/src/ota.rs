@@ -270,7 +270,6 @@ impl OtaDesk {
     }
 
     /// Catalog and campaigns. Held for as long as it takes to look something up.
-    #[must_use]
     pub fn state(&self) -> parking_lot::MutexGuard<'_, State> {
         self.state.lock()
     }

@@ -116,9 +116,15 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
     let steering = Arc::new(std::sync::OnceLock::new());
     let guarded = Arc::new(guarded(config, &gate, &sink, Arc::clone(&steering)));
     let (connects, questions) = Connects::new(asker);
-    let parts = (store, Arc::new(connects) as Arc<dyn Asker>, ota.clone());
+    let parts = (store, Arc::new(connects) as Arc<dyn Asker>);
     let mark = mark::Found::default();
-    let loaders = (&registrar, &clouds.platforms, &mark, &backfill);
+    let loaders = Loaders {
+        registrar: Arc::clone(&registrar),
+        platforms: Arc::clone(&clouds.platforms),
+        mark: mark.clone(),
+        backfill: backfill.clone(),
+        ota: ota.clone(),
+    };
     let (server, damaged) = start(config, development.as_ref(), &guarded, loaders, parts)?;
     // Nobody else sets it.
     let _ = steering.set(server.control());
@@ -426,18 +432,26 @@ fn development(config: &Config) -> anyhow::Result<Option<pki::Development>> {
     made.with_context(|| format!("no development certificate can be made in {}", config.data.join("pki").display()))
 }
 
+/// Who takes records of the store back.
+struct Loaders {
+    registrar: Arc<Registrar>,
+    platforms: Arc<Platforms>,
+    mark: mark::Found,
+    backfill: Option<Arc<Backfill>>,
+    ota: Option<Arc<OtaDesk>>,
+}
+
 /// The data plane, and a record of the registry that could not be read, if there is one.
 fn start(
     config: &Config,
     development: Option<&pki::Development>,
     gate: &Arc<Guarded<Gatekeeper>>,
-    (registrar, platforms, mark, backfill): (&Arc<Registrar>, &Arc<Platforms>, &mark::Found, &Option<Arc<Backfill>>),
-    (store, asker, ota): (Box<dyn Store>, Arc<dyn Asker>, Option<Arc<OtaDesk>>),
+    loaders: Loaders,
+    (store, asker): (Box<dyn Store>, Arc<dyn Asker>),
 ) -> anyhow::Result<(Server, Option<RecordError>)> {
     let (registry, people) = (Arc::clone(gate.gate().registry()), Arc::clone(gate.gate().people()));
-    let (registrar, platforms, mark) = (Arc::clone(registrar), Arc::clone(platforms), mark.clone());
+    let Loaders { registrar, platforms, mark, backfill, ota } = loaders;
     let desks = desks::Desks { backfill: backfill.clone(), ota: ota.clone() };
-    let backfill = backfill.clone();
     let damaged = Arc::new(std::sync::OnceLock::new());
     let found = Arc::clone(&damaged);
     let certificate = development.map(|development| &development.server);

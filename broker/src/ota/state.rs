@@ -16,7 +16,7 @@ use turnpike_ota::filter::Candidate;
 use turnpike_ota::ids::{CampaignId, FirmwareId};
 use turnpike_ota::machine::Reason;
 use turnpike_ota::schedule::{Action, AddError, Recorded, Report, Scheduler};
-use turnpike_ota::target::{Target, Version};
+use turnpike_ota::target::{Hardware, Target, Version};
 use turnpike_ota::token::Grant;
 use turnpike_ota::wire::RequestId;
 use turnpike_ota::wire::aliyun::{SignMethod, Upgrade};
@@ -227,8 +227,8 @@ pub(super) fn candidate<'a>(
     Candidate {
         product,
         device,
-        version: said.zip(target).and_then(|(said, target)| said.versions.get(target)).map(|version| version.as_str()),
-        hardware: said.and_then(|said| said.hardware.as_ref()).map(|hardware| hardware.as_str()),
+        version: said.zip(target).and_then(|(said, target)| said.versions.get(target)).map(Version::as_str),
+        hardware: said.and_then(|said| said.hardware.as_ref()).map(Hardware::as_str),
         tags: &[],
         region: None,
         created_at_s,
