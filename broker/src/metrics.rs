@@ -136,7 +136,8 @@ fn sum(shards: &[ShardStats], figure: impl Fn(&ShardStats) -> u64) -> u64 {
 /// What has gone out as firmware.
 fn firmware(families: &mut Families, ota: &OtaDesk) {
     let samples = ota.counts().all().map(|(what, count)| counter(&[("what", what)], count)).into();
-    let help = "Firmware: offers, checks, reports, faults of devices, blocks over MQTT, downloads over HTTP, and their bytes.";
+    let help =
+        "Firmware: offers, checks, reports, faults of devices, blocks over MQTT, downloads over HTTP, and their bytes.";
     families.family("ota_total", help, MetricType::COUNTER, samples);
 }
 

@@ -390,13 +390,16 @@ fn development(config: &Config) -> anyhow::Result<Option<pki::Development>> {
     made.with_context(|| format!("no development certificate can be made in {}", config.data.join("pki").display()))
 }
 
+/// Where things are kept, who asks, and who sends firmware out.
+type Parts = (Box<dyn Store>, Arc<dyn Asker>, Option<Arc<OtaDesk>>);
+
 /// The data plane, and a record of the registry that could not be read, if there is one.
 fn start(
     config: &Config,
     development: Option<&pki::Development>,
     gate: &Arc<Guarded<Gatekeeper>>,
     (registrar, platforms, mark): (&Arc<Registrar>, &Arc<Platforms>, &mark::Found),
-    (store, asker, ota): (Box<dyn Store>, Arc<dyn Asker>, Option<Arc<OtaDesk>>),
+    (store, asker, ota): Parts,
 ) -> anyhow::Result<(Server, Option<RecordError>)> {
     let (registry, people) = (Arc::clone(gate.gate().registry()), Arc::clone(gate.gate().people()));
     let (registrar, platforms, mark) = (Arc::clone(registrar), Arc::clone(platforms), mark.clone());
