@@ -152,7 +152,13 @@ mod tests {
         let topics = ["dev/p/d/ota/check", "dev/p/d/sys/log", "dev/p/d/backfill"];
         assert_eq!(topics.map(|topic| handed(Desks::default(), topic)), [false; 3]);
         assert_eq!(topics.map(|topic| handed(Desks { ota: true, ..Desks::default() }, topic)), [true, false, false]);
-        assert_eq!(topics.map(|topic| handed(Desks { commands: true, ..Desks::default() }, topic)), [false, true, false]);
-        assert_eq!(topics.map(|topic| handed(Desks { backfill: true, ..Desks::default() }, topic)), [false, false, true]);
+        assert_eq!(
+            topics.map(|topic| handed(Desks { commands: true, ..Desks::default() }, topic)),
+            [false, true, false]
+        );
+        assert_eq!(
+            topics.map(|topic| handed(Desks { backfill: true, ..Desks::default() }, topic)),
+            [false, false, true]
+        );
     }
 }
