@@ -199,6 +199,10 @@ impl OtaDesk {
         match read {
             Read::Campaign(id, wanted, life) => beginning.campaigns.push((id, *wanted, life)),
             Read::Standing(id, recorded) => beginning.standings.entry(id).or_default().push(recorded),
+            Read::Given(id) => {
+                let mut state = self.state.lock();
+                state.given = state.given.max(id.0);
+            }
             Read::Reported(product, device, reported) => {
                 self.state.lock().reported.entry(product).or_default().insert(device, reported);
             }
@@ -219,7 +223,12 @@ impl OtaDesk {
         let Some(beginning) = self.beginning.lock().take() else { return Ok(None) };
         let shell = Shell { control: control.clone(), registry: Arc::clone(registry), audit };
         let shell = self.shell.get_or_init(|| shell);
-        self.state.lock().restore(beginning.campaigns, beginning.standings, &shell.registry, control.now())?;
+        let left =
+            self.state.lock().restore(beginning.campaigns, beginning.standings, &shell.registry, control.now())?;
+        if !left.is_empty() {
+            // Nobody waits for it: where it fails, the next start does it again.
+            drop(control.commit_registry(left));
+        }
         self.sweep_files();
         let bound = match self.settings.address {
             Some(address) => Some(

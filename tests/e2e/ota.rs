@@ -319,6 +319,12 @@ fn a_canary_that_fails_stops_a_campaign_and_a_fixed_firmware_goes_through() {
     for action in ["firmware_create", "firmware_finish", "campaign_create"] {
         assert!(world.audited(action).len() >= 2, "{action}");
     }
+    // Of what is over nothing needs to be kept.
+    let path = |rest: String| World::path(&rest);
+    is(&world.http().delete(&path(format!("firmware/{first}"))), 409, "in_use");
+    assert_eq!(world.http().delete(&format!("/api/v1/campaigns/{stopped}")).status, 204);
+    assert_eq!(world.http().delete(&path(format!("firmware/{first}"))).status, 204);
+    assert_eq!(world.http().get(&format!("/api/v1/campaigns/{stopped}")).status, 404);
     assert_eq!(world.audited("campaign_stop")[0]["detail"]["how"], "errors");
 }
 

@@ -28,7 +28,7 @@ const BODY_BYTES_MAX: usize = 8 << 20;
 pub(super) fn routes() -> Router<Api> {
     Router::new()
         .route("/campaigns", get(list_campaigns).post(create_campaign))
-        .route("/campaigns/{campaign}", get(show_campaign))
+        .route("/campaigns/{campaign}", get(show_campaign).delete(delete_campaign))
         .route("/campaigns/{campaign}/devices", get(list_campaign_devices))
         .route("/campaigns/{campaign}/approve", post(approve_campaign))
         .route("/campaigns/{campaign}/pause", post(pause_campaign))
@@ -290,15 +290,18 @@ impl Api {
         Ok(Json(view(&state, campaign)))
     }
 
+    /// Whose campaign it is.
+    fn product_of(&self, id: CampaignId) -> Result<ProductKey, Problem> {
+        let state = self.ota()?.state();
+        let campaign = state.scheduler.campaign(id).ok_or(Refusal::Unknown)?;
+        ProductKey::parse(&campaign.settings().filter.product).map_err(|_| Refusal::Unknown.into())
+    }
+
     async fn order(&self, number: &str, action: Action, order: Order) -> Result<Json<CampaignView>, Problem> {
         let id = campaign_id(number)?;
         let ota = self.ota()?;
         let _changing = ota.changing().await;
-        let product = {
-            let state = ota.state();
-            let campaign = state.scheduler.campaign(id).ok_or(Refusal::Unknown)?;
-            ProductKey::parse(&campaign.settings().filter.product).map_err(|_| Refusal::Unknown)?
-        };
+        let product = self.product_of(id)?;
         let target = Subject::product(&product);
         self.audit.accept_one(action, target, &[(Key::Campaign, Value::Number(id.0))]).await?;
         match ota.order(id, order, &audit::Desk::caller_name()) {
@@ -429,6 +432,28 @@ pub(super) async fn list_campaign_devices(
         });
     }
     Ok(Json(MemberPage { devices, next }))
+}
+
+/// Forgets a campaign that is over, with the states of its devices. Its firmware may be deleted then.
+#[utoipa::path(delete, path = "/api/v1/campaigns/{campaign}", params(("campaign" = u64, Path)), responses((status = 204, description = "deleted"), (status = 404), (status = 409)), security(("token" = [])))]
+pub(super) async fn delete_campaign(
+    State(api): State<Api>,
+    Path(campaign): Path<String>,
+) -> Result<StatusCode, Problem> {
+    let id = campaign_id(&campaign)?;
+    let ota = api.ota()?;
+    let _changing = ota.changing().await;
+    let product = api.product_of(id)?;
+    let target = Subject::product(&product);
+    api.audit.accept_one(Action::CampaignDelete, target, &[(Key::Campaign, Value::Number(id.0))]).await?;
+    match ota.delete_campaign(id) {
+        Ok(committed) => api.await_commit(committed, Action::CampaignDelete, target).await?,
+        Err(refusal) => {
+            api.audit.fail_one(Action::CampaignDelete, target, "campaign_state");
+            return Err(refusal.into());
+        }
+    }
+    Ok(StatusCode::NO_CONTENT)
 }
 
 macro_rules! orders {

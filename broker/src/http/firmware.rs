@@ -540,8 +540,10 @@ pub(super) async fn finish_firmware(
     match planned {
         Ok(change) => {
             ota.keep(id).map_err(FileError::Io)?;
-            api.commit_catalog(Action::FirmwareFinish, (&owner, Some(id)), vec![change]).await?;
+            let committed = api.commit_catalog(Action::FirmwareFinish, (&owner, Some(id)), vec![change]).await;
+            // Where it couldn't be committed, the next try reads it anew.
             ota.let_go(id);
+            committed?;
         }
         Err(error) => {
             let refused = ota.state().catalog.plan_refuse(id, &error.to_string())?;

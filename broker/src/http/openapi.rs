@@ -79,6 +79,7 @@ use super::{
         campaigns::show_campaign,
         campaigns::create_campaign,
         campaigns::list_campaign_devices,
+        campaigns::delete_campaign,
         campaigns::approve_campaign,
         campaigns::pause_campaign,
         campaigns::resume_campaign,

@@ -172,7 +172,9 @@ impl OtaDesk {
         let slot = Arc::clone(self.spools.0.lock().entry(id).or_default());
         let mut held = slot.try_lock_owned().map_err(|_| FileError::Busy)?;
         if held.is_none() {
-            let path = part(&self.folder, id);
+            // Whole already, where its end was verified and couldn't be committed.
+            let path = Some(whole(&self.folder, id)).filter(|path| path.exists());
+            let path = path.unwrap_or_else(|| part(&self.folder, id));
             let opened = tokio::task::spawn_blocking(move || Spool::open(&path, declared, now_s));
             *held = Some(opened.await.map_err(io::Error::other)??);
         }
@@ -184,7 +186,10 @@ impl OtaDesk {
     /// # Errors
     /// The disk's.
     pub fn keep(&self, id: FirmwareId) -> io::Result<()> {
-        std::fs::rename(part(&self.folder, id), whole(&self.folder, id))?;
+        let path = whole(&self.folder, id);
+        if !path.exists() {
+            std::fs::rename(part(&self.folder, id), path)?;
+        }
         File::open(&self.folder)?.sync_all()
     }
 

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `oc\0{campaign, 16 hexadecimal digits}` | layout, then JSON: what was asked for, the salt, how far it has come |
 //! | `os\0{campaign}\0{device}` | layout, then the standing (8 bytes) and how often it was tried again |
+//! | `og\0campaign` | layout, then the greatest number of a campaign that was given (8 bytes); where one was deleted
 //! | `ov\0{product}\0{device}` | layout, then JSON: versions, hardware and zone as the device reported them last |
 
 use std::collections::BTreeMap;
@@ -45,6 +46,7 @@ pub(super) struct Wanted {
 pub(super) enum Read {
     Campaign(CampaignId, Box<Wanted>, Life),
     Standing(CampaignId, Recorded),
+    Given(CampaignId),
     Reported(Box<str>, Box<str>, Reported),
 }
 
@@ -135,7 +137,7 @@ fn read_state(state: WrittenState) -> State {
 
 /// Whether a record is one of these.
 pub(super) fn is_ours(key: &[u8]) -> bool {
-    matches!(key, [b'o', b'c' | b's' | b'v', 0, ..])
+    matches!(key, [b'o', b'c' | b'g' | b's' | b'v', 0, ..])
 }
 
 fn json(value: &impl Serialize) -> Box<[u8]> {
@@ -168,6 +170,11 @@ pub(super) fn put_campaign(id: CampaignId, wanted: &Wanted, life: &Life) -> Op {
         begun: life.begun,
     };
     Op::RegistryPut(campaign_key(id), json(&record))
+}
+
+pub(super) fn put_given(id: CampaignId) -> Op {
+    let value = [&[LAYOUT][..], &id.0.to_be_bytes()].concat();
+    Op::RegistryPut(b"og\0campaign"[..].into(), value.into())
 }
 
 pub(super) fn put_standing(id: CampaignId, device: &str, standing: Standing, retries: u8) -> Op {
@@ -219,6 +226,7 @@ fn parsed(key: &[u8], value: &[u8]) -> Option<Read> {
             let wanted = Wanted { request: record.request, salt: record.salt };
             Some(Read::Campaign(id(campaign)?, Box::new(wanted), life))
         }
+        ["og", "campaign"] => Some(Read::Given(CampaignId(u64::from_be_bytes(value.try_into().ok()?)))),
         ["os", campaign, device] => {
             let (standing, &[retries]) = value.split_first_chunk::<8>()? else { return None };
             let standing = Standing::from_bytes(*standing)?;
@@ -262,6 +270,9 @@ mod tests {
         let Read::Standing(id, recorded) = read_back(&op) else { panic!("a standing") };
         assert_eq!((id, recorded), (CampaignId(9), Recorded { device: "one".into(), standing, retries: 2 }));
 
+        let Read::Given(given) = read_back(&put_given(CampaignId(7))) else { panic!("a number") };
+        assert_eq!(given, CampaignId(7));
+
         let versions = [("mcu".parse().expect("a target"), "1.0".parse().expect("a version"))].into();
         let zone = Zone::from_minutes(480).ok();
         let said = Reported { versions, hardware: "A1".parse().ok(), zone, aliyun: true };
@@ -289,8 +300,8 @@ mod tests {
     #[test]
     fn damage_is_found() {
         for (key, value) in [
-            (&b"oc\x00000000000000003"[..], &b"\x01{}"[..]),
-            (b"os\x00000000000000003\0d", b"\x01\0\0\0\0\0\0\0\0"),
+            (&b"oc\x000000000000000003"[..], &b"\x01{}"[..]),
+            (b"os\x000000000000000003\0d", b"\x01\0\0\0\0\0\0\0\0"),
             (b"ov\0p\0d", b"\x01[]"),
             (b"ov\0p", b"\x01{}"),
             (b"ov\0p\0d", b""),

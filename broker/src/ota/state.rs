@@ -29,6 +29,8 @@ use crate::shard::OutsideMessage;
 
 /// Devices whose reports are kept; those beyond count as silent.
 const REPORTED_MAX: usize = 2_000_000;
+/// Records that one commit removes.
+const DELETED_AT_ONCE: usize = 1000;
 /// Milliseconds for which an offer waits in a session.
 const OFFER_MS: u64 = 24 * 3_600_000;
 
@@ -45,7 +47,7 @@ pub struct State {
     /// Connections of each device that is there, by product and device.
     pub(super) here: HashMap<(Box<str>, Box<str>), u32>,
     /// The greatest number of a campaign.
-    given: u64,
+    pub(super) given: u64,
 }
 
 /// There is no such thing, or it can't be had.
@@ -158,14 +160,14 @@ impl State {
         (campaign.settings().version == firmware.version).then_some(id)
     }
 
-    /// Takes campaigns up again.
+    /// Takes campaigns up again. Gives what is left of those that were being deleted.
     pub(super) fn restore(
         &mut self,
         mut campaigns: Vec<(CampaignId, Wanted, Life)>,
         mut standings: HashMap<CampaignId, Vec<Recorded>>,
         registry: &Registry,
         now: Now,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Vec<Op>> {
         campaigns.sort_by_key(|(id, ..)| *id);
         for (id, wanted, life) in campaigns {
             let firmware = self.catalog.get(FirmwareId(wanted.request.firmware));
@@ -182,7 +184,11 @@ impl State {
             self.campaigns.insert(id, wanted);
             self.given = self.given.max(id.0);
         }
-        Ok(())
+        // Of campaigns that were being deleted.
+        let left = standings.into_iter().flat_map(|(id, records)| {
+            records.into_iter().map(move |recorded| Op::RegistryDelete(record::standing_key(id, &recorded.device)))
+        });
+        Ok(left.collect())
     }
 
     /// A device has ended, and with it what is known of it.
@@ -304,6 +310,28 @@ impl OtaDesk {
         drop(state);
         self.push(carried.offers);
         Ok(carried.committed)
+    }
+
+    /// Forgets a campaign that is over. The receiver resolves when that is on disk.
+    ///
+    /// # Errors
+    /// There is none, or it isn't over.
+    pub fn delete_campaign(&self, id: CampaignId) -> Result<oneshot::Receiver<()>, turnpike_ota::campaign::Refusal> {
+        let control = &self.shell().control;
+        let mut state = self.state.lock();
+        let State { scheduler, campaigns, given, .. } = &mut *state;
+        let members = scheduler.members(id, 0).filter_map(|(_, member)| scheduler.name(member.device));
+        let standings: Vec<_> =
+            members.map(|(_, device)| Op::RegistryDelete(record::standing_key(id, device))).collect();
+        scheduler.remove(id)?;
+        campaigns.remove(&id);
+        let first = vec![record::put_given(CampaignId(*given)), Op::RegistryDelete(record::campaign_key(id))];
+        let mut committed = control.commit_registry(first);
+        // Each part is a commit of its own: what a crash leaves is removed at the next start.
+        for part in standings.chunks(DELETED_AT_ONCE) {
+            committed = control.commit_registry(part.to_vec());
+        }
+        Ok(committed)
     }
 
     /// Changes the catalog, durably: what is planned under the lock is applied once it is on disk. The caller holds [`OtaDesk::changing`].
