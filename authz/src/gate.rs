@@ -545,6 +545,13 @@ impl Gate for Gatekeeper {
         }
     }
 
+    fn may_receive(&self, principal: &Principal, topic: TopicName<'_>) -> bool {
+        match principal {
+            Principal::User(user) => self.people.user_may_receive(user, topic.as_str()),
+            _ => self.may_subscribe(principal, TopicFilter::from_validated(topic.as_str())),
+        }
+    }
+
     fn is_gone(&self, principal: &Principal) -> bool {
         match principal {
             Principal::Device(identity) => self.registry.device(&identity.product, &identity.device).is_none(),

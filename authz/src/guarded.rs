@@ -216,6 +216,10 @@ impl<G: Gate> Gate for Guarded<G> {
         self.gate.may_subscribe(principal, filter)
     }
 
+    fn may_receive(&self, principal: &Principal, topic: TopicName<'_>) -> bool {
+        self.gate.may_receive(principal, topic)
+    }
+
     fn is_gone(&self, principal: &Principal) -> bool {
         self.gate.is_gone(principal)
     }

@@ -62,7 +62,7 @@ use turnpike_core::concern::Concern;
 use turnpike_core::gate::{ServiceIdentity, UserIdentity};
 
 use self::apps::{App, Apps, KeySource};
-use self::bindings::Bindings;
+use self::bindings::{Bindings, DeviceKey};
 pub use self::change::Change;
 use self::change::user_concern;
 use self::codes::{CodeHash, Codes};
@@ -321,6 +321,20 @@ impl People {
     #[must_use]
     pub fn user_may_subscribe(&self, user: &UserIdentity, filter: &str) -> bool {
         self.user_may(&user.app, &user.user, filter, Access::Read)
+    }
+
+    /// Whether a user may be given what waits on a topic: what a device has published is for whoever is bound to it now, also by way of the user's own feed.
+    #[must_use]
+    pub fn user_may_receive(&self, user: &UserIdentity, topic: &str) -> bool {
+        let fed = policy::fed(&user.app, &user.user, topic);
+        self.user_may(&user.app, &user.user, topic, Access::Read)
+            && fed.is_none_or(|original| self.user_may(&user.app, &user.user, original, Access::Read))
+    }
+
+    /// The owner of a device.
+    #[must_use]
+    pub fn owner(&self, device: &DeviceKey) -> Option<UserKey> {
+        self.bindings.owner(device)
     }
 
     /// Whether a user may be connected.

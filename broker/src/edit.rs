@@ -5,6 +5,7 @@ use turnpike_authz::audit::{Described, DescribedPeople, Event, Outcome, Subject,
 use turnpike_authz::guarded::Guarded;
 use turnpike_authz::names::DeviceName;
 use turnpike_authz::people;
+use turnpike_authz::people::bindings::DeviceKey;
 use turnpike_authz::plan::Change;
 use turnpike_authz::policy;
 use turnpike_core::concern::Concern;
@@ -76,14 +77,27 @@ impl Edit {
             }
             Self::People(change) => {
                 let concerned = change.concerns();
-                let left_behind = match &change {
-                    people::Change::DeleteUser(user) => Some(format!("user/{user}/#").into()),
+                let disowned = match &change {
+                    people::Change::Unbind(device, user) if gate.people().owner(device).as_ref() == Some(user) => {
+                        Some(device.clone())
+                    }
                     _ => None,
+                };
+                let mut left_behind: Vec<Box<str>> = match &change {
+                    people::Change::DeleteUser(user) => vec![format!("user/{user}/#").into()],
+                    _ => Vec::new(),
                 };
                 gate.people().apply(change);
                 concerned.iter().for_each(|concern| control.judge_again(concern));
-                if let Some(left_behind) = left_behind {
-                    control.forget_retained(vec![left_behind]);
+                if let Some(DeviceKey { product, device }) = disowned {
+                    // The next owner is to find nothing of the last one's, and the device to hear nothing from there.
+                    let [up, down] =
+                        ["up", "down"].map(|way| format!("dev/{product}/{device}/{way}/#").into_boxed_str());
+                    control.withdraw(&Concern::device(product.as_str(), device.as_str()), std::slice::from_ref(&down));
+                    left_behind.extend([up, down]);
+                }
+                if !left_behind.is_empty() {
+                    control.forget_retained(left_behind);
                 }
             }
         }

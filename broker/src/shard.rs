@@ -96,6 +96,8 @@ pub(crate) enum Command {
     Remeter,
     /// Remove the retained messages of these filters.
     ForgetRetained(Vec<Box<str>>),
+    /// Take away what waits on these filters.
+    Withdraw(Concern, Vec<Box<str>>),
     /// End the sessions of those who exist no more.
     ForgetGone,
     /// Publish as the broker.
@@ -428,6 +430,7 @@ impl<G: Gate> ShardThread<G> {
             Command::Remeter => self.core.remeter(self.now),
             Command::ForgetGone => self.core.forget_gone(self.now),
             Command::ForgetRetained(filters) => self.core.forget_retained(&filters),
+            Command::Withdraw(concern, filters) => self.core.withdraw(&concern, &filters, self.now),
             Command::System(messages) => self.publish_system(&messages),
             Command::Publish(message, reply) => self.publish_outside(&message, reply),
             Command::Ping(reply) => drop(reply.send(())),

@@ -20,9 +20,12 @@
 //! | timeout | ! | timed out | timed out | = | = |
 //! | cancel | cancelled | cancelled | ! | = | = |
 //! | retry | ! | ! | ! | ! | queued |
+//! | withhold | = | offered: queued, further on = | = | = | = |
 //!
 //! A device that skips states, as most do, passes through them at once. Messages of devices come twice and late, so what would lead back changes
 //! nothing, and neither does a progress that is not above the last one.
+//!
+//! An offer is withheld that can't be made yet, e.g. since the device hasn't said what hardware it has: it waits in the queue until it says more.
 //!
 //! **Invariant:** nothing leaves a final state but [`Event::Retry`], and that only one which is retryable; a standing's time never goes back.
 
@@ -189,6 +192,10 @@ impl Reason {
     pub const USER: Self = Self(22);
     /// Rejected or failed: not for this device, as far as it knows.
     pub const UNSUITABLE: Self = Self(23);
+    /// Queued: the firmware lists hardware, and the device hasn't said what it has.
+    pub const HARDWARE_UNKNOWN: Self = Self(24);
+    /// Queued: the firmware isn't ready, or not signed as its product has come to demand.
+    pub const NOT_READY: Self = Self(25);
     /// Timed out: 100 and the number of the state in [`Kind::ALL`] that it was too long in.
     #[must_use]
     pub const fn too_long(kind: Kind) -> Self {
@@ -203,7 +210,7 @@ impl Reason {
 pub struct Standing {
     /// The state.
     pub state: State,
-    /// Why. Of a queued device that is tried again, why the last try came to nothing.
+    /// Why. Of a queued device, why the last try came to nothing, or why it wasn't offered anything.
     pub reason: Reason,
     /// Since when, in seconds since 1970 UTC (until 2106). Progress doesn't move it.
     pub since_s: u32,
@@ -250,6 +257,8 @@ pub enum Event {
     Cancel(Reason),
     /// Once more from the start.
     Retry,
+    /// The offer isn't made now: too little is known of the device, or something is to be mended first.
+    Withhold(Reason),
 }
 
 /// An event that has no place in a state: of a device that was offered nothing, or a command that comes too late.
@@ -272,7 +281,7 @@ pub fn step(from: Standing, event: Event, now_s: u32) -> Result<Standing, Imposs
         // Percent alone: the state has been there since it began.
         Next::Go(state, _) if state.kind() == from.state.kind() => Ok(Standing { state, ..from }),
         Next::Go(state, reason) => {
-            let reason = if state == State::Queued { from.reason } else { reason };
+            let reason = if event == Event::Retry { from.reason } else { reason };
             Ok(Standing { state, reason, since_s: from.since_s.max(now_s) })
         }
         Next::Never => Err(Impossible { from: from.state, event }),
@@ -315,6 +324,8 @@ fn next(state: State, event: Event) -> Next {
             Next::Go(State::Failed { retryable: true }, Reason::OLD_VERSION)
         }
         Event::Reported(Running::Other) => Next::Stay,
+        Event::Withhold(reason) if kind == Kind::Offered => Next::Go(State::Queued, reason),
+        Event::Withhold(_) => Next::Stay,
         Event::Cancel(_) if kind == Kind::Applying => Next::Never,
         Event::Cancel(reason) => Next::Go(State::Cancelled, reason),
         Event::Fail { .. } | Event::Reject(_) | Event::Timeout if kind == Kind::Queued => Next::Never,

@@ -227,8 +227,17 @@ impl Device {
     /// Checks, and what it is answered. What was pushed before has no number.
     #[track_caller]
     fn check(&mut self, version: &str) -> Value {
+        self.check_as(version, None)
+    }
+
+    #[track_caller]
+    fn check_as(&mut self, version: &str, hardware: Option<&str>) -> Value {
         let id = u32::from(self.id) + 1;
-        assert_eq!(self.say("ota/check", &json!({"id": id, "versions": {"mcu": version}})), 0);
+        let mut check = json!({"id": id, "versions": {"mcu": version}});
+        if let Some(hardware) = hardware {
+            check["hardware"] = hardware.into();
+        }
+        assert_eq!(self.say("ota/check", &check), 0);
         loop {
             let answer = self.offer();
             if answer["id"] == id {
@@ -326,6 +335,36 @@ fn a_canary_that_fails_stops_a_campaign_and_a_fixed_firmware_goes_through() {
     assert_eq!(world.http().delete(&path(format!("firmware/{first}"))).status, 204);
     assert_eq!(world.http().get(&format!("/api/v1/campaigns/{stopped}")).status, 404);
     assert_eq!(world.audited("campaign_stop")[0]["detail"]["how"], "errors");
+}
+
+#[test]
+fn an_offer_waits_until_a_device_says_what_hardware_it_has() {
+    let world = world();
+    let text = content(3, 1_000);
+    let body =
+        json!({"target": "mcu", "version": "2.0", "hardware": ["A1"], "size": text.len(), "sha256": sha256(&text)});
+    let made = world.http().post(&World::path("firmware"), "application/json", &body.to_string()).json();
+    let firmware = made["firmware"].as_u64().expect("a number");
+    assert_eq!(world.put(made["upload"].as_str().expect("a path"), 0, &text).status, 200);
+    assert_eq!(world.finish(firmware, &json!({})).status, 200);
+    let campaign = world.campaign(&json!({"name": "spring", "firmware": firmware, "groups": [{"rest": true}]}));
+    // They come before they can say anything.
+    let [mut one, mut two] = ["one", "two"].map(|name| world.device(name));
+    for name in ["one", "two"] {
+        let state = until("it is withheld", SOON, || {
+            Some(world.state(campaign, name)).filter(|state| state["reason"] != Value::Null && state["reason"] != 0)
+        });
+        assert_eq!(state["state"], "queued", "{state}");
+    }
+    let answer = one.check_as("1.0", Some("A1"));
+    assert_eq!(answer["offer"]["version"], "2.0", "{answer}");
+    one.progress(&answer["offer"], "applying");
+    assert_eq!(one.check_as("2.0", Some("A1"))["offer"], Value::Null);
+    // The wrong one never gets it.
+    assert_eq!(two.check_as("1.0", Some("B7"))["offer"], Value::Null);
+    assert_eq!(world.state(campaign, "two")["state"], "rejected");
+    let states = ["one", "three", "four"].map(|name| world.state(campaign, name)["state"].clone());
+    assert_eq!(states, ["succeeded", "queued", "queued"]);
 }
 
 #[test]

@@ -119,17 +119,22 @@ pub fn addressed(topic: &str) -> Option<DeviceKey> {
     Some(DeviceKey { product: ProductKey::parse(product).ok()?, device: DeviceName::parse(device).ok()? })
 }
 
-/// Whether a topic or filter is the user's own feed or lies within.
+/// What follows the user in a topic or filter of the user's own feed: empty, or from a separator on.
 #[inline]
-fn is_own_feed(app: &str, user: &str, topic: &str) -> bool {
+fn within_feed<'a>(app: &str, user: &str, topic: &'a str) -> Option<&'a str> {
     let rest = topic.strip_prefix("user/").and_then(|topic| topic.strip_prefix(app)?.strip_prefix(':'));
     let rest = rest.and_then(|rest| rest.strip_prefix(user));
-    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    rest.filter(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// The topic on which a device published what has come to a user's own feed.
+pub(super) fn fed<'a>(app: &str, user: &str, topic: &'a str) -> Option<&'a str> {
+    within_feed(app, user, topic)?.strip_prefix('/').filter(|topic| topic.starts_with("dev/"))
 }
 
 impl People {
     pub(super) fn user_may(&self, app: &str, user: &str, topic: &str, access: Access) -> bool {
-        if access == Access::Read && is_own_feed(app, user, topic) {
+        if access == Access::Read && within_feed(app, user, topic).is_some() {
             return self.is_user_active(app, user);
         }
         // Vendors' topics and the system's are no business of users.

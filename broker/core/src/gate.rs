@@ -452,6 +452,13 @@ pub trait Gate: Send + Sync {
     /// May it subscribe to that? The filter is without the `$share/{name}/` prefix.
     fn may_subscribe(&self, principal: &Principal, filter: TopicFilter<'_>) -> bool;
 
+    /// May it be given what waits for it on that topic? A right to read many topics by one filter may be made of rights to each of them, as a user's feed is
+    /// made of bindings: then this is less than [`Gate::may_subscribe`].
+    fn may_receive(&self, principal: &Principal, topic: TopicName<'_>) -> bool {
+        // A topic name is a filter that matches itself alone.
+        self.may_subscribe(principal, TopicFilter::from_validated(topic.as_str()))
+    }
+
     /// Are the payloads of its connections sealed between the broker and it? Asked for live sessions when the registry has changed; a
     /// connection for which the answer has changed is ended, since it was made on other terms.
     fn seals(&self, _principal: &Principal, _tls: bool) -> bool {

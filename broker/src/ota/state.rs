@@ -13,6 +13,7 @@ use turnpike_mqtt::QoS;
 use turnpike_ota::campaign::{Campaign, Fault, Life, State as Stage, Why};
 use turnpike_ota::catalog::{Catalog, Fitting, Suited, Unsuited};
 use turnpike_ota::filter::Candidate;
+use turnpike_ota::fleet::DeviceKey;
 use turnpike_ota::ids::{CampaignId, FirmwareId};
 use turnpike_ota::machine::Reason;
 use turnpike_ota::schedule::{Action, AddError, Recorded, Report, Scheduler};
@@ -395,7 +396,7 @@ impl OtaDesk {
                     else {
                         continue;
                     };
-                    left.extend(self.offer(state, campaign, (product, name), answered, &mut carried, now));
+                    left.extend(self.offer(state, (campaign, device), (product, name), answered, &mut carried, now));
                 }
                 Action::Changed { campaign } => ops.extend(state.campaigns.get(&campaign).and_then(|wanted| {
                     let life = state.scheduler.campaign(campaign)?.life();
@@ -425,7 +426,7 @@ impl OtaDesk {
     fn offer(
         &self,
         state: &mut State,
-        campaign: CampaignId,
+        (campaign, device): (CampaignId, DeviceKey),
         (product, name): (Box<str>, Box<str>),
         answered: Option<(&str, &str)>,
         carried: &mut Carried,
@@ -438,6 +439,9 @@ impl OtaDesk {
             Ok(suited) => suited.firmware.id,
             Err(unsuited) => {
                 tracing::debug!(%campaign, %unsuited, "a device isn't offered a campaign's firmware");
+                if let Some(reason) = mendable(unsuited, state.report_of(&product, &name)) {
+                    return state.scheduler.withhold(campaign, device, reason, now);
+                }
                 let target = state.scheduler.campaign(campaign).map(|campaign| campaign.settings().target.clone());
                 let rejected = Report::Reject(Reason::UNSUITABLE);
                 let report =
@@ -516,6 +520,17 @@ impl OtaDesk {
         let target = Some(Subject::product(&product));
         let event = Event { target, ..Event::own(now_ms(), Audited::CampaignStop, &details) };
         self.shell().audit.record(&event);
+    }
+}
+
+/// Why an offer is to wait rather than never to be made: of a device that hasn't said what hardware it has, none knows that it is the wrong one.
+fn mendable(unsuited: Unsuited, reported: Option<&Reported>) -> Option<Reason> {
+    match unsuited {
+        Unsuited::Hardware if reported.is_none_or(|reported| reported.hardware.is_none()) => {
+            Some(Reason::HARDWARE_UNKNOWN)
+        }
+        Unsuited::NotReady | Unsuited::Unsigned => Some(Reason::NOT_READY),
+        _ => None,
     }
 }
 

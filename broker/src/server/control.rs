@@ -190,6 +190,11 @@ impl Control {
         }
     }
 
+    /// Takes away what waits on these filters for whoever is concerned.
+    pub fn withdraw(&self, concern: &Concern, filters: &[Box<str>]) {
+        self.tell_all(|| Command::Withdraw(concern.clone(), filters.to_vec()));
+    }
+
     /// Publishes messages of the broker's own.
     pub fn publish_system(&self, messages: Vec<SystemMessage>) {
         if let Some(inbox) = self.plane.inboxes.first() {

@@ -19,7 +19,7 @@ const STATES: [State; 13] = [
 ];
 
 /// A line of the table: a letter for each of [`STATES`]; `=` stays, `!` is impossible.
-const TABLE: [(Event, &str); 15] = [
+const TABLE: [(Event, &str); 16] = [
     (Event::Offered, "o======!!!!!!"),
     (Event::Accept, "!a==========="),
     (Event::Progress(39), "!33=========="),
@@ -35,6 +35,7 @@ const TABLE: [(Event, &str); 15] = [
     (Event::Timeout, "!tttttt======"),
     (Event::Cancel(Reason::STOPPED), "cccccc!======"),
     (Event::Retry, "!!!!!!!!!!!qq"),
+    (Event::Withhold(Reason::HARDWARE_UNKNOWN), "=q==========="),
 ];
 
 fn of(letter: char) -> State {
@@ -88,6 +89,8 @@ fn reasons_go_along() {
     assert_eq!(reason(Standing::queued(1), Event::Reported(Running::New)), Ok(Reason::ALREADY));
     let failed = step(applying, Event::Fail { retryable: true, reason: Reason::SPACE }, 6).expect("it can fail");
     assert_eq!(reason(failed, Event::Retry), Ok(Reason::SPACE));
+    let offered = Standing { state: State::Offered, reason: Reason::NONE, since_s: 5 };
+    assert_eq!(reason(offered, Event::Withhold(Reason::NOT_READY)), Ok(Reason::NOT_READY));
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -103,7 +106,8 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (any::<bool>(), reason.clone()).prop_map(|(retryable, reason)| Event::Fail { retryable, reason }),
         1 => reason.clone().prop_map(Event::Reject),
         1 => Just(Event::Timeout),
-        1 => reason.prop_map(Event::Cancel),
+        1 => reason.clone().prop_map(Event::Cancel),
+        1 => reason.prop_map(Event::Withhold),
         2 => Just(Event::Retry),
     ]
 }
@@ -121,7 +125,8 @@ proptest! {
                 let again = event == Event::Retry && at.state.is_retryable() && to.state == State::Queued;
                 prop_assert!(to == at || again, "{at:?} {event:?} {to:?}");
             } else {
-                prop_assert!(to.state.kind() >= at.state.kind(), "{at:?} {event:?} {to:?}");
+                let withheld = matches!(event, Event::Withhold(_)) && to.state == State::Queued;
+                prop_assert!(to.state.kind() >= at.state.kind() || withheld, "{at:?} {event:?} {to:?}");
             }
             if let (State::Downloading(before), State::Downloading(after)) = (at.state, to.state) {
                 prop_assert!(before <= after && after <= 100);

@@ -5,7 +5,7 @@ use turnpike_core::clock::Now;
 use super::{Action, Report, ReportError, Scheduler};
 use crate::campaign::State;
 use crate::filter::Candidate;
-use crate::fleet::{Slot, unix_s};
+use crate::fleet::{DeviceKey, Member, Slot, unix_s};
 use crate::ids::CampaignId;
 use crate::machine::{Event, Kind, Reason, Running};
 use crate::target::Target;
@@ -130,6 +130,20 @@ impl Scheduler {
         } else {
             self.line_up(id, slot);
         }
+    }
+
+    /// The offer that a campaign has just asked for ([`Action::Offer`]) can't be made yet. The device is queued, and not in line before it
+    /// comes or reports again ([`Scheduler::device_online`]): asking at each step would ask for ever, and so would two campaigns by turns. Others that
+    /// want it are in line since it came.
+    pub fn withhold(&mut self, id: CampaignId, device: DeviceKey, reason: Reason, now: Now) -> Vec<Action> {
+        let now = self.clock(now);
+        let Some(run) = self.runs.get_mut(&id) else { return Vec::new() };
+        let Some(slot) = run.fleet.find(device) else { return Vec::new() };
+        let Ok(Some(_)) = run.fleet.apply(slot, Event::Withhold(reason), now) else { return Vec::new() };
+        let Some(Member { standing, retries, .. }) = run.fleet.member(slot) else { return Vec::new() };
+        let mut out = vec![Action::DeviceChanged { campaign: id, device, standing, retries }];
+        self.settle(id, now, &mut out);
+        out
     }
 
     /// Whoever has a version already needn't be offered it.

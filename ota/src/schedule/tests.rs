@@ -394,3 +394,30 @@ fn what_cant_be_added() {
     }
     assert_eq!(add(&mut scheduler, 1000, settings()), Err(AddError::TooManyLive));
 }
+
+#[test]
+fn an_offer_that_cannot_be_made_yet_waits_until_the_device_says_more() {
+    let mut scheduler = with(1, settings());
+    let actions = scheduler.step(at(1));
+    let Some(Action::Offer { campaign, device, .. }) =
+        actions.iter().find(|action| matches!(action, Action::Offer { .. }))
+    else {
+        panic!("an offer: {actions:?}");
+    };
+    let (campaign, device) = (*campaign, *device);
+    let withheld = scheduler.withhold(campaign, device, Reason::HARDWARE_UNKNOWN, at(2));
+    assert!(
+        matches!(withheld.as_slice(), [Action::DeviceChanged { standing, .. }]
+        if standing.state == State::Queued && standing.reason == Reason::HARDWARE_UNKNOWN),
+        "{withheld:?}"
+    );
+    // Nobody is asked at each step.
+    for s in 3..20 {
+        let actions = scheduler.step(at(s));
+        assert_eq!(offers(&scheduler, &actions), []);
+    }
+    assert_eq!(scheduler.withhold(campaign, device, Reason::HARDWARE_UNKNOWN, at(21)), []);
+    let again = scheduler.device_online("lamp", "d0", None, at(22));
+    assert_eq!(offers(&scheduler, &again), [(1, "d0".to_owned())]);
+    assert_eq!(state(&scheduler, 1, "d0"), State::Offered);
+}

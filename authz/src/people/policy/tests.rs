@@ -31,6 +31,10 @@ fn rights(people: &People, app: &str, name: &str) -> (bool, bool, bool) {
     assert_eq!(people.user_may_subscribe(&identity, "dev/p/d/down/x"), read, "up and down are read alike");
     let mut feed = false;
     people.feed("p", "d", "dev/p/d/up/x", |of, user| feed |= (of, user) == (app, name));
+    // What came to the feed while that held is handed out while it does.
+    let own = format!("user/{app}:{name}/dev/p/d/up/x");
+    assert_eq!(people.user_may_receive(&identity, &own), feed);
+    assert!(!people.user_may_receive(&identity, "user/a:other/dev/p/d/up/x"));
     (read, people.user_may_publish(&identity, "dev/p/d/down/x"), feed)
 }
 

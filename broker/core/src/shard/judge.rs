@@ -2,7 +2,8 @@
 //!
 //! Whoever isn't welcome any more is closed. A subscription that isn't allowed any more is taken away, the retained messages that it was
 //! still to have with it. Users and services lose what waits for them and may not be read any more, too; what a shared subscription
-//! brought goes to another member. (A device's topics are its own for good, so its queue isn't looked at.)
+//! brought goes to another member. (A device's topics are its own for good: what waits for it on some of them goes when its owner changes,
+//! [`Shard::withdraw`].)
 //!
 //! What is on its way is left: what was sent on this connection and not acknowledged, and what is in its out buffer. What another shard
 //! sent meanwhile can still come into the queue; so a session of a user or service is judged when it is resumed, too.
@@ -116,22 +117,35 @@ impl<G: Gate> Shard<G> {
             walks.retain(|walk| may_read(&walk.filter));
         }
         session.walks = session.walks.take().filter(|walks| !walks.is_empty());
-        let mut withdrawn = Vec::new();
-        if matches!(principal, Principal::User(_) | Principal::Service(_))
-            && let Some(outgoing) = session.outgoing.as_mut()
-        {
-            let before = outgoing.messages();
-            // A topic name is a filter that matches itself alone.
-            withdrawn = outgoing.withdraw(&mut |message: &Message| may_read(message.topic().as_str()));
-            let gone = before - outgoing.messages();
-            let handed_on = withdrawn.iter().filter(|(_, entry)| entry.share.is_some()).count();
-            self.counters.queued_messages -= gone as u64;
-            self.counters.dropped.not_authorized += (gone - handed_on) as u64;
-        }
-        let key = session.key;
+        let is_judged = matches!(principal, Principal::User(_) | Principal::Service(_));
         for filter in taken {
             self.unsubscribe_one(slot, TopicFilter::from_validated(&filter));
         }
+        if is_judged {
+            self.keep_queued(slot, now, |gate, principal, message| gate.may_receive(principal, message.topic()));
+        }
+    }
+
+    /// Takes away what waits on these filters for whoever is concerned, and hasn't been sent on this connection.
+    pub fn withdraw(&mut self, concern: &Concern, filters: &[Box<str>], now: Now) {
+        for slot in self.principals.concerned(concern, &self.sessions) {
+            self.keep_queued(slot, now, |_, _, message| {
+                !filters.iter().any(|filter| TopicFilter::from_validated(filter).matches(message.topic()))
+            });
+        }
+    }
+
+    /// Leaves of what waits for a session what is to be kept.
+    fn keep_queued(&mut self, slot: u32, now: Now, mut keep: impl FnMut(&G, &Principal, &Message) -> bool) {
+        let Some(session) = self.sessions.get_mut(slot) else { return };
+        let Some(outgoing) = session.outgoing.as_mut() else { return };
+        let before = outgoing.messages();
+        let withdrawn = outgoing.withdraw(&mut |message: &Message| keep(&self.gate, &session.principal, message));
+        let gone = before - outgoing.messages();
+        let handed_on = withdrawn.iter().filter(|(_, entry)| entry.share.is_some()).count();
+        self.counters.queued_messages -= gone as u64;
+        self.counters.dropped.not_authorized += (gone - handed_on) as u64;
+        let key = session.key;
         for (seq, entry) in withdrawn {
             self.record_done(key, seq, entry.message.as_deref());
             self.hand_on(&entry, now);

@@ -26,6 +26,8 @@ struct Rules {
 #[derive(Default)]
 struct State {
     forbidden: BTreeSet<(String, String)>,
+    /// What waits on these isn't handed out, though the filters are allowed.
+    unreceived: BTreeSet<(String, String)>,
     unwelcome: BTreeSet<String>,
     networks: BTreeMap<String, u8>,
     feeds: BTreeMap<String, Vec<String>>,
@@ -68,6 +70,10 @@ impl Gate for Rules {
     }
     fn may_subscribe(&self, principal: &Principal, filter: TopicFilter<'_>) -> bool {
         self.may(principal, filter.as_str())
+    }
+    fn may_receive(&self, principal: &Principal, topic: TopicName<'_>) -> bool {
+        let one = (name(principal), topic.as_str().to_owned());
+        self.may(principal, topic.as_str()) && !self.state.lock().unreceived.contains(&one)
     }
     fn still_welcome(&self, principal: &Principal) -> bool {
         !self.state.lock().unwelcome.contains(&name(principal))
@@ -482,4 +488,45 @@ fn many_principals_keep_their_own_sessions() {
         let views = world.shard.sessions_of(&principal(&format!("u/{n}")));
         assert_eq!(views.iter().map(|view| view.client.as_str()).collect::<Vec<_>>(), [format!("u/{n}")]);
     }
+}
+
+#[test]
+fn what_waits_in_a_feed_is_judged_by_what_the_feed_is_of() {
+    let mut world = world();
+    world.gate.state.lock().feeds.insert("d/fed".to_owned(), vec!["a:1".to_owned()]);
+    let fed = world.connect("d/fed");
+    let one = world.connect_with("u/1", false, None);
+    world.subscribe(one, "user/a:1/#", 1);
+    world.shard.closed(one, NOW);
+    world.publish(fed, "dev/p/fed/up/x", 1);
+    world.publish(fed, "dev/p/fed/up/y", 1);
+    world.commit();
+    let before = world.owed();
+    assert_eq!(before, 2);
+    // The user may still subscribe to all of the feed.
+    world.change("u/1", |state| {
+        state.unreceived.insert(("u/1".to_owned(), "user/a:1/dev/p/fed/up/x".to_owned()));
+    });
+    assert_eq!(world.owed(), 1);
+    let one = world.connect_with("u/1", false, None);
+    assert_eq!(world.delivered(one), ["user/a:1/dev/p/fed/up/y"]);
+}
+
+#[test]
+fn what_waits_for_a_device_on_some_topics_can_be_taken_away() {
+    let mut world = world();
+    let device = world.connect_with("d/one", false, None);
+    world.subscribe(device, "dev/p/one/#", 1);
+    world.shard.closed(device, NOW);
+    let user = world.connect("u/1");
+    for topic in ["dev/p/one/down/open", "dev/p/one/ota/offer", "dev/p/one/down/close"] {
+        world.publish(user, topic, 1);
+    }
+    world.commit();
+    assert_eq!(world.owed(), 3);
+    world.shard.withdraw(&Concern::device("p", "one"), &["dev/p/one/down/#".into()], NOW);
+    world.commit();
+    assert_eq!(world.owed(), 1);
+    let device = world.connect_with("d/one", false, None);
+    assert_eq!(world.delivered(device), ["dev/p/one/ota/offer"]);
 }
