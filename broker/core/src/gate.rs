@@ -33,6 +33,14 @@ pub enum Principal {
     Broker,
 }
 
+impl Principal {
+    /// A user or a service: what it may do with devices was given to it and can be taken away, unlike a device's own topics.
+    #[must_use]
+    pub const fn has_lent_rights(&self) -> bool {
+        matches!(self, Self::User(_) | Self::Service(_))
+    }
+}
+
 /// A platform that has proved who it is.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct PlatformIdentity {

@@ -178,8 +178,14 @@ impl Session {
             disconnected_at_ms: self.conn.is_none().then_some(self.disconnected_at_ms),
             mqtt3: self.mqtt3,
             principal: principal_text(&self.principal),
-            will: self.will.as_ref().and_then(|will| Some((Arc::clone(&will.message), will.due_ms?.get()))),
+            will: self.lasting_will().and_then(|will| Some((Arc::clone(&will.message), will.due_ms?.get()))),
         })
+    }
+
+    /// The will, if it may come after a restart: by which session code its user came in isn't kept, so nobody could tell then that the code was taken back.
+    fn lasting_will(&self) -> Option<&Will> {
+        let by_code = matches!(&self.principal, Principal::User(user) if user.code.is_some());
+        self.will.as_deref().filter(|_| !by_code)
     }
 
     /// A will that is due at `now`.

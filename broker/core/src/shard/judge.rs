@@ -65,8 +65,15 @@ impl<G: Gate> Shard<G> {
         }
     }
 
-    /// Closes a session's connection, if it has one.
+    /// Closes a session's connection, if it has one. A device's will says that it is away. A user's or service's is a command, which whoever is shut out
+    /// doesn't give any more.
     fn cut(&mut self, slot: u32, now: Now) {
+        if let Some(session) = self.sessions.get_mut(slot)
+            && session.principal.has_lent_rights()
+            && session.will.take().is_some()
+        {
+            self.counters.dropped.not_authorized += 1;
+        }
         let Some(conn) = self.sessions.get(slot).and_then(|session| session.conn) else { return };
         if self.conns.get(conn.0 as usize).is_some_and(crate::connection::Connection::is_live) {
             self.say_disconnect(conn, ReasonCode::NotAuthorized);
@@ -98,7 +105,7 @@ impl<G: Gate> Shard<G> {
             session.principal = principal;
         }
         session.fed = self.gate.has_feed(&session.principal);
-        if resumed && matches!(session.principal, Principal::User(_) | Principal::Service(_)) {
+        if resumed && session.principal.has_lent_rights() {
             self.judge_rights(slot, now);
         }
     }
@@ -117,7 +124,7 @@ impl<G: Gate> Shard<G> {
             walks.retain(|walk| may_read(&walk.filter));
         }
         session.walks = session.walks.take().filter(|walks| !walks.is_empty());
-        let is_judged = matches!(principal, Principal::User(_) | Principal::Service(_));
+        let is_judged = principal.has_lent_rights();
         for filter in taken {
             self.unsubscribe_one(slot, TopicFilter::from_validated(&filter));
         }

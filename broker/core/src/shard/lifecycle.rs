@@ -183,6 +183,14 @@ impl<G: Gate> Shard<G> {
             Leaving::Cleanly | Leaving::TakenOver => session.will = None,
             Leaving::Abruptly | Leaving::Replaced => {}
         }
+        // What let a user or service in for a time lets a will out for that time alone: nobody commands a device days after a code of a minute.
+        let until_ms =
+            self.conns.get(conn.0 as usize).and_then(|connection| connection.extras.as_ref()?.until.as_ref()?.unix_ms);
+        let outlives =
+            |will: &Will| until_ms.is_some_and(|until_ms| now.unix_ms + u64::from(will.delay_s) * 1000 >= until_ms);
+        if session.principal.has_lent_rights() && session.will.take_if(|will| outlives(will)).is_some() {
+            self.counters.dropped.not_authorized += 1;
+        }
         let ends = session.expiry_s == 0;
         // [MQTT-3.1.3-9] a delayed will waits for the delay or the end of the session, whichever is first.
         let will_now = session.will.take_if(|will| will.delay_s == 0 || ends);
@@ -223,7 +231,8 @@ impl<G: Gate> Shard<G> {
     /// Implements [MQTT-3.1.2-10].
     pub(super) fn publish_will(&mut self, will: &Will, principal: &Principal, now: Now) {
         let parts = will.message.parts();
-        if Permit::judge(&*self.gate, principal, parts.topic).is_err() {
+        let is_over = principal.has_lent_rights() && !self.gate.still_welcome(principal);
+        if is_over || Permit::judge(&*self.gate, principal, parts.topic).is_err() {
             self.counters.dropped.not_authorized += 1;
             return;
         }

@@ -414,16 +414,11 @@ fn a_will_whose_right_is_gone_is_not_published() {
     world.subscribe(device, "dev/p/1/down/#", 0);
     for forbidden in [false, true] {
         let user = world.connect_with("u/1", true, Some("dev/p/1/down/off"));
-        world.change("u/1", |state| {
-            if forbidden {
-                state.forbidden.insert(("u/1".to_owned(), "dev/p/1/".to_owned()));
-            }
-            state.unwelcome.insert("u/1".to_owned());
-        });
-        assert!(world.is_closed(user));
-        assert_eq!(world.delivered(device).is_empty(), forbidden);
+        if forbidden {
+            world.forbid("u/1", "dev/p/1/");
+        }
         world.shard.closed(user, NOW);
-        world.gate.state.lock().unwelcome.clear();
+        assert_eq!(world.delivered(device).is_empty(), forbidden);
     }
 }
 
@@ -529,4 +524,29 @@ fn what_waits_for_a_device_on_some_topics_can_be_taken_away() {
     assert_eq!(world.owed(), 1);
     let device = world.connect_with("d/one", false, None);
     assert_eq!(world.delivered(device), ["dev/p/one/ota/offer"]);
+}
+
+#[test]
+fn whoever_is_shut_out_gives_no_last_command() {
+    let mut world = world();
+    let device = world.connect("d/one");
+    world.subscribe(device, "dev/p/one/down/#", 0);
+    let user = world.connect_with("u/1", true, Some("dev/p/one/down/open"));
+    assert!(world.shard.sign_out(&principal("u/1"), "u/1", NOW));
+    world.commit();
+    assert!(world.is_closed(user) && world.delivered(device).is_empty());
+    // A device that is shut out is away, which is what its will says.
+    let watcher = world.connect("s/1");
+    world.subscribe(watcher, "dev/p/two/up/#", 0);
+    let two = world.connect_with("d/two", true, Some("dev/p/two/up/gone"));
+    world.change("d/two", |state| {
+        state.unwelcome.insert("d/two".to_owned());
+    });
+    assert!(world.is_closed(two));
+    assert_eq!(world.delivered(watcher), ["dev/p/two/up/gone"]);
+    // A user's broken connection is one that the user didn't close: that will is given, if the user may still come in.
+    let _ = world.connect_with("u/2", true, Some("dev/p/one/down/stop"));
+    let lost = world.connect_with("u/3", true, Some("dev/p/one/down/stop"));
+    world.shard.closed(lost, NOW);
+    assert_eq!(world.delivered(device), ["dev/p/one/down/stop"]);
 }
