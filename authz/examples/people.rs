@@ -92,7 +92,7 @@ fn topics(people: &People, devices: u64) {
         let many = 1_000.min(spread);
         let pick = |n: u64| n % many * (spread / many);
         let users: Vec<UserIdentity> = (0..many)
-            .map(|n| UserIdentity { app: "app".into(), user: user(pick(n) / DEVICES).into(), code: None })
+            .map(|n| UserIdentity { app: "app".into(), user: user(pick(n) / DEVICES).into(), by: None })
             .collect();
         let owned: Vec<String> = (0..many).map(|n| format!("dev/{PRODUCT}/{}/down/set", device(pick(n)))).collect();
         let others: Vec<String> =

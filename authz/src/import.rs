@@ -183,6 +183,7 @@ impl<'a> Import<'a> {
             self.report.kept += 1;
             return Ok(None);
         }
+        self.registry.check_name(&self.product, &name, !is_known())?;
         let (secret, sealed) = making.secret(&self.product, &name, given);
         self.names.insert(name.clone());
         self.batch.push(Row { line, name, secret: sealed, now_s: making.now_s });

@@ -16,6 +16,9 @@ pub enum NameError {
     /// A character that has a meaning in topics or credentials, or isn't printable ASCII.
     #[error("a name consists of letters, digits and - _ . : @, and {0:?} is none of these")]
     Character(char),
+    /// `.` or `..`: clients and proxies take such a part out of a URL.
+    #[error("a name can't be . or ..")]
+    Dots,
 }
 
 fn check(text: &str) -> Result<(), NameError> {
@@ -23,6 +26,7 @@ fn check(text: &str) -> Result<(), NameError> {
     match text.len() {
         0 => Err(NameError::Empty),
         65.. => Err(NameError::TooLong),
+        _ if matches!(text, "." | "..") => Err(NameError::Dots),
         _ => text.chars().find(|c| !allowed(*c)).map_or(Ok(()), |c| Err(NameError::Character(c))),
     }
 }

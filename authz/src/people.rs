@@ -59,7 +59,7 @@ mod tokens;
 use std::sync::Arc;
 
 use turnpike_core::concern::Concern;
-use turnpike_core::gate::{ServiceIdentity, UserIdentity};
+use turnpike_core::gate::{CameBy, ServiceIdentity, UserIdentity};
 
 use self::apps::{App, Apps, KeySource};
 use self::bindings::{Bindings, DeviceKey};
@@ -340,8 +340,17 @@ impl People {
     /// Whether a user may be connected.
     #[must_use]
     pub fn is_user_welcome(&self, user: &UserIdentity) -> bool {
-        let has = |code| self.codes.has(&user.app, &user.user, code, self.bindings.now_s());
-        self.is_user_active(&user.app, &user.user) && user.code.is_none_or(has)
+        let holds = |by| match by {
+            CameBy::Code(code) => self.codes.has(&user.app, &user.user, code, self.bindings.now_s()),
+            CameBy::Key(key) => self.signs_tokens(&user.app, key),
+        };
+        self.is_user_active(&user.app, &user.user) && user.by.is_none_or(holds)
+    }
+
+    /// Whether an app takes tokens signed with the key of this mark.
+    fn signs_tokens(&self, id: &str, mark: u64) -> bool {
+        let by_secret = |app: &App| app.tokens.hs256 && log_in::secret_mark(&app.secret) == mark;
+        self.app(id).is_some_and(|app| by_secret(&app)) || self.apps.keys(id).is_some_and(|keys| keys.has(mark))
     }
 
     /// Whether a service may publish on a topic name.

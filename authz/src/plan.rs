@@ -101,6 +101,9 @@ pub enum PlanError {
     /// A certificate without a user name must say whose it is.
     #[error("another device has that certificate")]
     CertificateTaken,
+    /// Topics of a vendor whose log-ins the product takes name devices and no products, and another device has that name there ([`Registry::namesake`]).
+    #[error("another device has that name in a vendor's topics, which name no product")]
+    NameTaken,
 }
 
 /// What is asked of a device.
@@ -168,9 +171,14 @@ impl Registry {
     /// Says which log-in formats a product's devices may use.
     ///
     /// # Errors
-    /// [`PlanError::NoSuchProduct`].
+    /// [`PlanError::NoSuchProduct`], [`PlanError::NameTaken`].
     pub fn plan_allow_profiles(&self, key: &ProductKey, profiles: ProfileSet) -> Result<Change, PlanError> {
         self.product(key.as_str()).ok_or(PlanError::NoSuchProduct)?;
+        let before = self.allowed(key.as_str());
+        let added = profiles.iter().filter(|profile| !before.contains(*profile)).collect();
+        if self.any_namesake(key, added).is_some() {
+            return Err(PlanError::NameTaken);
+        }
         Ok(Change::AllowProfiles(key.clone(), profiles))
     }
 
@@ -202,7 +210,7 @@ impl Registry {
     /// Creates or replaces a device.
     ///
     /// # Errors
-    /// [`PlanError::NoSuchProduct`].
+    /// [`PlanError::NoSuchProduct`], [`PlanError::NameTaken`].
     pub fn plan_put_device(
         &self,
         product: &ProductKey,
@@ -212,6 +220,7 @@ impl Registry {
     ) -> Result<MadeDevice, PlanError> {
         self.product(product.as_str()).ok_or(PlanError::NoSuchProduct)?;
         let existing = self.device(product.as_str(), name.as_str());
+        self.check_name(product, name, existing.is_none())?;
         let (enabled, created_at_s) = existing.as_ref().map_or((true, making.now_s), |d| (d.enabled, d.created_at_s));
         let (is_new, is_given) = (existing.is_none(), request.secret.is_some());
         let (made, sealed) = match existing {
@@ -224,6 +233,12 @@ impl Registry {
         let device = Device { enabled: request.enabled.unwrap_or(enabled), created_at_s, secret: sealed };
         let change = Change::PutDevice(product.clone(), name.clone(), device);
         Ok(MadeDevice { change, secret: made, is_new })
+    }
+
+    /// Refuses a new device a name by which another's topics were its own.
+    pub(crate) fn check_name(&self, product: &ProductKey, name: &DeviceName, is_new: bool) -> Result<(), PlanError> {
+        let namesake = if is_new { self.namesake(product, name, self.allowed(product.as_str())) } else { None };
+        namesake.map_or(Ok(()), |_| Err(PlanError::NameTaken))
     }
 
     /// Makes a new secret for a device. The old one isn't good any more once this has been applied.

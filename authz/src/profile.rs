@@ -19,7 +19,7 @@
 //! Where no product is named, the device is looked for by its name in the products that take the profile
 //! ([`crate::registry::Registry::find_by_device_name`]); of several of that name it is the one whose secret verifies. The vendors' ids are unique in their
 //! clouds, and their topics rely on it: **in the products that take one of these profiles, a name must not come twice**, else the
-//! devices of that name can read each other's vendor topics.
+//! devices of that name could read each other's vendor topics. So the second one is refused ([`crate::registry::Registry::namesake`]).
 
 mod aliyun;
 mod azure;

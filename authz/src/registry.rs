@@ -39,6 +39,7 @@ use crate::verifier::VerifierName;
 use crate::x509::{Authorities, Fingerprint};
 
 mod limits;
+mod namesakes;
 mod proofs;
 
 pub use crate::record::{RecordError, owner};

@@ -206,7 +206,7 @@ fn only_devices_are_looked_for_in_two_places_at_once() {
     let World { gate, events } = world(quota::Settings::default());
     gate.guard().refuse_clones("p", Some(true));
     let device = Principal::Device(Arc::new(DeviceIdentity::new("p", "d")));
-    let user = Principal::User(Arc::new(UserIdentity { app: "p".into(), user: "d".into(), code: None }));
+    let user = Principal::User(Arc::new(UserIdentity { app: "p".into(), user: "d".into(), by: None }));
     let service = Principal::Service(Arc::new(ServiceIdentity { key: "d".into() }));
     let [here, there] = ["192.0.2.1:1", "198.51.100.7:1"].map(|text| text.parse::<SocketAddr>().expect("an address"));
     for (principal, is_refused) in [(&user, false), (&service, false), (&device, true)] {

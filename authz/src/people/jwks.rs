@@ -10,6 +10,8 @@
 //! a key is used, so no public key becomes the secret of an HMAC. Keys of other types, for encryption, or whose own `alg` is another
 //! are passed over, as the RFC says (5.); secrets (`oct`) have no place in a published set, and are passed over too.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::signature::{
@@ -105,7 +107,7 @@ pub(super) struct Key {
     material: Material,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 enum Material {
     /// Modulus and exponent, without leading zeros.
     Rsa {
@@ -146,6 +148,11 @@ impl KeySet {
         self.keys.is_empty()
     }
 
+    /// Whether one of the keys has this mark.
+    pub(super) fn has(&self, mark: u64) -> bool {
+        self.keys.iter().any(|key| key.mark() == mark)
+    }
+
     /// The key of that id and algorithm; without an id the only one of that algorithm, if there is one only.
     pub(super) fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Option<&Key> {
         let mut fitting = self.keys.iter().filter(|key| key.algorithm() == algorithm);
@@ -179,6 +186,13 @@ impl Key {
             Material::P256(_) => Algorithm::Es256,
             Material::Ed25519(_) => Algorithm::EdDsa,
         }
+    }
+
+    /// Tells it from others.
+    pub(super) fn mark(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.material.hash(&mut hasher);
+        hasher.finish()
     }
 
     /// Whether it signed these bytes.

@@ -13,11 +13,12 @@
 //! Whoever is unknown is put to the same proof with a decoy. What is wrong besides the proof (a frozen user, a disabled app or service, a
 //! network that isn't a service's) is said to those alone who gave it.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use subtle::ConstantTimeEq;
 use turnpike_core::clock::Now;
-use turnpike_core::gate::{Admission, Attempt, Principal, ServiceIdentity, UserIdentity};
+use turnpike_core::gate::{Admission, Attempt, CameBy, Principal, ServiceIdentity, UserIdentity};
 use turnpike_core::ids::ClientId;
 
 use super::People;
@@ -30,7 +31,7 @@ use super::tokens::{self, Expected, TokenFault};
 use crate::nonce::WINDOW_MS;
 use crate::profile::SignMethod;
 use crate::refusal::Refusal;
-use crate::secret::{MasterKey, Secret};
+use crate::secret::{MasterKey, Sealed, Secret};
 use crate::signed::{is_signature_hex, native_text};
 
 /// What a service's user name begins with.
@@ -179,7 +180,8 @@ impl People {
         if token.subject != user {
             return Err(Refusal::ForeignToken);
         }
-        self.admit_user(&app, id, user, None, token.until_s)
+        let by = CameBy::Key(token.key.unwrap_or_else(|| secret_mark(&app.secret)));
+        self.admit_user(&app, id, user, by, token.until_s)
     }
 
     fn log_in_by_code(&self, app: &str, user: &str, code: &str, now: Now) -> Result<Admission, Refusal> {
@@ -189,22 +191,15 @@ impl People {
             return Err(Refusal::UnknownCode);
         }
         let record = self.app(app).ok_or(Refusal::UnknownApp)?;
-        self.admit_user(&record, app, user, Some(hash.number()), found.expires_at_s)
+        self.admit_user(&record, app, user, CameBy::Code(hash.number()), found.expires_at_s)
     }
 
-    fn admit_user(
-        &self,
-        app: &App,
-        id: &str,
-        user: &str,
-        code: Option<u64>,
-        until_s: u64,
-    ) -> Result<Admission, Refusal> {
+    fn admit_user(&self, app: &App, id: &str, user: &str, by: CameBy, until_s: u64) -> Result<Admission, Refusal> {
         let found = self.bindings.user(id, user).ok_or(Refusal::UnknownUser)?;
         if !app.enabled || found.frozen {
             return Err(Refusal::Disabled);
         }
-        let principal = Principal::User(Arc::new(UserIdentity { app: id.into(), user: user.into(), code }));
+        let principal = Principal::User(Arc::new(UserIdentity { app: id.into(), user: user.into(), by: Some(by) }));
         Ok(Admission { until_ms: Some(until_s.saturating_mul(1000)), ..Admission::new(principal) })
     }
 
@@ -247,6 +242,13 @@ impl People {
         }
         Ok(Admission::new(Principal::Service(Arc::new(ServiceIdentity { key: key.into() }))))
     }
+}
+
+/// Tells an app's secret from the one before it.
+pub(super) fn secret_mark(secret: &Sealed) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    secret.as_bytes().hash(&mut hasher);
+    hasher.finish()
 }
 
 /// A service's password that is signed, taken apart.

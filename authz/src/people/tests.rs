@@ -226,7 +226,7 @@ fn a_deleted_app_cuts_its_users_off_at_once_and_is_swept_up() {
     let d = device("p", "d");
     world.bind(&d, &user("a", "o"));
     world.share(&d, &user("a", "c"), Role::Control, None);
-    let identity = UserIdentity { app: "a".into(), user: "o".into(), code: None };
+    let identity = UserIdentity { app: "a".into(), user: "o".into(), by: None };
     assert!(world.people.is_user_welcome(&identity));
     world.run(world.people.plan_delete_app(&app_id("a")).expect("there"));
     assert!(!world.people.is_user_welcome(&identity) && world.people.apps(None, 10).is_empty());

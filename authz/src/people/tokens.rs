@@ -9,8 +9,8 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
 
 use super::jwks::{Algorithm, KeySet};
 use crate::profile::SignMethod;
@@ -56,13 +56,20 @@ pub(super) struct Token {
     pub(super) subject: String,
     /// When it ends, the leeway included; seconds since 1970 UTC.
     pub(super) until_s: u64,
+    /// [`super::jwks::Key::mark`] of the key that signed it; none if the secret did.
+    pub(super) key: Option<u64>,
 }
 
 #[derive(Deserialize)]
 struct Header {
     alg: String,
     kid: Option<String>,
-    crit: Option<IgnoredAny>,
+    #[serde(default, deserialize_with = "is_there")]
+    crit: bool,
+}
+
+fn is_there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    IgnoredAny::deserialize(deserializer).map(|_| true)
 }
 
 #[derive(Deserialize)]
@@ -123,11 +130,13 @@ pub(super) fn verify(token: &str, expected: &Expected<'_>) -> Result<Token, Toke
     }
     let (signed, header, claims, signature) = parts(token).ok_or(TokenFault::Malformed)?;
     let header: Header = json(header)?;
-    if header.crit.is_some() {
+    // Whatever it says, `null` too: it must be a list, and none of what may be in it is known here.
+    if header.crit {
         return Err(TokenFault::Malformed);
     }
     let algorithm = Algorithm::parse(&header.alg).ok_or(TokenFault::NoKey)?;
     let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| TokenFault::Malformed)?;
+    let mut by = None;
     let holds = match algorithm {
         Algorithm::Hs256 => {
             let secret = expected.secret.ok_or(TokenFault::NoKey)?;
@@ -136,13 +145,15 @@ pub(super) fn verify(token: &str, expected: &Expected<'_>) -> Result<Token, Toke
         Algorithm::Rs256 | Algorithm::Es256 | Algorithm::EdDsa => {
             let key = expected.keys.and_then(|keys| keys.find(header.kid.as_deref(), algorithm));
             let missing = if header.kid.is_some() { TokenFault::UnknownKey } else { TokenFault::NoKey };
-            key.ok_or(missing)?.is_signed(signed.as_bytes(), &signature)
+            let key = key.ok_or(missing)?;
+            by = Some(key.mark());
+            key.is_signed(signed.as_bytes(), &signature)
         }
     };
     if !holds {
         return Err(TokenFault::Signature);
     }
-    check(json(claims)?, expected)
+    check(json(claims)?, expected).map(|token| Token { key: by, ..token })
 }
 
 fn json<T: for<'de> Deserialize<'de>>(part: &str) -> Result<T, TokenFault> {
@@ -169,7 +180,7 @@ fn check(claims: Claims, expected: &Expected<'_>) -> Result<Token, TokenFault> {
     if until_s <= expected.now_s || !begun(&nbf) || !begun(&iat) {
         return Err(TokenFault::Time);
     }
-    Ok(Token { subject: sub, until_s })
+    Ok(Token { subject: sub, until_s, key: None })
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ impl Registry {
     /// secret. If `enabled` isn't said, it stays as it is. All of the changes go into one commit. Also says whether the device is new.
     ///
     /// # Errors
-    /// [`PlanError::NoSuchProduct`], [`PlanError::WeakKey`], [`PlanError::CertificateTaken`].
+    /// [`PlanError::NoSuchProduct`], [`PlanError::NameTaken`], [`PlanError::WeakKey`], [`PlanError::CertificateTaken`].
     pub fn plan_put_keyed_device(
         &self,
         product: &ProductKey,
@@ -48,6 +48,7 @@ impl Registry {
         self.check_proofs(product, name, &proofs)?;
         let existing = self.device(product.as_str(), name.as_str());
         let is_new = existing.is_none();
+        self.check_name(product, name, is_new)?;
         let device = existing.unwrap_or(Device { enabled: true, created_at_s: now_s, secret: Sealed::none() });
         let device = Device { enabled: enabled.unwrap_or(device.enabled), ..device };
         let changes = vec![

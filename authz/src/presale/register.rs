@@ -8,7 +8,7 @@ use super::desk::Desk;
 use super::identifier::{Identifier, Kind};
 use super::{RegisterError, Way};
 use crate::names::{DeviceName, ProductKey};
-use crate::plan::{self, DeviceRequest, Making};
+use crate::plan::{self, DeviceRequest, Making, PlanError};
 use crate::registry::{Device, owner};
 use crate::secret::Secret;
 
@@ -349,8 +349,10 @@ impl Desk<'_> {
         let given = secret.clone();
         let made =
             self.registry.plan_put_device(product, &name, DeviceRequest { secret, enabled: Some(true) }, &making);
-        // A device with a secret fails for want of the product alone.
-        let made = made.map_err(|_| RegisterError::NotAllowed)?;
+        let made = made.map_err(|error| match error {
+            PlanError::NameTaken => RegisterError::Exists,
+            _ => RegisterError::NotAllowed,
+        })?;
         let change = match uses {
             Uses::Key(key) => Change::UseKey(product.clone(), key.package, key.index, name.clone()),
             Uses::Identifier(identifier, package) => {

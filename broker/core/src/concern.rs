@@ -29,7 +29,7 @@ impl Concern {
     /// One user.
     #[must_use]
     pub fn user(app: &str, user: &str) -> Self {
-        Self::Principal(Principal::User(Arc::new(UserIdentity { app: app.into(), user: user.into(), code: None })))
+        Self::Principal(Principal::User(Arc::new(UserIdentity { app: app.into(), user: user.into(), by: None })))
     }
 
     /// One service.

@@ -102,8 +102,17 @@ pub struct UserIdentity {
     pub app: Box<str>,
     /// The user's id, unique within the app.
     pub user: Box<str>,
-    /// The number of the session code that let it in, if one did. Not kept with a durable session, which nobody is in after a restart.
-    pub code: Option<u64>,
+    /// What let it in, as long as that may be taken back. Not kept with a durable session, which nobody is in after a restart.
+    pub by: Option<CameBy>,
+}
+
+/// What let a user in, by a number that tells it from others of its kind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CameBy {
+    /// A session code.
+    Code(u64),
+    /// A token, signed with this key.
+    Key(u64),
 }
 
 impl PartialEq for UserIdentity {

@@ -182,10 +182,10 @@ impl Session {
         })
     }
 
-    /// The will, if it may come after a restart: by which session code its user came in isn't kept, so nobody could tell then that the code was taken back.
+    /// The will, if it may come after a restart: by what its user came in isn't kept, so nobody could tell then that it was taken back.
     fn lasting_will(&self) -> Option<&Will> {
-        let by_code = matches!(&self.principal, Principal::User(user) if user.code.is_some());
-        self.will.as_deref().filter(|_| !by_code)
+        let is_taken_back = matches!(&self.principal, Principal::User(user) if user.by.is_some());
+        self.will.as_deref().filter(|_| !is_taken_back)
     }
 
     /// A will that is due at `now`.
@@ -215,7 +215,7 @@ pub(crate) fn principal_of(text: &str) -> Principal {
     let mut parts = text.splitn(4, '\0');
     match (parts.next(), parts.next(), parts.next(), parts.next()) {
         (Some(""), Some("u"), Some(app), Some(user)) => {
-            Principal::User(Arc::new(UserIdentity { app: app.into(), user: user.into(), code: None }))
+            Principal::User(Arc::new(UserIdentity { app: app.into(), user: user.into(), by: None }))
         }
         (Some(""), Some("s"), Some(key), None) => Principal::Service(Arc::new(ServiceIdentity { key: key.into() })),
         (Some(product), Some(device), None, None) if !product.is_empty() => {
@@ -238,7 +238,7 @@ mod tests {
             // Neither a user nor a service.
             device("u", "app"),
             device("s", "key"),
-            Principal::User(Arc::new(UserIdentity { app: "a".into(), user: "u".into(), code: None })),
+            Principal::User(Arc::new(UserIdentity { app: "a".into(), user: "u".into(), by: None })),
             Principal::Service(Arc::new(ServiceIdentity { key: "k".into() })),
         ] {
             assert_eq!(principal_of(&principal_text(&principal)), principal);

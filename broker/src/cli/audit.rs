@@ -51,6 +51,9 @@ struct Verify {
     /// How many times it may say that it was damaged or begun anew, because somebody has found out why.
     #[arg(long, value_name = "TIMES", default_value_t = 0)]
     accept_damages: u64,
+    /// How many events it may say that it could not keep, because somebody has found out why.
+    #[arg(long, value_name = "EVENTS", default_value_t = 0)]
+    accept_dropped: u64,
 }
 
 #[derive(Args, Debug)]
@@ -142,8 +145,10 @@ impl Verify {
         let anchors: Vec<Link> = self.anchor.iter().map(|anchor| anchor.0).collect();
         let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
         let report = audit::verify(&folder, &keys, &anchors).map_err(failed)?;
-        print(&folder, &report, self.accept_damages, out).map_err(failed)?;
-        Ok(report.problem_count == 0 && report.summary.damages <= self.accept_damages)
+        print(&folder, &report, self, out).map_err(failed)?;
+        let told = &report.summary;
+        let is_accepted = told.damages <= self.accept_damages && told.dropped <= self.accept_dropped;
+        Ok(report.problem_count == 0 && is_accepted)
     }
 }
 
@@ -158,7 +163,7 @@ fn in_use(config: &Config) -> Result<turnpike_authz::secret::MasterKey, String> 
     found.map(|found| found.key).map_err(|error| error.to_string())
 }
 
-fn print(folder: &Path, report: &Report, accepted: u64, out: &mut dyn Write) -> std::io::Result<()> {
+fn print(folder: &Path, report: &Report, accepted: &Verify, out: &mut dyn Write) -> std::io::Result<()> {
     let Report { summary, segments, problems, problem_count, unfinished_bytes, anchor } = report;
     for problem in problems {
         writeln!(out, "{problem}")?;
@@ -187,11 +192,15 @@ fn print(folder: &Path, report: &Report, accepted: u64, out: &mut dyn Write) -> 
         )?;
     }
     if summary.dropped > 0 {
-        writeln!(out, "by its own account {} events could not be kept", summary.dropped)?;
+        let events = summary.dropped;
+        writeln!(out, "by its own account {events} events could not be kept")?;
+        if events > accepted.accept_dropped {
+            writeln!(out, "once it is known why, --accept-dropped {events} makes it no fault")?;
+        }
     }
     if summary.damages > 0 {
         writeln!(out, "by its own account it was damaged or begun anew {} times", summary.damages)?;
-        if summary.damages > accepted {
+        if summary.damages > accepted.accept_damages {
             let times = summary.damages;
             writeln!(out, "records may be missing; once it is known why, --accept-damages {times} makes it no fault")?;
         }

@@ -11,7 +11,7 @@ use turnpike_authz::secret::Secret;
 use utoipa::ToSchema;
 
 use super::batch::Batch;
-use super::extract::{Asked, Bounded, Page, Path, Query, body, whole_body};
+use super::extract::{Asked, Bodiless, Bounded, Page, Path, Query, body, whole_body};
 use super::{Api, Problem};
 use crate::edit::Edit;
 use crate::provision::random;
@@ -139,6 +139,7 @@ impl From<PlanError> for Problem {
             PlanError::BeingDeleted => Self::new(StatusCode::CONFLICT, "being_deleted", error.to_string()),
             PlanError::WeakKey => Self::new(StatusCode::CONFLICT, "weak_key", error.to_string()),
             PlanError::CertificateTaken => Self::new(StatusCode::CONFLICT, "certificate_taken", error.to_string()),
+            PlanError::NameTaken => Self::new(StatusCode::CONFLICT, "name_taken", error.to_string()),
         }
     }
 }
@@ -253,6 +254,7 @@ pub(super) async fn patch_product(
 pub(super) async fn enable_product(
     State(api): State<Api>,
     Path(product): Path<String>,
+    _: Bodiless,
 ) -> Result<Json<ProductView>, Problem> {
     api.set_product_enabled(&product, true).await
 }
@@ -262,6 +264,7 @@ pub(super) async fn enable_product(
 pub(super) async fn disable_product(
     State(api): State<Api>,
     Path(product): Path<String>,
+    _: Bodiless,
 ) -> Result<Json<ProductView>, Problem> {
     api.set_product_enabled(&product, false).await
 }
@@ -357,6 +360,7 @@ pub(super) async fn put_device(
 pub(super) async fn renew_secret(
     State(api): State<Api>,
     Path((product, device)): Path<(String, String)>,
+    _: Bodiless,
 ) -> Result<Json<DeviceView>, Problem> {
     let (key, name) = (product_key(&product)?, device_name(&device)?);
     let _changing = api.changing.lock().await;
@@ -382,6 +386,7 @@ pub(super) async fn patch_device(
 pub(super) async fn enable_device(
     State(api): State<Api>,
     Path((product, device)): Path<(String, String)>,
+    _: Bodiless,
 ) -> Result<Json<DeviceView>, Problem> {
     api.set_device_enabled(&product, &device, true).await
 }
@@ -391,6 +396,7 @@ pub(super) async fn enable_device(
 pub(super) async fn disable_device(
     State(api): State<Api>,
     Path((product, device)): Path<(String, String)>,
+    _: Bodiless,
 ) -> Result<Json<DeviceView>, Problem> {
     api.set_device_enabled(&product, &device, false).await
 }

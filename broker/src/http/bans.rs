@@ -10,7 +10,7 @@ use turnpike_authz::guard::{BanCause, Who};
 use utoipa::ToSchema;
 
 use super::api::{device_name, product_key};
-use super::extract::{Asked, Bounded, Path, Queried, Query, whole_body};
+use super::extract::{Asked, Bodiless, Bounded, Path, Queried, Query, whole_body};
 use super::{Api, Problem};
 
 /// Bans of each cause that are listed.
@@ -119,6 +119,7 @@ pub(super) async fn delete_ban(State(api): State<Api>, Query(lifted): Query<Lift
 pub(super) async fn pardon_device(
     State(api): State<Api>,
     Path((product, device)): Path<(String, String)>,
+    _: Bodiless,
 ) -> Result<StatusCode, Problem> {
     api.existing_device(&product, &device)?;
     let (key, name) = (product_key(&product)?, device_name(&device)?);

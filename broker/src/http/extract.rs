@@ -78,6 +78,20 @@ impl<S: Send + Sync> FromRequest<S> for Bounded {
     }
 }
 
+/// No body, or an empty object: whoever sends more means something that isn't done here, and isn't to be told that it was.
+pub(super) struct Bodiless;
+
+impl<S: Send + Sync> FromRequest<S> for Bodiless {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let Bounded(bytes) = Bounded::from_request(request, state).await?;
+        let is_nothing =
+            bytes.is_empty() || serde_json::from_slice::<Map<String, Value>>(&bytes).is_ok_and(|map| map.is_empty());
+        if is_nothing { Ok(Self) } else { Err(Problem::invalid("this takes no body")) }
+    }
+}
+
 /// What a JSON body may ask for.
 pub(super) trait Asked: DeserializeOwned {
     /// Its fields.

@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 
 use super::api::product_key;
 use super::batch::Batch;
-use super::extract::{Page, Path, Query};
+use super::extract::{Bodiless, Page, Path, Query};
 use super::lines::{LineFault, Lines, fields, told};
 use super::packages::package_id;
 use super::{Api, Problem};
@@ -172,6 +172,7 @@ pub(super) async fn import_list(
 pub(super) async fn put_identifier(
     State(api): State<Api>,
     Path((product, package, kind_text, text)): Path<(String, u32, String, String)>,
+    _: Bodiless,
 ) -> Result<(StatusCode, Json<ListedView>), Problem> {
     let (key, id) = (product_key(&product)?, package_id(package)?);
     let identifier = identifier(kind(&kind_text)?, &text)?;
@@ -230,6 +231,7 @@ pub(super) async fn unlist(
 pub(super) async fn release_identifier(
     State(api): State<Api>,
     Path((product, kind_text, text)): Path<(String, String, String)>,
+    _: Bodiless,
 ) -> Result<StatusCode, Problem> {
     let (key, identifier) = (product_key(&product)?, identifier(kind(&kind_text)?, &text)?);
     let _changing = api.changing.lock().await;

@@ -19,7 +19,7 @@ use utoipa::ToSchema;
 
 use super::api::{PAGE_MAX, now_s, page_limit, product_key};
 use super::batch::Batch;
-use super::extract::{Asked, Bounded, Path, Queried, Query, whole_body};
+use super::extract::{Asked, Bodiless, Bounded, Path, Queried, Query, whole_body};
 use super::{Api, Problem, lists};
 use crate::edit::Told;
 use crate::provision::random;
@@ -429,6 +429,7 @@ pub(super) async fn list_used_keys(
 pub(super) async fn release_key(
     State(api): State<Api>,
     Path((product, package, index)): Path<(String, u32, u32)>,
+    _: Bodiless,
 ) -> Result<StatusCode, Problem> {
     let (key, package) = (product_key(&product)?, package_id(package)?);
     let _changing = api.changing.lock().await;

@@ -12,7 +12,7 @@ use turnpike_authz::x509::Fingerprint;
 use utoipa::ToSchema;
 
 use super::api::{now_s, product_key};
-use super::extract::{Asked, Bounded, Path, Queried, Query, whole_body};
+use super::extract::{Asked, Bodiless, Bounded, Path, Queried, Query, whole_body};
 use super::platform::NotCommitted;
 use super::{Api, Problem};
 use crate::provision::random;
@@ -255,6 +255,7 @@ pub(super) async fn edit_platform(
 pub(super) async fn renew_auth_token(
     State(api): State<Api>,
     Path(platform): Path<String>,
+    _: Bodiless,
 ) -> Result<Json<PlatformView>, Problem> {
     let id = plat_id(&platform)?;
     let _changing = api.book.lock().await;

@@ -12,6 +12,8 @@ use turnpike_authz::people::jwks::{DOCUMENT_BYTES_MAX, KeySet};
 #[cfg(doc)]
 use turnpike_authz::people::key_desk::KeyDesk;
 
+use turnpike_core::concern::Concern;
+
 use crate::fetch::{FetchError, Fetcher, Target};
 use crate::server::Control;
 
@@ -65,7 +67,15 @@ pub(super) async fn keep(people: &People, control: &Control, fetcher: &Fetcher) 
             Ok(keys) => {
                 // Apps may have gone meanwhile, or have their keys elsewhere by now.
                 let of_source = people.key_sources().into_iter().filter(|(_, other)| *other == source);
-                of_source.for_each(|(app, _)| people.set_keys(app, keys.clone()));
+                let is_other = good.get(&source).is_some_and(|before| *before != keys);
+                for (app, _) in of_source {
+                    let concern = Concern::App(app.as_str().into());
+                    people.set_keys(app, keys.clone());
+                    // Who came in by a key that is gone.
+                    if is_other {
+                        control.judge_again(&concern);
+                    }
+                }
                 good.insert(source.clone(), keys);
             }
             Err(error) => {

@@ -123,7 +123,7 @@ fn a_user_comes_in_with_a_token_of_the_app() {
     let right = token(&secret(), "o", "a");
     let admission = door.log_in("a/o", &right).expect("right");
     let Principal::User(identity) = &admission.principal else { panic!("a user") };
-    assert_eq!((&*identity.app, &*identity.user, identity.code), ("a", "o", None));
+    assert_eq!((&*identity.app, &*identity.user, matches!(identity.by, Some(CameBy::Key(_)))), ("a", "o", true));
     assert_eq!(admission.until_ms, Some((NOW_S + 90) * 1000), "the token's end and the leeway");
     let other = Secret::new(&[b'x'; 32]).expect("long enough");
     for (user_name, token, refusal) in [
@@ -162,7 +162,7 @@ fn a_session_code_opens_until_it_ends_or_is_taken_back() {
     let admission = door.log_in("a/o", &text).expect("right");
     assert_eq!(admission.until_ms, Some((NOW_S + 60) * 1000));
     let Principal::User(identity) = &admission.principal else { panic!("a user") };
-    assert_eq!(identity.code, Some(issued.number));
+    assert_eq!(identity.by, Some(CameBy::Code(issued.number)));
     assert!(door.world.people.is_user_welcome(identity));
     assert!(door.world.reloaded().is_user_welcome(identity));
     for (user_name, code) in
@@ -417,4 +417,38 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn who_came_in_by_a_key_that_the_app_gives_up_is_welcome_no_more() {
+    let mut door = door();
+    let pair = ring::signature::Ed25519KeyPair::from_seed_unchecked(&[3; 32]).expect("a seed");
+    let x = URL_SAFE_NO_PAD.encode(ring::signature::KeyPair::public_key(&pair).as_ref());
+    let set =
+        |x: &str| KeySource::Document(format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","x":"{x}"}}]}}"#).into());
+    let rules = |hs256, keys| AppRequest {
+        tokens: Some(TokenRules { hs256, keys, ..TokenRules::default() }),
+        ..AppRequest::default()
+    };
+    door.world.put_app("a", rules(true, set(&x)));
+    let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let claims = json!({ "sub": "o", "aud": "a", "exp": NOW_S + 60 });
+    let text = format!("{}.{}", part(json!({ "alg": "EdDSA" })), part(claims));
+    let by_key = format!("{text}.{}", URL_SAFE_NO_PAD.encode(pair.sign(text.as_bytes())));
+    let identity = |door: &Door, token: &str| match door.log_in("a/o", token).expect("right").principal {
+        Principal::User(identity) => identity,
+        other => panic!("{other:?}"),
+    };
+    let (signed, shared) = (identity(&door, &by_key), identity(&door, &token(&secret(), "o", "a")));
+    let welcome = |door: &Door| [&signed, &shared].map(|who| door.world.people.is_user_welcome(who));
+    assert_eq!(welcome(&door), [true, true]);
+    door.world.put_app("a", rules(true, set(&URL_SAFE_NO_PAD.encode([9; 32]))));
+    assert_eq!(welcome(&door), [false, true], "the key is another's");
+    door.world.put_app("a", rules(true, set(&x)));
+    assert_eq!(welcome(&door), [true, true]);
+    door.world.put_app("a", rules(false, set(&x)));
+    assert_eq!(welcome(&door), [true, false], "the secret signs no tokens any more");
+    let other = Secret::new(&[b'x'; 32]).expect("long enough");
+    door.world.put_app("a", AppRequest { secret: Some(other), ..rules(true, KeySource::None) });
+    assert_eq!(welcome(&door), [false, false], "it is another secret");
 }

@@ -26,7 +26,7 @@ fn world() -> World {
 
 /// Reads, controls, and has in its feed what `p/d` publishes.
 fn rights(people: &People, app: &str, name: &str) -> (bool, bool, bool) {
-    let identity = UserIdentity { app: app.into(), user: name.into(), code: None };
+    let identity = UserIdentity { app: app.into(), user: name.into(), by: None };
     let read = people.user_may_subscribe(&identity, "dev/p/d/up/#");
     assert_eq!(people.user_may_subscribe(&identity, "dev/p/d/down/x"), read, "up and down are read alike");
     let mut feed = false;
@@ -67,25 +67,25 @@ fn users_read_control_and_are_fed_by_their_role() {
         let change = world.people.plan_freeze_user(&user("a", "v"), frozen);
         world.run(change.expect("there"));
         assert_eq!(rights(&world.people, "a", "v"), may);
-        let identity = UserIdentity { app: "a".into(), user: "v".into(), code: None };
+        let identity = UserIdentity { app: "a".into(), user: "v".into(), by: None };
         assert_eq!(world.people.is_user_welcome(&identity), !frozen);
         assert_eq!(world.people.user_may_subscribe(&identity, "user/a:v/#"), !frozen);
     }
     // An app that is cut off, and one that isn't for the product any more.
     world.put_app("a", AppRequest { enabled: Some(false), ..AppRequest::default() });
     table(&world, [("a", "o", NONE), ("a", "c", NONE), ("a", "v", NONE), ("a", "x", NONE), ("b", "o", NONE)]);
-    let of_b = UserIdentity { app: "b".into(), user: "o".into(), code: None };
+    let of_b = UserIdentity { app: "b".into(), user: "o".into(), by: None };
     assert!(world.people.is_user_welcome(&of_b) && world.people.user_may_publish(&of_b, "dev/p/e/down/x"));
     let only = crate::people::apps::Products::Only([product("q")].into());
     world.put_app("a", AppRequest { enabled: Some(true), products: Some(only), ..AppRequest::default() });
     assert_eq!(rights(&world.people, "a", "o"), NONE);
-    assert!(world.people.is_user_welcome(&UserIdentity { app: "a".into(), user: "o".into(), code: None }));
+    assert!(world.people.is_user_welcome(&UserIdentity { app: "a".into(), user: "o".into(), by: None }));
 }
 
 #[test]
 fn a_user_has_no_other_topics() {
     let world = world();
-    let identity = UserIdentity { app: "a".into(), user: "o".into(), code: None };
+    let identity = UserIdentity { app: "a".into(), user: "o".into(), by: None };
     for (filter, may) in [
         ("dev/p/d/up/#", true),
         ("dev/p/d/up", true),
@@ -259,7 +259,7 @@ fn a_change_concerns_whom_it_may_cut_off() {
         let principal = turnpike_core::gate::Principal::User(std::sync::Arc::new(UserIdentity {
             app: app.into(),
             user: "o".into(),
-            code: None,
+            by: None,
         }));
         concerns.iter().any(|concern| concern.covers(&principal))
     };

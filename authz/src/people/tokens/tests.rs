@@ -102,7 +102,14 @@ fn no_algorithm_but_the_key_s_own_is_taken() {
     for alg in ["none", "None", "HS384", "HS512", "hs256", "", "RS256", "ES256", "EdDSA", "PS256"] {
         assert_eq!(token(json!({ "alg": alg })), Err(TokenFault::NoKey), "{alg}");
     }
-    for header in [json!({}), json!({ "alg": 1 }), json!({ "alg": "HS256", "crit": ["exp"] }), json!([]), json!("x")] {
+    for header in [
+        json!({}),
+        json!({ "alg": 1 }),
+        json!({ "alg": "HS256", "crit": ["exp"] }),
+        json!({ "alg": "HS256", "crit": null }),
+        json!([]),
+        json!("x"),
+    ] {
         assert_eq!(token(header.clone()), Err(TokenFault::Malformed), "{header}");
     }
     let unsigned = unsigned(&json!({ "alg": "none" }), &claims());

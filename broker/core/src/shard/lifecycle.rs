@@ -17,6 +17,7 @@ use crate::durable::Op;
 use crate::gate::{Departure, Gate, Passage, Permit, Principal, Visit};
 use crate::ids::{ConnId, SessionRef};
 use crate::message::{Message, MessageParts};
+use crate::meter::Manner;
 use crate::outgoing::{Entry, Phase};
 use crate::retain::Walk;
 use crate::session::Will;
@@ -28,6 +29,8 @@ const SWEEP_MESSAGES: usize = 10_000;
 /// Topics looked at in one turn, and filters, to forget retained messages.
 const FORGET_TOPICS: usize = 512;
 const FORGET_WALKS: usize = 64;
+/// What whoever left a will may owe, in nanoseconds, for it to be published.
+const WILL_DEBT_MAX_NS: u64 = 10_000_000_000;
 /// Full sessions looked at in one sweep.
 const SWEEP_FULL: usize = 10_000;
 
@@ -236,12 +239,33 @@ impl<G: Gate> Shard<G> {
             self.counters.dropped.not_authorized += 1;
             return;
         }
+        if !self.will_conforms(&parts, principal, now) {
+            self.counters.dropped.rate_limited += 1;
+            return;
+        }
+        if matches!(principal, Principal::Service(_)) {
+            self.gate.controlled(principal, parts.topic, now);
+        }
         let expires_at_ms = will.expiry_s.map(|s| now.unix_ms + u64::from(s) * 1000).or(parts.expires_at_ms);
         let parts = MessageParts { expires_at_ms, ..parts };
         let _ = self.publish(&parts, now);
         if self.gate.has_feed(principal) {
             let _ = self.feed_of(principal, &parts, now);
         }
+    }
+
+    /// Charges a will to whoever left it. Nobody can be slowed by that any more, so a will of somebody who owes too much isn't published: connecting, leaving one
+    /// and going would have no rate at all.
+    fn will_conforms(&self, will: &MessageParts<'_>, principal: &Principal, now: Now) -> bool {
+        let Some(mut meter) = self.gate.meter(principal, now) else { return true };
+        let now_ns = now.mono_ms.saturating_mul(1_000_000);
+        if meter.wait_ns(now_ns) > WILL_DEBT_MAX_NS {
+            return false;
+        }
+        let bytes = will.topic.as_str().len() + will.properties.len() + will.payload.len();
+        let _ = meter.publish(now_ns, bytes, Manner::Slow);
+        self.gate.settle(principal, &meter, now);
+        true
     }
 
     /// Says to the router whether the session's memberships of shared subscriptions can be picked.

@@ -14,7 +14,7 @@ use turnpike_authz::plan::Making;
 use utoipa::ToSchema;
 
 use super::super::api::{now_s, product_key};
-use super::super::extract::{Asked, Bounded, Page, Path, Query, body};
+use super::super::extract::{Asked, Bodiless, Bounded, Page, Path, Query, body};
 use super::super::{Api, Problem};
 use super::{app_id, secret, shown, tenant_id};
 use crate::fetch::Target;
@@ -248,6 +248,7 @@ pub(in super::super) async fn put_app(
 pub(in super::super) async fn enable_app(
     State(api): State<Api>,
     Path(app): Path<String>,
+    _: Bodiless,
 ) -> Result<Json<AppView>, Problem> {
     api.change_existing_app(&app, AppRequest { enabled: Some(true), ..AppRequest::default() }).await
 }
@@ -257,6 +258,7 @@ pub(in super::super) async fn enable_app(
 pub(in super::super) async fn disable_app(
     State(api): State<Api>,
     Path(app): Path<String>,
+    _: Bodiless,
 ) -> Result<Json<AppView>, Problem> {
     api.change_existing_app(&app, AppRequest { enabled: Some(false), ..AppRequest::default() }).await
 }
@@ -266,6 +268,7 @@ pub(in super::super) async fn disable_app(
 pub(in super::super) async fn renew_app_secret(
     State(api): State<Api>,
     Path(app): Path<String>,
+    _: Bodiless,
 ) -> Result<Json<AppView>, Problem> {
     api.change_existing_app(&app, AppRequest { renew_secret: true, ..AppRequest::default() }).await
 }

@@ -12,7 +12,7 @@ use turnpike_authz::plan::Making;
 use utoipa::ToSchema;
 
 use super::super::api::{now_s, product_key};
-use super::super::extract::{Asked, Bounded, Page, Path, Query, body, whole_body};
+use super::super::extract::{Asked, Bodiless, Bounded, Page, Path, Query, body, whole_body};
 use super::super::{Api, Problem};
 use super::{access_key, named, secret, shown, tenant_id};
 use crate::provision::random;
@@ -201,6 +201,7 @@ pub(in super::super) async fn put_service(
 pub(in super::super) async fn enable_service(
     State(api): State<Api>,
     Path(service): Path<String>,
+    _: Bodiless,
 ) -> Result<Json<ServiceView>, Problem> {
     api.change_existing_service(&service, ServiceRequest { enabled: Some(true), ..ServiceRequest::default() }).await
 }
@@ -210,6 +211,7 @@ pub(in super::super) async fn enable_service(
 pub(in super::super) async fn disable_service(
     State(api): State<Api>,
     Path(service): Path<String>,
+    _: Bodiless,
 ) -> Result<Json<ServiceView>, Problem> {
     api.change_existing_service(&service, ServiceRequest { enabled: Some(false), ..ServiceRequest::default() }).await
 }
@@ -219,6 +221,7 @@ pub(in super::super) async fn disable_service(
 pub(in super::super) async fn renew_service_secret(
     State(api): State<Api>,
     Path(service): Path<String>,
+    _: Bodiless,
 ) -> Result<Json<ServiceView>, Problem> {
     api.change_existing_service(&service, ServiceRequest { renew_secret: true, ..ServiceRequest::default() }).await
 }

@@ -15,7 +15,7 @@ use turnpike_core::shard::SessionView as Session;
 use utoipa::ToSchema;
 
 use super::super::api::now_s;
-use super::super::extract::{Asked, Bounded, Page, Path, Query, body};
+use super::super::extract::{Asked, Bodiless, Bounded, Page, Path, Query, body};
 use super::super::{Api, Problem};
 use super::{app_id, user_key};
 use crate::provision::random;
@@ -246,6 +246,7 @@ pub(in super::super) async fn show_user(
 pub(in super::super) async fn put_user(
     State(api): State<Api>,
     Path((app, user)): Path<(String, String)>,
+    _: Bodiless,
 ) -> Result<(StatusCode, Json<UserView>), Problem> {
     let key = user_key(&app, &user)?;
     let _changing = api.changing.lock().await;
@@ -259,6 +260,7 @@ pub(in super::super) async fn put_user(
 pub(in super::super) async fn freeze_user(
     State(api): State<Api>,
     Path((app, user)): Path<(String, String)>,
+    _: Bodiless,
 ) -> Result<Json<UserView>, Problem> {
     api.set_frozen((&app, &user), true).await
 }
@@ -268,6 +270,7 @@ pub(in super::super) async fn freeze_user(
 pub(in super::super) async fn unfreeze_user(
     State(api): State<Api>,
     Path((app, user)): Path<(String, String)>,
+    _: Bodiless,
 ) -> Result<Json<UserView>, Problem> {
     api.set_frozen((&app, &user), false).await
 }

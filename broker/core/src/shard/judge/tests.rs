@@ -37,7 +37,7 @@ struct State {
 fn principal(user_name: &str) -> Principal {
     let (kind, name) = user_name.split_once('/').expect("a kind and a name");
     match kind {
-        "u" => Principal::User(Arc::new(UserIdentity { app: "a".into(), user: name.into(), code: None })),
+        "u" => Principal::User(Arc::new(UserIdentity { app: "a".into(), user: name.into(), by: None })),
         "s" => Principal::Service(Arc::new(ServiceIdentity { key: name.into() })),
         _ => Principal::Device(Arc::new(DeviceIdentity::new("p", name))),
     }
