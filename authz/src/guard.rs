@@ -35,6 +35,7 @@ mod attestation;
 mod blocklist;
 mod event;
 mod presence;
+mod record;
 mod settings;
 mod state;
 mod tally;
@@ -53,6 +54,7 @@ use turnpike_mqtt::ConnectReason;
 pub use attestation::{Attestation, NotAttestation};
 pub use blocklist::{BLOCKED_NETWORKS_MAX, BlocklistFull};
 pub use event::{BanCause, SecurityEvent};
+pub use record::KeptBan;
 pub use settings::{Settings, Sizes};
 pub use tally::{NotThreshold, Terms, Threshold};
 

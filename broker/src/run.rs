@@ -1,6 +1,7 @@
 //! From a configuration to a running broker, and to its end.
 
 mod auditing;
+mod bans;
 mod chores;
 mod clouds;
 mod folder;
@@ -25,7 +26,7 @@ use turnpike_authz::audit::{Action, Event};
 use turnpike_authz::callout::Callout;
 use turnpike_authz::desk::Desks;
 use turnpike_authz::gate::Witness;
-use turnpike_authz::guard::{self, Guard, SecurityEvent};
+use turnpike_authz::guard::{self, Guard, KeptBan, SecurityEvent};
 use turnpike_authz::guarded::{Guarded, claimed_by_user_name};
 use turnpike_authz::people::People;
 use turnpike_authz::platform::{self, Platforms};
@@ -118,10 +119,12 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
     let (connects, questions) = Connects::new(asker);
     let parts = (store, Arc::new(connects) as Arc<dyn Asker>);
     let mark = mark::Found::default();
+    let bans = bans::Found::default();
     let loaders = Loaders {
         registrar: Arc::clone(&registrar),
         platforms: Arc::clone(&clouds.platforms),
         mark: mark.clone(),
+        bans: bans.clone(),
         backfill: backfill.clone(),
         ota: ota.clone(),
     };
@@ -140,6 +143,7 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
         ota,
         questions,
         mark,
+        bans,
         backfill,
         demo: options.config.is_none(),
     };
@@ -183,6 +187,8 @@ struct Own {
     questions: Questions,
     /// What the store knew of the audit.
     mark: mark::Found,
+    /// Bans by hand that it knew.
+    bans: bans::Found,
     /// The desk for stored data, if there is one.
     backfill: Option<Arc<Backfill>>,
     /// Somebody looks around: whoever has a configuration has devices of their own.
@@ -204,6 +210,7 @@ fn open(
     own.made.keep(gate.registry().any_device().is_some() || gate.people().has_secrets())?;
     gate.check_key().context("the registry was sealed under another master key")?;
     let keeper = auditing::begin(gate, audit, &control, &own.mark).context("a thread can't be started")?;
+    own.bans.enforce(guarded, &control);
     // Sessions that began before this get their meters now.
     gate.registry().followed().iter().for_each(|change| guarded.follow(change));
     control.remeter();
@@ -437,6 +444,7 @@ struct Loaders {
     registrar: Arc<Registrar>,
     platforms: Arc<Platforms>,
     mark: mark::Found,
+    bans: bans::Found,
     backfill: Option<Arc<Backfill>>,
     ota: Option<Arc<OtaDesk>>,
 }
@@ -450,7 +458,7 @@ fn start(
     (store, asker): (Box<dyn Store>, Arc<dyn Asker>),
 ) -> anyhow::Result<(Server, Option<RecordError>)> {
     let (registry, people) = (Arc::clone(gate.gate().registry()), Arc::clone(gate.gate().people()));
-    let Loaders { registrar, platforms, mark, backfill, ota } = loaders;
+    let Loaders { registrar, platforms, mark, bans, backfill, ota } = loaders;
     let desks = desks::Desks { backfill: backfill.clone(), ota: ota.clone() };
     let damaged = Arc::new(std::sync::OnceLock::new());
     let found = Arc::clone(&damaged);
@@ -470,6 +478,7 @@ fn start(
         registry: Box::new(move |key, value| {
             let loaded = match () {
                 () if mark.load(key, value) => Ok(()),
+                () if KeptBan::is_record(key) => bans.load(key, value),
                 () if presale::is_record(key) => registrar.load(key, value),
                 () if People::is_record(key) => people.load(key, value),
                 () if platform::is_ours(key) => platforms.load(key, value),

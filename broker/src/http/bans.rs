@@ -1,12 +1,12 @@
-//! Bans, as an operator sees and makes them. They end with the process.
+//! Bans, as an operator sees and makes them. Those by hand are kept; those for failures end with the process.
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use turnpike_authz::audit::Action;
-use turnpike_authz::guard::{BanCause, Who};
+use turnpike_authz::audit::{Action, Subject};
+use turnpike_authz::guard::{BanCause, KeptBan, Who};
 use utoipa::ToSchema;
 
 use super::api::{device_name, product_key};
@@ -42,7 +42,7 @@ pub(super) struct BanList {
 pub(super) struct PutBan {
     /// An address, or a network such as `192.0.2.0/24`.
     network: String,
-    /// Seconds; absent: until the broker ends.
+    /// Seconds; absent: until it is lifted.
     for_s: Option<u64>,
     /// Why, cut to 200 bytes.
     #[serde(default)]
@@ -88,7 +88,7 @@ pub(super) async fn list_bans(State(api): State<Api>) -> Json<BanList> {
 }
 
 /// Bans a network. Its connections are closed, and none is accepted any more.
-#[utoipa::path(post, path = "/api/v1/bans", request_body = PutBan, responses((status = 204), (status = 409, description = "there are too many")), security(("token" = [])))]
+#[utoipa::path(post, path = "/api/v1/bans", request_body = PutBan, responses((status = 204), (status = 409, description = "there are too many"), (status = 503, description = "in force, and not kept over a restart")), security(("token" = [])))]
 pub(super) async fn put_ban(State(api): State<Api>, Bounded(bytes): Bounded) -> Result<StatusCode, Problem> {
     let asked: PutBan = whole_body(&bytes)?;
     let network = network(&asked.network)?;
@@ -100,6 +100,11 @@ pub(super) async fn put_ban(State(api): State<Api>, Bounded(bytes): Bounded) -> 
     let banned = api.guarded.guard().ban(network, &asked.note, for_ms, api.control.now()).map_err(full)?;
     // After the ban: who is closed can't come back.
     api.control.shut_out(banned);
+    let until_ms = for_ms.map(|for_ms| api.control.now().unix_ms.saturating_add(for_ms));
+    let kept = KeptBan { network: banned, until_ms, note: asked.note.into() };
+    // In force already: it doesn't wait for a disk that is full, and the answer says so.
+    api.await_commit(api.control.commit_registry(vec![kept.put()]), Action::Ban, Subject::Address(network.addr()))
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -108,10 +113,12 @@ pub(super) async fn put_ban(State(api): State<Api>, Bounded(bytes): Bounded) -> 
 pub(super) async fn delete_ban(State(api): State<Api>, Query(lifted): Query<Lifted>) -> Result<StatusCode, Problem> {
     let network = network(&lifted.network)?;
     api.audit.accept_ban(Action::Unban, network.addr(), network.prefix_len()).await?;
-    match api.guarded.guard().unban(network, api.control.now()) {
-        true => Ok(StatusCode::NO_CONTENT),
-        false => Err(Problem::not_found("there is no such ban")),
+    if !api.guarded.guard().unban(network, api.control.now()) {
+        return Err(Problem::not_found("there is no such ban"));
     }
+    let committed = api.control.commit_registry(vec![KeptBan::delete(network)]);
+    api.await_commit(committed, Action::Unban, Subject::Address(network.addr())).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Forgets what is held against a device: that it is suspected to have a clone, and that it has to wait after failures.

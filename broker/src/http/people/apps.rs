@@ -80,6 +80,11 @@ impl Tokens {
     fn rules(self) -> Result<TokenRules, Problem> {
         let keys = match (self.keys, self.keys_url, self.keys_file) {
             (None, None, None) => KeySource::None,
+            (Some(document), None, None) if has_private(&document) => {
+                return Err(Problem::invalid(
+                    "tokens.keys: public keys alone; nothing was kept, and the private parts are better not used any more",
+                ));
+            }
             (Some(document), None, None) => KeySource::Document(document.to_string().into()),
             (None, Some(url), None) => {
                 Target::parse(&url).map_err(|error| Problem::invalid(format!("tokens.keys_url: {error}")))?;
@@ -148,6 +153,13 @@ pub(in super::super) struct AppPage {
     /// `after` of the next page; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
+}
+
+/// Whether a JWK set has what its owner alone should have (RFC 7518, 6.2.2, 6.3.2, 6.4.1).
+fn has_private(set: &Value) -> bool {
+    const MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
+    let keys = set.get("keys").and_then(Value::as_array).into_iter().flatten();
+    keys.filter_map(Value::as_object).any(|key| MEMBERS.iter().any(|member| key.contains_key(*member)))
 }
 
 fn products(keys: &[String]) -> Result<Products, Problem> {

@@ -320,6 +320,11 @@ pub(in super::super) async fn sign_out(
     let key = user_key(&app, &user)?;
     api.existing_user(&key)?;
     let principal = principal(&key).ok_or(PlanError::NoSuchUser)?;
+    let client_id = client.as_str();
+    let is_there = api.control.sessions_of(&principal).await.iter().any(|session| session.client.as_str() == client_id);
+    if !is_there {
+        return Err(Problem::not_found("there is no such session"));
+    }
     api.accept_deed(DescribedPeople::sign_out(&key)).await?;
     match api.control.sign_out(&principal, &client).await {
         true => Ok(StatusCode::NO_CONTENT),
