@@ -149,6 +149,10 @@ pub const KEPT: &[(&str, &str)] = &[
         "messages that the user sent to devices are the devices', carry no name of their sender, and end as those topics' messages do",
     ),
     (
+        "store",
+        "the store's files in the data folder keep the bytes of what was deleted until they are rewritten, as data that comes in fills them; nothing reads them",
+    ),
+    (
         "data_keys",
         "keys that other clouds have for their own users (in memory, an hour at the most): those are known by digests, not by this id",
     ),
