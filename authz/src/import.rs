@@ -350,7 +350,7 @@ mod tests {
         let product = product(&registry);
         let making = Making { key: &key, random: [3; 28], now_s: 9 };
         let mut import = Import::new(&registry, product.clone()).expect("a product");
-        let mut row = |import: &mut Import<'_>, device: &str, (tags, region): (&str, &str)| {
+        let row = |import: &mut Import<'_>, device: &str, (tags, region): (&str, &str)| {
             let labels = LabelsRequest::of_fields(tags, region);
             import.labelled_row(1, device, Some("given secret"), labels, &making).map(drop)
         };

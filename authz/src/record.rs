@@ -289,10 +289,10 @@ mod tests {
             Change::SetAuthorities(product.clone(), Some(Arc::new(Authority::new("ca").authorities()))),
             Change::SetExpectation(product.clone(), name.clone(), Some(Arc::new(expectation))),
             Change::SetVerifier(product.clone(), Some(VerifierName::callout())),
+            Change::SetLabels(product.clone(), name.clone(), labels),
             Change::PutProduct(product.clone(), Product { enabled: true, created_at_s: 7 }),
             Change::PutDevice(product, name, Device { enabled: false, created_at_s: u64::MAX, secret }),
             Change::Mark("demo".into()),
-            Change::SetLabels(product(), DeviceName::parse("d").expect("a name"), labels),
         ]
     }
 

@@ -334,8 +334,8 @@ fn a_huawei_id_is_product_and_node_or_a_name() {
 #[test]
 fn a_passcode_outside_of_mqtt_is_held_to_the_same() {
     let gate = gate();
-    let secret = add(&gate, Profile::GizwitsLegacy, "pk", "did", 1);
-    let passcode = std::str::from_utf8(secret.expose()).expect("text");
+    let kept = add(&gate, Profile::GizwitsLegacy, "pk", "did", 1);
+    let passcode = std::str::from_utf8(kept.expose()).expect("text");
     let owner = |device, passcode, tls| gate.passcode_owner(device, passcode, tls).map(|owner| owner.to_string());
     assert_eq!(owner("did", passcode, false).as_deref(), Some("pk"));
     assert_eq!(owner("did", "another", true), None);

@@ -128,8 +128,8 @@ proptest! {
                 None => plain.remove(&device),
             };
             prop_assert_eq!(labelled.all(), &plain);
-            let used: std::collections::HashSet<_> = plain.values().cloned().collect();
-            prop_assert_eq!(labelled.sets.iter().cloned().collect::<std::collections::HashSet<_>>(), used);
+            let used: HashSet<_> = plain.values().cloned().collect();
+            prop_assert_eq!(labelled.sets.iter().cloned().collect::<HashSet<_>>(), used);
         }
     }
 
