@@ -18,6 +18,7 @@ mod door;
 mod download;
 mod files;
 mod gizwits;
+mod labels;
 mod record;
 mod settings;
 mod spelled;
