@@ -57,9 +57,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         // A few sets, as fleets have them.
         let (tag, region) = (format!("group-{}", n % 10), format!("region-{}", n % 3));
         let labels = LabelsRequest::new(Some([tag.as_str(), "beta"]), Some(&region))?;
-        registry
-            .plan_label_device(&product, &DeviceName::parse(&device(n))?, &labels)
-            .map(|change| registry.apply(change));
+        let change = registry.plan_label_device(&product, &DeviceName::parse(&device(n))?, &labels);
+        change.into_iter().for_each(|change| registry.apply(change));
     }
     println!("memory of a device's labels: {} bytes", (resident_bytes()? - with_bindings) / devices);
 
