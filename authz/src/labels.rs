@@ -3,7 +3,7 @@
 //!
 //! A region is a field of its own, since a device is in one: a tag with a prefix would let it be in two.
 //!
-//! Most devices have none, and those that have some share a few sets of them. So labels are apart from the device ([`Labelled`]): a device without costs nothing,
+//! Most devices have none, and those that have some share a few sets of them. So labels are apart from the device: a device without costs nothing,
 //! one with costs its name and a pointer, and equal sets are kept once.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
