@@ -520,8 +520,8 @@ impl OtaDesk {
         }
     }
 
-    /// How a device is told of firmware: as it spoke last. One that hasn't spoken yet in a product that takes gizwits' log-ins checks by itself when it starts, and not on
-    /// our topics, so it gets the notice.
+    /// How a device is told of firmware: as it spoke last. One that hasn't spoken yet, of a product that takes gizwits' log-ins, is sent the notice: these devices
+    /// have none of our topics.
     fn speaks(&self, state: &State, product: &str, device: &str) -> Speaks {
         let silent = || {
             let allowed = self.shell().registry.allowed(product);
