@@ -435,6 +435,7 @@ pub(super) async fn create_firmware(
     }
     let planned = asked.planned(key.clone())?;
     let _changing = ota.changing().await;
+    api.existing_product(&product)?;
     let (id, change) = ota.state().catalog.plan_create(planned, now_s())?;
     api.commit_catalog(Action::FirmwareCreate, (&key, Some(id)), vec![change]).await?;
     let (_, made) = api.existing_firmware(&product, &id.to_string())?;
@@ -639,6 +640,7 @@ pub(super) async fn put_demands(
     }
     let ota = api.ota()?;
     let _changing = ota.changing().await;
+    api.existing_product(&product)?;
     let change = ota.state().catalog.plan_demands(&owner, demands)?;
     api.commit_catalog(Action::FirmwareDemands, (&owner, None), vec![change]).await?;
     Ok(Json(view_demands(&ota.state().catalog.demands(owner.as_str()))))
