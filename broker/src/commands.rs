@@ -255,8 +255,11 @@ impl CommandDesk {
     /// Hears of comings. Never waits.
     pub fn passed(&self, visit: &Visit<'_>, passage: Passage) {
         let (Some(Principal::Device(identity)), Passage::In) = (visit.principal, passage) else { return };
+        // Few devices have any, and often none has.
+        if self.state.lock().book.counts() == (0, 0) {
+            return;
+        }
         if let Some((product, device)) = names(identity) {
-            // Few devices have any.
             if self.state.lock().book.has(&product, &device) {
                 let _ = self.work.send(Work::Came(product, device));
             }

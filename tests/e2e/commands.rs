@@ -375,7 +375,8 @@ fn bomb(matches: usize) -> Vec<u8> {
     bits.put_code(0, 7);
     let length = 1 + 258 * matches as u64;
     // Adler-32 of zeros.
-    let adler = u32::try_from(length % 65521).expect("small") << 16 | 1;
+    let adler = u32::try_from(length % 65521).expect("small");
+    let adler = (adler << 16) | 1;
     [&[0x78, 0x9C][..], &bits.bytes, &adler.to_be_bytes()].concat()
 }
 
@@ -392,14 +393,14 @@ impl Bits {
             if self.used % 8 == 0 {
                 self.bytes.push(0);
             }
-            let bit = u8::try_from(value >> at & 1).expect("a bit");
+            let bit = u8::try_from((value >> at) & 1).expect("a bit");
             *self.bytes.last_mut().expect("pushed") |= bit << (self.used % 8);
             self.used += 1;
         }
     }
 
     fn put_code(&mut self, code: u32, count: usize) {
-        (0..count).rev().for_each(|at| self.put(code >> at & 1, 1));
+        (0..count).rev().for_each(|at| self.put((code >> at) & 1, 1));
     }
 }
 

@@ -202,7 +202,12 @@ impl CommandDesk {
             Ok(Taken::Asked { log, crc32, missing }) => {
                 self.log_counts.questions.fetch_add(1, Relaxed);
                 let is_kept = self.logs.lock().shelf.find(&product, &device, log, crc32).is_some();
-                answer(&if is_kept { Ack::Kept } else { Ack::Missing(missing) });
+                if is_kept {
+                    // Its record may be under way: what is committed after it comes after it.
+                    let committed = self.shell().control.commit_registry(Vec::new());
+                    return self.answer_when_kept((product, device, log), committed, done);
+                }
+                answer(&Ack::Missing(missing));
                 done.say(Ok(()));
             }
             Ok(Taken::Whole(log, bytes)) => {
