@@ -284,18 +284,14 @@ impl Assembler {
         }
         let key = (product.clone(), device.clone(), log);
         let known = self.logs.get(&key);
-        if let Some(known) = known {
-            if known.count != count {
-                return Err(LogError::Contradiction);
-            }
+        if known.is_some_and(|known| known.count != count) {
+            return Err(LogError::Contradiction);
         }
         if bytes.is_empty() {
             return Ok(Taken::Asked { log, crc32, missing: missing(known, count) });
         }
-        if let Some(known) = known {
-            if let Some(before) = known.chunks.get(&number) {
-                return if **before == *bytes { Ok(Taken::Again) } else { Err(LogError::Contradiction) };
-            }
+        if let Some(before) = known.and_then(|known| known.chunks.get(&number)) {
+            return if **before == *bytes { Ok(Taken::Again) } else { Err(LogError::Contradiction) };
         }
         let is_new = known.is_none();
         if known.map_or(0, |known| known.bytes) + bytes.len() > limits.log_bytes {

@@ -39,8 +39,8 @@ fn state(book: &Book, id: CommandId) -> Option<State> {
 }
 
 #[track_caller]
-fn moved(answered: Result<Answered, ReplyError>, to: State) {
-    let Ok(Answered::Moved(id, changes)) = &answered else { panic!("{answered:?}") };
+fn moved(answered: &Result<Answered, ReplyError>, to: State) {
+    let Ok(Answered::Moved(id, changes)) = answered else { panic!("{answered:?}") };
     assert!(matches!(&changes[..], [Change::Put(command)] if command.state == to && command.id == *id), "{changes:?}");
 }
 
@@ -58,11 +58,11 @@ fn a_command_goes_out_until_it_is_answered() {
     assert_eq!(book.to_send(9_000, 9), []);
     assert_eq!(came(&mut book, 3), [id], "it may have been lost");
     book.sent(id, 4);
-    moved(answer(&mut book, r#"{"id":1,"state":"accepted","more":1}"#, 5), State::Accepted);
+    moved(&answer(&mut book, r#"{"id":1,"state":"accepted","more":1}"#, 5), State::Accepted);
     assert_eq!(came(&mut book, 6), [], "it is the device's now");
     assert_eq!(answer(&mut book, r#"{"id":1,"state":"accepted"}"#, 6), Ok(Answered::Again), "said twice");
     assert_eq!(answer(&mut book, r#"{"id":1,"state":"rejected"}"#, 6), Err(ReplyError::OutOfPlace));
-    moved(answer(&mut book, r#"{"id":1,"state":"done","reason":"up again"}"#, 7), State::Done);
+    moved(&answer(&mut book, r#"{"id":1,"state":"done","reason":"up again"}"#, 7), State::Done);
     assert_eq!(book.get(id).map(|command| (&*command.reason, command.sends)), Some(("up again", 2)));
     assert_eq!(came(&mut book, 8), []);
     assert_eq!(answer(&mut book, r#"{"id":1,"state":"failed"}"#, 8), Err(ReplyError::OutOfPlace));
