@@ -56,8 +56,10 @@ const AT_ONCE: usize = 1000;
 /// What the thread is given.
 enum Work {
     Errand(Matter, Box<Errand>, Done),
-    /// The device has come, or a command was asked for.
+    /// The device has come.
     Came(ProductKey, DeviceName),
+    /// A command was asked for.
+    Asked(CommandId),
 }
 
 /// What was done.
@@ -284,7 +286,7 @@ impl CommandDesk {
     }
 
     /// A command that was asked for is on disk: it goes out, if its device is there. If the device is no more, it is forgotten.
-    pub fn asked(&self, changes: Vec<Change>, product: &ProductKey, device: &DeviceName) {
+    pub fn asked(&self, id: CommandId, changes: Vec<Change>, product: &ProductKey, device: &DeviceName) {
         self.counts.add(Counted::Asked);
         let mut state = self.state.lock();
         changes.into_iter().for_each(|change| state.book.apply(change));
@@ -292,7 +294,7 @@ impl CommandDesk {
         if self.shell().registry.device(product.as_str(), device.as_str()).is_none() {
             return self.forget_device(product, device);
         }
-        let _ = self.work.send(Work::Came(product.clone(), device.clone()));
+        let _ = self.work.send(Work::Asked(id));
     }
 
     /// Cancels a command. The receiver resolves when that is on disk.
@@ -364,6 +366,11 @@ impl CommandDesk {
                     Some(Work::Came(product, device)) => {
                         let now = self.shell().control.now();
                         self.state.lock().book.came(&product, &device, now.unix_ms);
+                        self.send();
+                    }
+                    Some(Work::Asked(id)) => {
+                        let now = self.shell().control.now();
+                        self.state.lock().book.asked(id, now.unix_ms);
                         self.send();
                     }
                     None => return,

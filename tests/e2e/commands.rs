@@ -481,7 +481,7 @@ fn paho_mqtt_is_asked_for_its_log_and_what_it_sends_is_read_byte_for_byte() {
 fn chunks_come_in_any_order_and_each_fault_is_told_and_counted() {
     let broker = world("");
     let mut one = Device::new(&broker, "one");
-    let log = text(40);
+    let log = text(100);
     let parts: Vec<_> = log.chunks(400).collect();
     let count = u16::try_from(parts.len()).expect("few");
     let part = |number: u16| chunk(5, number, count, parts[usize::from(number)]);

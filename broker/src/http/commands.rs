@@ -214,7 +214,7 @@ pub(super) async fn ask_command(
     api.audit.accept_one(action, target, &details).await?;
     let mut committed = desk.commit(&changes);
     match tokio::time::timeout(COMMIT_TIME_MAX, &mut committed).await {
-        Ok(Ok(())) => desk.asked(changes, &product, &device),
+        Ok(Ok(())) => desk.asked(id, changes, &product, &device),
         Ok(Err(_)) => {
             api.audit.fail_one(action, target, "store_unavailable");
             return Err(Problem::store());
@@ -224,7 +224,7 @@ pub(super) async fn ask_command(
             // Nothing is confirmed; but if it does reach the disk, memory has to follow.
             tokio::spawn(async move {
                 if committed.await.is_ok() {
-                    desk.asked(changes, &product, &device);
+                    desk.asked(id, changes, &product, &device);
                 }
             });
             return Err(Problem::store());

@@ -68,7 +68,7 @@ struct Look {
 /// All commands. What is asked for is planned, committed and applied; what a device, the time or an operator does to one is in memory at once, and gives the changes
 /// for the store, which are to be committed in the order in which they were given.
 ///
-/// Sending: [`Self::came`] says that a device may be there, [`Self::to_send`] gives what to send, and the caller says of each what has come of it by [`Self::sent`] or
+/// Sending: [`Self::asked`] and [`Self::came`] say that a device may be there, [`Self::to_send`] gives what to send, and the caller says of each what has come of it by [`Self::sent`] or
 /// [`Self::not_heard`].
 #[derive(Clone, Debug, Default)]
 pub struct Book {
@@ -152,7 +152,14 @@ impl Book {
         }
     }
 
-    /// The device may be there: it has come, or a command was asked for just now. What it hasn't answered is to be sent.
+    /// One was asked for just now: it is to be sent, if its device is there. What else the device hasn't answered isn't sent again by that.
+    pub fn asked(&mut self, id: CommandId, now_ms: u64) {
+        if self.commands.get(&id).is_some_and(|command| command.state == State::Queued) {
+            self.look(id, Some(Look { at_ms: now_ms, looks: 0 }));
+        }
+    }
+
+    /// The device has come. What it hasn't answered is to be sent.
     pub fn came(&mut self, product: &ProductKey, device: &DeviceName, now_ms: u64) {
         let is_wanted = |command: &&Command| {
             let is_unanswered = matches!(command.state, State::Queued | State::Sent);

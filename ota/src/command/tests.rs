@@ -56,6 +56,13 @@ fn a_command_goes_out_until_it_is_answered() {
     let sent = book.sent(id, 2);
     assert!(matches!(&sent[..], [Change::Put(command)] if command.state == State::Sent && command.sends == 1));
     assert_eq!(book.to_send(9_000, 9), []);
+    let other = ask(&mut book, Kind::Reset, 10_000, 2).expect("asks");
+    book.asked(other, 2);
+    assert_eq!(book.to_send(2, 9).into_iter().map(|command| command.id).collect::<Vec<_>>(), [other], "it alone");
+    let (product, device) = lamp();
+    assert!(book.cancel(&product, &device, other, 2).is_ok());
+    book.asked(other, 2);
+    assert_eq!(book.to_send(2, 9), []);
     assert_eq!(came(&mut book, 3), [id], "it may have been lost");
     book.sent(id, 4);
     moved(&answer(&mut book, r#"{"id":1,"state":"accepted","more":1}"#, 5), State::Accepted);
@@ -66,10 +73,9 @@ fn a_command_goes_out_until_it_is_answered() {
     assert_eq!(book.get(id).map(|command| (&*command.reason, command.sends)), Some(("up again", 2)));
     assert_eq!(came(&mut book, 8), []);
     assert_eq!(answer(&mut book, r#"{"id":1,"state":"failed"}"#, 8), Err(ReplyError::OutOfPlace));
-    assert_eq!((book.next_due_ms(), book.counts()), (Some(7 + KEPT_MS), (0, 1)));
-    let (product, device) = lamp();
-    let forgotten = Due { expired: None, changes: vec![Change::Forget(product, device, id)] };
-    assert_eq!(book.due(7 + KEPT_MS, 9), [forgotten]);
+    assert_eq!((book.next_due_ms(), book.counts()), (Some(2 + KEPT_MS), (0, 2)));
+    let forgotten = |id| Due { expired: None, changes: vec![Change::Forget(product.clone(), device.clone(), id)] };
+    assert_eq!(book.due(7 + KEPT_MS, 9), [forgotten(other), forgotten(id)]);
     assert_eq!((state(&book, id), book.next_due_ms()), (None, None));
 }
 
