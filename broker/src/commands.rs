@@ -261,10 +261,10 @@ impl CommandDesk {
         if self.state.lock().book.counts() == (0, 0) {
             return;
         }
-        if let Some((product, device)) = names(identity) {
-            if self.state.lock().book.has(&product, &device) {
-                let _ = self.work.send(Work::Came(product, device));
-            }
+        if let Some((product, device)) = names(identity)
+            && self.state.lock().book.has(&product, &device)
+        {
+            let _ = self.work.send(Work::Came(product, device));
         }
     }
 
