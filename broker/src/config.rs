@@ -4,6 +4,7 @@ mod access;
 mod audit;
 mod backfill;
 mod callout;
+mod commands;
 mod listeners;
 mod ota;
 mod platform;
@@ -27,6 +28,7 @@ use crate::registrar::RegistrationSettings;
 use crate::tls::{CertificateSettings, ClientAuth, ClientTrust, TlsSettings, TlsVersion};
 use crate::transport::TransportLimits;
 use crate::{logging, provision};
+pub use commands::CommandSettings;
 pub use ota::OtaSettings;
 pub use platform::PlatformSettings;
 use read::Section;
@@ -215,6 +217,8 @@ pub struct Config {
     pub backfill: BackfillSettings,
     /// How firmware goes out; none switches it off.
     pub ota: Option<OtaSettings>,
+    /// What devices are asked to do; none switches it off.
+    pub commands: Option<CommandSettings>,
 }
 
 impl Default for Config {
@@ -247,6 +251,7 @@ impl Default for Config {
             platform: None,
             backfill: BackfillSettings::default(),
             ota: Some(OtaSettings::default()),
+            commands: Some(CommandSettings::default()),
         }
     }
 }
@@ -315,6 +320,7 @@ impl Config {
         });
         root.section("platform", |section| config.platform = Some(platform::read(section)));
         root.section("ota", |section| config.ota = ota::read(section));
+        root.section("commands", |section| config.commands = commands::read(section));
         root.section("audit", |section| audit::read(section, &mut config.audit));
         root.section("transport", |section| transport(section, &mut config.transport));
         root.section("limits", |section| {
@@ -361,6 +367,7 @@ impl Config {
             ("backfill", self.backfill != running.backfill),
             ("platform", PlatformSettings::restart_needed(self.platform.as_ref(), running.platform.as_ref())),
             ("ota", self.ota != running.ota),
+            ("commands", self.commands != running.commands),
             ("log", (self.log_format, &self.log_level) != (running.log_format, &running.log_level)),
             (
                 "store",

@@ -10,6 +10,7 @@ mod audit;
 mod bans;
 mod batch;
 mod campaigns;
+mod commands;
 mod connections;
 mod connects;
 mod extract;
@@ -18,6 +19,7 @@ mod import;
 mod limits;
 mod lines;
 mod lists;
+mod logs;
 mod openapi;
 mod packages;
 mod payloads;
@@ -49,11 +51,10 @@ pub use connects::{Connects, Questions};
 
 use self::batch::Batch;
 use self::connections::Bounds;
-use crate::backfill::Backfill;
+use crate::desks::Desks;
 use crate::edit::{Edit, Told};
 use crate::erasure::Eraser;
 use crate::metrics;
-use crate::ota::OtaDesk;
 use crate::registrar::Registrar;
 use crate::server::{Control, StoreHealth};
 
@@ -85,10 +86,8 @@ pub struct ApiParts<'a> {
     pub book: platform::Book,
     /// Who erases users.
     pub eraser: Eraser,
-    /// Where stored data comes in, if anywhere.
-    pub backfill: Option<Arc<Backfill>>,
-    /// Who sends firmware out; none where nobody does.
-    pub ota: Option<Arc<OtaDesk>>,
+    /// Who is handed messages of devices.
+    pub desks: Desks,
 }
 
 /// What every handler needs.
@@ -103,25 +102,25 @@ pub struct Api {
     busy: Arc<tokio::sync::Semaphore>,
     audit: audit::Desk,
     registrar: Arc<Registrar>,
-    backfill: Option<Arc<Backfill>>,
+    desks: Desks,
     /// Other clouds.
     book: platform::Book,
     eraser: Eraser,
-    ota: Option<Arc<OtaDesk>>,
     /// Registrations served at once.
     registering: Arc<tokio::sync::Semaphore>,
+    /// Logs of devices read at once.
+    reading: Arc<tokio::sync::Semaphore>,
 }
 
 impl Api {
     /// Serves these.
     #[must_use]
     pub fn new(parts: ApiParts<'_>) -> Self {
-        let ApiParts { control, guarded, token, changing, auditing, registrar, book, eraser, backfill, ota } = parts;
+        let ApiParts { control, guarded, token, changing, auditing, registrar, book, eraser, desks } = parts;
         Self {
             control,
             book,
             eraser,
-            ota,
             gate: Arc::clone(guarded.gate()),
             guarded,
             token: Sha256::digest(token).into(),
@@ -129,7 +128,8 @@ impl Api {
             busy: Arc::new(tokio::sync::Semaphore::new(REQUESTS_MAX)),
             audit: audit::Desk::new(auditing, token),
             registrar,
-            backfill,
+            desks,
+            reading: Arc::new(tokio::sync::Semaphore::new(logs::READS_MAX)),
             registering: Arc::new(tokio::sync::Semaphore::new(register::REQUESTS_MAX)),
         }
     }
@@ -192,6 +192,8 @@ impl Api {
             .merge(people::routes())
             .merge(firmware::routes())
             .merge(campaigns::routes())
+            .merge(commands::routes())
+            .merge(logs::routes())
             .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
             // Imports read their body as it comes, and aren't bounded by this.
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
@@ -471,7 +473,7 @@ async fn metrics_text(State(api): State<Api>) -> Response {
         api.control.commit_stats(),
         &api.control.totals(),
         (&api.guarded, &api.registrar),
-        (audit.as_ref(), api.backfill.as_deref(), api.ota.as_deref()),
+        (audit.as_ref(), &api.desks),
         api.control.now().mono_ms,
     ) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),

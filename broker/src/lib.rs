@@ -5,6 +5,7 @@ pub mod audit;
 pub mod backfill;
 pub mod callout;
 pub mod cli;
+pub mod commands;
 pub mod config;
 pub mod descriptors;
 pub mod desk;

@@ -12,7 +12,8 @@ use turnpike_core::counters::{Dropped, Flow};
 use turnpike_store::stats::{CommitStats, LATENCY_BOUNDS_US};
 
 use crate::audit::AuditStatus;
-use crate::backfill::Backfill;
+use crate::commands::CommandDesk;
+use crate::desks::Desks;
 use crate::ota::OtaDesk;
 use crate::registrar::Registrar;
 use crate::server::Totals;
@@ -104,7 +105,7 @@ pub fn text(
     commits: &CommitStats,
     totals: &Totals,
     (guarded, registrar): (&Guarded<Gatekeeper>, &Registrar),
-    (audit, backfill, ota): (Option<&AuditStatus>, Option<&Backfill>, Option<&OtaDesk>),
+    (audit, desks): (Option<&AuditStatus>, &Desks),
     mono_ms: u64,
 ) -> Result<Vec<u8>, prometheus::Error> {
     let mut families = Families::default();
@@ -114,13 +115,14 @@ pub fn text(
     let samples = registrar.counts().map(|(outcome, count)| counter(&[("outcome", outcome)], count)).collect();
     families.family("registrations_total", "Registrations of devices asked for.", MetricType::COUNTER, samples);
     people(&mut families, guarded.gate().people(), mono_ms);
-    ota.into_iter().for_each(|ota| firmware(&mut families, ota));
+    desks.ota.iter().for_each(|ota| firmware(&mut families, ota));
+    desks.commands.iter().for_each(|desk| commands(&mut families, desk));
     if let Some(platforms) = guarded.gate().platforms() {
         let samples = platforms.outcomes().map(|(outcome, count)| counter(&[("outcome", outcome)], count)).collect();
         let help = "Requests of other clouds, by how they ended.";
         families.family("platform_requests_total", help, MetricType::COUNTER, samples);
     }
-    if let Some(backfill) = backfill {
+    if let Some(backfill) = &desks.backfill {
         let counts = backfill.counts().all();
         let samples = counts.map(|(outcome, count)| counter(&[("outcome", outcome)], count)).to_vec();
         families.family(
@@ -153,6 +155,25 @@ fn firmware(families: &mut Families, ota: &OtaDesk) {
     let samples = ota.refused().all().into_iter().map(|(code, count)| counter(&[("code", code)], count)).collect();
     let help = "Firmware, or parts of it, that an operator has uploaded and that weren't taken, by what was wrong.";
     families.family("firmware_refused_total", help, MetricType::COUNTER, samples);
+}
+
+/// What devices were asked to do.
+fn commands(families: &mut Families, desk: &CommandDesk) {
+    let samples = desk.counts().all().map(|(what, count)| counter(&[("what", what)], count)).collect();
+    let help = "Commands for devices: asked for, sent, what devices have answered, and answers that were of no use.";
+    families.family("commands_total", help, MetricType::COUNTER, samples);
+    let (open, ended) = desk.state().book.counts();
+    let samples = [("open", open), ("ended", ended)].map(|(state, count)| gauge(&[("state", state)], count as u64));
+    families.family("commands", "Commands that are kept.", MetricType::GAUGE, samples.to_vec());
+    let samples = desk.log_counts().all().map(|(what, count)| counter(&[("what", what)], count)).collect();
+    let help = "Logs of devices: chunks, questions, logs kept, given up, and pushed out by later ones of their device.";
+    families.family("device_logs_total", help, MetricType::COUNTER, samples);
+    let samples = desk.log_counts().refused().map(|(reason, count)| counter(&[("reason", reason)], count)).collect();
+    let help = "Chunks and logs of devices that were refused.";
+    families.family("device_logs_refused_total", help, MetricType::COUNTER, samples);
+    let (logs, bytes) = desk.logs().shelf.counts();
+    families.gauge("device_logs", "Logs of devices that are kept.", logs as u64);
+    families.gauge("device_logs_bytes", "Bytes of these.", bytes);
 }
 
 /// What limits and guard have done, and how much they remember.

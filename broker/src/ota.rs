@@ -23,6 +23,7 @@ mod record;
 mod settings;
 mod spelled;
 mod state;
+mod sweep;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -35,7 +36,7 @@ use std::time::Duration;
 use anyhow::Context;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use turnpike_authz::desk::Matter;
 use turnpike_authz::registry::{RecordError, Registry};
 use turnpike_authz::secret::MasterKey;
@@ -65,6 +66,8 @@ enum Work {
     Errand(Matter, Box<Errand>, Done),
     Came(Arc<DeviceIdentity>),
     Went(Arc<DeviceIdentity>),
+    /// It is no more.
+    Gone(Arc<DeviceIdentity>),
 }
 
 /// What was done.
@@ -161,6 +164,10 @@ pub struct OtaDesk {
     budget: blocks::Budget,
     /// Held by whoever changes catalog or campaigns by the API, from the plan to the commit.
     changing: tokio::sync::Mutex<()>,
+    /// A product is to be swept.
+    to_sweep: Notify,
+    /// One has been.
+    swept: Notify,
 }
 
 impl std::fmt::Debug for OtaDesk {
@@ -189,6 +196,8 @@ impl OtaDesk {
             link: OnceLock::new(),
             budget: blocks::Budget::new(settings.blocks_bytes_s),
             changing: tokio::sync::Mutex::new(()),
+            to_sweep: Notify::new(),
+            swept: Notify::new(),
             settings,
             folder,
         }))
@@ -235,7 +244,8 @@ impl OtaDesk {
         Ok(())
     }
 
-    /// Takes campaigns up again, opens the address for downloads, and starts the thread.
+    /// Takes campaigns up again, goes on removing what is left of deleted products, opens the address for downloads, and starts the thread. `strangers`: whether there may
+    /// be devices that the registry doesn't have.
     ///
     /// # Errors
     /// A campaign's records contradict each other, the address can't be bound, TLS not be set up, or a thread not be started.
@@ -244,17 +254,21 @@ impl OtaDesk {
         control: &Control,
         registry: &Arc<Registry>,
         audit: AuditSink,
+        strangers: bool,
     ) -> anyhow::Result<Option<SocketAddr>> {
         let Some(beginning) = self.beginning.lock().take() else { return Ok(None) };
         let shell = Shell { control: control.clone(), registry: Arc::clone(registry), audit };
         let shell = self.shell.get_or_init(|| shell);
-        let left =
-            self.state.lock().restore(beginning.campaigns, beginning.standings, &shell.registry, control.now())?;
-        if !left.is_empty() {
-            // Nobody waits for it: where it fails, the next start does it again.
-            drop(control.commit_registry(left));
-        }
+        let left = {
+            let mut state = self.state.lock();
+            state.find_swept(&shell.registry, strangers);
+            state.restore(beginning.campaigns, beginning.standings, &shell.registry, control.now())?
+        };
+        // Nobody waits for it: where it fails, the next start does it again.
+        left.chunks(state::DELETED_AT_ONCE).for_each(|part| drop(control.commit_registry(part.to_vec())));
         self.sweep_files();
+        let desk = Arc::clone(self);
+        control.when_gone(move |concern| desk.gone(concern));
         let bound = match self.settings.address {
             Some(address) => Some(
                 door::serve(self, address)
@@ -324,6 +338,7 @@ impl OtaDesk {
     }
 
     async fn run(self: Arc<Self>, mut work: UnboundedReceiver<Work>) {
+        tokio::spawn(Arc::clone(&self).sweep());
         let mut steps = tokio::time::interval(STEP_INTERVAL);
         steps.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -333,6 +348,7 @@ impl OtaDesk {
                     Some(Work::Errand(matter, errand, done)) => self.errand(matter, *errand, done),
                     Some(Work::Came(identity)) => self.came(&identity),
                     Some(Work::Went(identity)) => self.went(&identity),
+                    Some(Work::Gone(identity)) => self.forget_device(&identity.product, &identity.device),
                     None => return,
                 },
             }
@@ -366,35 +382,6 @@ impl Desk for OtaDesk {
         match Matter::of(&errand.device, topic.as_str()) {
             Some(matter) => self.take(matter, errand, done),
             None => drop(done),
-        }
-    }
-}
-
-/// Hears of comings and goings for the desk, and passes them on.
-#[derive(Debug)]
-pub struct OtaWitness {
-    /// Who hears of them.
-    pub desk: Arc<OtaDesk>,
-    /// Who else does.
-    pub then: Option<Box<dyn turnpike_authz::gate::Witness>>,
-}
-
-impl turnpike_authz::gate::Witness for OtaWitness {
-    fn passed(&self, visit: &Visit<'_>, passage: Passage, now: turnpike_core::clock::Now) {
-        self.desk.passed(visit, passage);
-        if let Some(then) = &self.then {
-            then.passed(visit, passage, now);
-        }
-    }
-
-    fn controlled(
-        &self,
-        service: &Principal,
-        device: &turnpike_authz::people::bindings::DeviceKey,
-        now: turnpike_core::clock::Now,
-    ) {
-        if let Some(then) = &self.then {
-            then.controlled(service, device, now);
         }
     }
 }

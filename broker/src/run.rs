@@ -24,7 +24,6 @@ use signal_hook::iterator::Signals;
 use turnpike_authz::Gatekeeper;
 use turnpike_authz::audit::{Action, Event};
 use turnpike_authz::callout::Callout;
-use turnpike_authz::desk::Desks;
 use turnpike_authz::gate::Witness;
 use turnpike_authz::guard::{self, Guard, KeptBan, SecurityEvent};
 use turnpike_authz::guarded::{Guarded, claimed_by_user_name};
@@ -50,15 +49,17 @@ use crate::audit::{Audit, AuditSink, now_ms};
 use crate::backfill::Backfill;
 use crate::callout::Caller;
 use crate::cli::Serve;
+use crate::commands::CommandDesk;
 use crate::config::{Config, Engine, Fault, Kind};
+use crate::desks::{DeskWitness, Desks};
 use crate::erasure::Eraser;
 use crate::http::platform::Book;
 use crate::http::{self, Api, ApiParts, Changing, Connects, Questions};
 use crate::nonces::NonceFiles;
-use crate::ota::{OtaDesk, OtaWitness};
+use crate::ota::OtaDesk;
 use crate::registrar::Registrar;
 use crate::server::{Control, Server, ServerParts};
-use crate::{descriptors, desks, pki, provision, sys};
+use crate::{descriptors, pki, provision, sys};
 
 /// How long a start waits for the registry's own affairs before it goes on without.
 const CHORES_WAIT: Duration = Duration::from_secs(2);
@@ -95,7 +96,11 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
     let registry = Arc::new(Registry::new());
     let registrar = Arc::new(Registrar::new(config.registration.clone(), config.rates.exempt.clone()));
     let clouds = Arc::new(Clouds::prepare(config, key.clone())?);
-    let ota = firmware(config, &key)?;
+    let desks = Desks {
+        backfill: config.backfill.enabled.then(|| Arc::new(Backfill::new(config.backfill.clone()))),
+        ota: firmware(config, &key)?,
+        commands: commands(config)?,
+    };
     let people = Arc::new(People::new());
     // Before anybody is let in: what has ended by now counts for nothing.
     let _ = people.advance(now_ms() / 1000, 0);
@@ -106,12 +111,11 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
         Some(key) => gate.unwrapping_with(key),
         None => gate,
     };
-    let gate = match witness(&ota, clouds.witness(&audit)) {
+    let gate = match witness(&desks, clouds.witness(&audit)) {
         Some(witness) => gate.witnessed_by(witness),
         None => gate,
     };
-    let backfill = config.backfill.enabled.then(|| Arc::new(Backfill::new(config.backfill.clone())));
-    let gate = gate.with_desks(Desks { backfill: backfill.is_some(), ota: ota.is_some(), commands: false });
+    let gate = gate.with_desks(desks.open());
     let gate = Arc::new(if config.anonymous { gate.open_to_all() } else { keep_nonces(gate, config)? });
     let development = development(config)?;
     let steering = Arc::new(std::sync::OnceLock::new());
@@ -125,8 +129,7 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
         platforms: Arc::clone(&clouds.platforms),
         mark: mark.clone(),
         bans: bans.clone(),
-        backfill: backfill.clone(),
-        ota: ota.clone(),
+        desks: desks.clone(),
     };
     let (server, damaged) = start(config, development.as_ref(), &guarded, loaders, parts)?;
     // Nobody else sets it.
@@ -140,11 +143,10 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
         development,
         registrar,
         clouds: Arc::clone(&clouds),
-        ota,
+        desks,
         questions,
         mark,
         bans,
-        backfill,
         demo: options.config.is_none(),
     };
     let keeper = match open(config, &server, &guarded, &audit, own) {
@@ -181,16 +183,14 @@ struct Own {
     development: Option<pki::Development>,
     registrar: Arc<Registrar>,
     clouds: Arc<Clouds>,
-    /// Who sends firmware out.
-    ota: Option<Arc<OtaDesk>>,
+    /// Who is handed messages of devices.
+    desks: Desks,
     /// Registrations by CONNECT. Where nobody takes them, they are answered so.
     questions: Questions,
     /// What the store knew of the audit.
     mark: mark::Found,
     /// Bans by hand that it knew.
     bans: bans::Found,
-    /// The desk for stored data, if there is one.
-    backfill: Option<Arc<Backfill>>,
     /// Somebody looks around: whoever has a configuration has devices of their own.
     demo: bool,
 }
@@ -217,7 +217,7 @@ fn open(
     for (listener, (name, address)) in config.listeners.iter().zip(server.addresses()) {
         tracing::info!(%name, kind = %listener.kind.as_str(), %address, "listening");
     }
-    if let Some(backfill) = &own.backfill {
+    if let Some(backfill) = &own.desks.backfill {
         start_backfill(backfill, &control, gate, config).context("a thread can't be started")?;
     }
     let (changing, registrar) = (Changing::default(), own.registrar);
@@ -241,8 +241,13 @@ fn open(
     };
     upkeep.start().context("a thread can't be started")?;
     own.clouds.open(config, guarded, audit, &book)?;
-    if let Some(ota) = &own.ota {
-        let bound = ota.start(&control, gate.registry(), audit.sink()).context("firmware can't go out")?;
+    if let Some(commands) = &own.desks.commands {
+        commands.start(&control, gate.registry(), audit.sink()).context("commands can't be followed")?;
+    }
+    if let Some(ota) = &own.desks.ota {
+        let bound = ota
+            .start(&control, gate.registry(), audit.sink(), has_strangers(config))
+            .context("firmware can't go out")?;
         if let Some(address) = bound {
             let kind = if ota.settings().tls.is_some() { "https" } else { "http" };
             tracing::info!(name = %"ota", kind = %kind, %address, "listening");
@@ -256,10 +261,9 @@ fn open(
             changing,
             auditing: auditing::of_api(config, gate, audit),
             registrar: Arc::clone(&registrar),
-            backfill: own.backfill.clone(),
+            desks: own.desks,
             book,
             eraser,
-            ota: own.ota,
         });
         let bound = http::serve(address, api.clone(), own.questions)
             .with_context(|| format!("the HTTP API can't listen on {address}"))?;
@@ -278,6 +282,11 @@ fn open(
     Ok(keeper)
 }
 
+/// Whether devices that only the call-out knows are in no registry, and are there all the same.
+fn has_strangers(config: &Config) -> bool {
+    config.callout.as_ref().is_some_and(|callout| callout.bounds.strangers)
+}
+
 /// Begins to take stored data in. What devices handed in that are no more is forgotten, now and when they go.
 fn start_backfill(
     backfill: &Arc<Backfill>,
@@ -285,8 +294,7 @@ fn start_backfill(
     gate: &Arc<Gatekeeper>,
     config: &Config,
 ) -> std::io::Result<()> {
-    // Devices that only the call-out knows are in no registry, and are there all the same.
-    let strangers = config.callout.as_ref().is_some_and(|callout| callout.bounds.strangers);
+    let strangers = has_strangers(config);
     backfill.start(control, &|device| !strangers && gate.is_gone(device))?;
     let backfill = Arc::clone(backfill);
     control.when_gone(move |concern| backfill.forget(concern));
@@ -311,11 +319,19 @@ fn firmware(config: &Config, key: &MasterKey) -> anyhow::Result<Option<Arc<OtaDe
     desk.map(Some).with_context(|| format!("the folder {} can't be made", folder.display()))
 }
 
-/// Who hears of log-ins, and before them who sends firmware out.
-fn witness(ota: &Option<Arc<OtaDesk>>, then: Option<Box<dyn Witness>>) -> Option<Box<dyn Witness>> {
-    match ota {
-        Some(desk) => Some(Box::new(OtaWitness { desk: Arc::clone(desk), then })),
-        None => then,
+/// Who follows commands and keeps logs, if anybody is to.
+fn commands(config: &Config) -> anyhow::Result<Option<Arc<CommandDesk>>> {
+    let Some(settings) = &config.commands else { return Ok(None) };
+    let folder = settings.folder.clone().unwrap_or_else(|| config.data.join("logs"));
+    let desk = CommandDesk::new(settings.clone(), folder.clone());
+    desk.map(Some).with_context(|| format!("the folder {} can't be made", folder.display()))
+}
+
+/// Who hears of log-ins, and before them the desks that are to.
+fn witness(desks: &Desks, then: Option<Box<dyn Witness>>) -> Option<Box<dyn Witness>> {
+    match desks.ota.is_some() || desks.commands.is_some() {
+        true => Some(Box::new(DeskWitness { desks: desks.clone(), then })),
+        false => then,
     }
 }
 
@@ -445,8 +461,7 @@ struct Loaders {
     platforms: Arc<Platforms>,
     mark: mark::Found,
     bans: bans::Found,
-    backfill: Option<Arc<Backfill>>,
-    ota: Option<Arc<OtaDesk>>,
+    desks: Desks,
 }
 
 /// The data plane, and a record of the registry that could not be read, if there is one.
@@ -458,8 +473,8 @@ fn start(
     (store, asker): (Box<dyn Store>, Arc<dyn Asker>),
 ) -> anyhow::Result<(Server, Option<RecordError>)> {
     let (registry, people) = (Arc::clone(gate.gate().registry()), Arc::clone(gate.gate().people()));
-    let Loaders { registrar, platforms, mark, bans, backfill, ota } = loaders;
-    let desks = desks::Desks { backfill: backfill.clone(), ota: ota.clone() };
+    let Loaders { registrar, platforms, mark, bans, desks } = loaders;
+    let loading = desks.clone();
     let damaged = Arc::new(std::sync::OnceLock::new());
     let found = Arc::clone(&damaged);
     let certificate = development.map(|development| &development.server);
@@ -482,9 +497,12 @@ fn start(
                 () if presale::is_record(key) => registrar.load(key, value),
                 () if People::is_record(key) => people.load(key, value),
                 () if platform::is_ours(key) => platforms.load(key, value),
-                () if ledger::is_record(key) => load_ledger(backfill.as_deref(), key, value),
-                // Where firmware doesn't go out, what is known of it stays as it is.
-                () if OtaDesk::is_record(key) => ota.as_ref().map_or(Ok(()), |ota| ota.load(key, value)),
+                () if ledger::is_record(key) => load_ledger(loading.backfill.as_deref(), key, value),
+                // Where a desk isn't open, what is known there stays as it is.
+                () if CommandDesk::is_record(key) => {
+                    loading.commands.as_ref().map_or(Ok(()), |desk| desk.load(key, value))
+                }
+                () if OtaDesk::is_record(key) => loading.ota.as_ref().map_or(Ok(()), |ota| ota.load(key, value)),
                 () => registry.load(key, value),
             };
             if let Err(error) = loaded {

@@ -38,7 +38,7 @@ use turnpike_core::durable::Part;
 use turnpike_core::gate::{Answer, Gate, Principal};
 use turnpike_core::ids::ShardId;
 use turnpike_core::limits::Limits;
-use turnpike_core::shard::{Inquiry, SessionView, Shard};
+use turnpike_core::shard::{Inquiry, Reach, SessionView, Shard};
 use turnpike_core::table::Table;
 use turnpike_mqtt::{ReasonCode, TopicName};
 use turnpike_store::CommitterHandle;
@@ -86,6 +86,8 @@ pub(crate) enum Command {
     JudgeCertificates,
     /// Tell of the sessions of these.
     SessionsOf(Principal, oneshot::Sender<Vec<SessionView>>),
+    /// Tell whether these hear what is published on a topic.
+    Reach(Principal, Arc<str>, oneshot::Sender<Reach>),
     /// Sign these out of the session of a client. Answer whether there was one.
     SignOut(Principal, Arc<str>, oneshot::Sender<bool>),
     /// End the sessions of these for good. Answer when that is done.
@@ -418,6 +420,10 @@ impl<G: Gate> ShardThread<G> {
             Command::Judge(concern) => self.core.judge_again(&concern, self.now),
             // Whoever asked may have given up waiting.
             Command::SessionsOf(principal, reply) => drop(reply.send(self.core.sessions_of(&principal))),
+            Command::Reach(principal, topic, reply) => {
+                let reach = TopicName::parse(&topic).map_or(Reach::Absent, |topic| self.core.reach(&principal, topic));
+                let _ = reply.send(reach);
+            }
             Command::SignOut(principal, client, reply) => {
                 let _ = reply.send(self.core.sign_out(&principal, &client, self.now));
             }

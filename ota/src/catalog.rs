@@ -178,6 +178,11 @@ impl Catalog {
         self.products.get(product).into_iter().flatten().filter_map(|id| self.firmware.get(id))
     }
 
+    /// Products that have firmware, or demands; those that have both, twice.
+    pub fn products(&self) -> impl Iterator<Item = &ProductKey> {
+        self.products.keys().chain(self.demands.keys())
+    }
+
     /// All firmware after a number, the oldest first.
     pub fn after(&self, id: FirmwareId) -> impl Iterator<Item = &Arc<Firmware>> {
         self.firmware.range(FirmwareId(id.0.saturating_add(1))..).map(|(_, firmware)| firmware)

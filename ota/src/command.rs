@@ -3,11 +3,12 @@
 //! ```text
 //! Queued ─▶ Sent ─▶ Accepted ─▶ Done │ Failed
 //!    │        └─────▶ Done │ Failed │ Rejected
-//!    └───────────────▶ Expired  (from each but the last ones)
+//!    └───────────────▶ Expired │ Cancelled  (from each but the last ones)
 //! ```
 //!
-//! A command goes out on `dev/{p}/{d}/sys/cmd`, at once or when the device comes, and again at each time that it comes, until it is answered or its deadline has
-//! passed. So a device may hear one twice, and tells by the `id` that it is the same:
+//! A command goes out on `dev/{p}/{d}/sys/cmd` once the device is there and has subscribed. If it comes back without having answered, it goes out again,
+//! [`SENDS_MAX`] times in all: what was lost on the way is made up for, and a device that reboots before it has answered isn't rebooted for ever. So a device may
+//! hear one twice, and tells by the `id` that it is the same:
 //!
 //! ```json
 //! {"id": 17, "command": "reboot", "arguments": null, "deadline": 1795273800}
@@ -20,26 +21,45 @@
 //! {"id": 17, "state": "done", "reason": "rebooted"}
 //! ```
 //!
-//! An ended one is kept for [`KEPT_MS`] to be read, in memory; in the store there are those that haven't ended.
+//! One that the device has accepted isn't sent again: it is the device's now. What is under way can't be called back: a device may still do what was cancelled or has
+//! expired meanwhile. What it says then is kept beside the state ([`Command::late`]), and doesn't change it.
+//!
+//! An ended one is kept for [`Limits::kept_ms`] to be read, in the store too; fewer of each device, and fewer in all, where there are many.
 
 use turnpike_authz::names::{DeviceName, ProductKey};
 
 mod book;
 
-pub use book::Book;
+pub use book::{Answered, Book, Due};
 
-/// Commands of one device that haven't ended.
-pub const DEVICE_OPEN_MAX: usize = 16;
-/// Commands in all, also those that have ended and are kept.
-pub const COMMANDS_MAX: usize = 100_000;
 /// Bytes of the arguments as JSON.
 pub const ARGUMENTS_BYTES_MAX: usize = 4096;
 /// Bytes of a reason; what is longer is cut.
 pub const REASON_BYTES_MAX: usize = 256;
 /// Milliseconds until the deadline, at the most: a week.
 pub const DEADLINE_MS_MAX: u64 = 7 * 24 * 3_600_000;
-/// Milliseconds for which an ended one can be read.
-pub const KEPT_MS: u64 = 3_600_000;
+/// How often one goes out that isn't answered.
+pub const SENDS_MAX: u8 = 3;
+
+/// How many there may be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Commands of one device that haven't ended.
+    pub device_open: usize,
+    /// Commands of one device that have ended; those beyond are forgotten, the oldest first.
+    pub device_kept: usize,
+    /// Commands in all; to make room, ended ones are forgotten, the oldest first.
+    pub commands: usize,
+    /// Milliseconds for which an ended one can be read.
+    pub kept_ms: u64,
+}
+
+impl Default for Limits {
+    /// 16 open and 32 ended ones of a device, 100,000 in all, a week.
+    fn default() -> Self {
+        Self { device_open: 16, device_kept: 32, commands: 100_000, kept_ms: 7 * 24 * 3_600_000 }
+    }
+}
 
 /// A command's number. Given once and never again, a later one is greater. It fits in a JSON number, exactly.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -99,13 +119,30 @@ pub enum State {
     Rejected,
     /// The deadline passed without an answer that ends it.
     Expired,
+    /// Whoever asked for it doesn't want it any more.
+    Cancelled,
 }
 
 impl State {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Queued,
+        Self::Sent,
+        Self::Accepted,
+        Self::Done,
+        Self::Failed,
+        Self::Rejected,
+        Self::Expired,
+        Self::Cancelled,
+    ];
+
     /// Whether nothing comes after it.
     #[must_use]
     pub fn is_end(self) -> bool {
-        matches!(self, Self::Done | Self::Failed | Self::Rejected | Self::Expired)
+        match self {
+            Self::Queued | Self::Sent | Self::Accepted => false,
+            Self::Done | Self::Failed | Self::Rejected | Self::Expired | Self::Cancelled => true,
+        }
     }
 
     /// One word.
@@ -119,18 +156,19 @@ impl State {
             Self::Failed => "failed",
             Self::Rejected => "rejected",
             Self::Expired => "expired",
+            Self::Cancelled => "cancelled",
         }
     }
 
     /// Whether a device may say so of a command that is in this one. What it says again is no change.
     fn leads_to(self, next: Self) -> bool {
         match self {
-            // An answer can come to what was sent before a restart that forgot the sending.
+            // An answer can come before it is known here that it went out.
             Self::Queued | Self::Sent => {
                 matches!(next, Self::Accepted | Self::Done | Self::Failed | Self::Rejected)
             }
             Self::Accepted => matches!(next, Self::Done | Self::Failed),
-            Self::Done | Self::Failed | Self::Rejected | Self::Expired => false,
+            Self::Done | Self::Failed | Self::Rejected | Self::Expired | Self::Cancelled => false,
         }
     }
 }
@@ -158,6 +196,12 @@ pub struct Command {
     pub state_at_ms: u64,
     /// What the device said to it; up to [`REASON_BYTES_MAX`].
     pub reason: Box<str>,
+    /// How often it went out.
+    pub sends: u8,
+    /// Milliseconds since 1970 UTC at which it went out last.
+    pub sent_at_ms: Option<u64>,
+    /// What the device said to it after it had expired or was cancelled: that it had begun, or how it ended.
+    pub late: Option<State>,
 }
 
 impl Command {
@@ -182,30 +226,66 @@ pub enum CommandError {
     /// It has passed, or is more than a week away.
     #[error("a deadline is between now and a week from now")]
     Deadline,
-    /// [`DEVICE_OPEN_MAX`].
-    #[error("the device has {DEVICE_OPEN_MAX} commands before it already")]
-    DeviceFull,
-    /// [`COMMANDS_MAX`].
-    #[error("there are {COMMANDS_MAX} commands already")]
-    Full,
-    /// The answer is no JSON of the form, or too long.
-    #[error("the answer isn't of the form {{\"id\", \"state\", \"reason\"}}")]
-    Malformed,
-    /// The answer is to nothing that this device was sent.
+    /// [`Limits::device_open`].
+    #[error("the device has {most} commands before it already")]
+    DeviceFull {
+        /// How many it may have.
+        most: usize,
+    },
+    /// [`Limits::commands`], none of which has ended.
+    #[error("there are {most} commands already that haven't ended")]
+    Full {
+        /// How many there may be.
+        most: usize,
+    },
+    /// All numbers have been given.
+    #[error("there are no numbers left for commands")]
+    NoNumber,
+    /// There is none of that number, or it is another device's.
     #[error("the device has no such command")]
     NoSuchCommand,
-    /// The command has ended, or the state can't follow the one that it is in.
+    /// It has ended.
+    #[error("the command has ended")]
+    Ended,
+}
+
+/// Why a device's answer is of no use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ReplyError {
+    /// It is no JSON of the form, or too long.
+    #[error("the answer isn't of the form {{\"id\", \"state\", \"reason\"}}")]
+    Malformed,
+    /// No command has that number, or none has it any more.
+    #[error("there is no command of that number")]
+    Unknown,
+    /// Another device was asked.
+    #[error("the command is another device's")]
+    OthersCommand,
+    /// The state can't follow the one that the command is in.
     #[error("that can't follow the state that the command is in")]
-    NotNow,
+    OutOfPlace,
+}
+
+impl ReplyError {
+    /// One word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "reply_malformed",
+            Self::Unknown => "reply_unknown",
+            Self::OthersCommand => "reply_to_others",
+            Self::OutOfPlace => "reply_out_of_place",
+        }
+    }
 }
 
 /// A change of the book, to be committed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Change {
-    /// Create or replace one that hasn't ended.
+    /// Create or replace.
     Put(Box<Command>),
-    /// It has ended.
-    End(ProductKey, DeviceName, CommandId),
+    /// Nothing is kept of it any more.
+    Forget(ProductKey, DeviceName, CommandId),
     /// Numbers up to this one have been given.
     Given(CommandId),
 }

@@ -1,15 +1,31 @@
 //! A device's log, which comes in chunks on `dev/{p}/{d}/sys/log`, in any order and some of them twice.
 //!
-//! A chunk is a header of 12 bytes and up to [`CHUNK_BYTES_MAX`] bytes of the log, which the device may have compressed (zlib, say): the broker keeps what it was sent. In
-//! the header, most significant byte first: the log's number (4 bytes), the chunk's (2, from 0), how many chunks there are (2), the CRC-32 (ISO-HDLC) of this one's
-//! bytes (4). A chunk that is broken is sent again; which ones are missing, [`Assembler::missing`] says.
+//! A chunk is a header of 12 bytes and up to [`CHUNK_BYTES_MAX`] bytes of the log, which the device may have compressed as a whole (zlib, zstd or lz4 frames): the broker
+//! keeps what it was sent. In the header, most significant byte first: the log's number (4 bytes), the chunk's (2, from 0), how many chunks there are (2), the CRC-32
+//! (ISO-HDLC) of this one's bytes (4). A chunk that is broken is sent again.
+//!
+//! A header alone is a question: what of the log is missing? Its CRC-32 is that of the whole log, so that a log that is kept already is known.
 //!
 //! A log's number is the device's choice, another one for each log: the `id` of the command that asked for it ([`crate::command`]), or a count.
+//!
+//! Answers ([`Ack`]) come on `dev/{p}/{d}/sys/log/ack`: to a question, to the chunk with the highest number, to what is refused, and when the log is kept:
+//!
+//! ```json
+//! {"log": 17, "state": "missing", "chunks": [0, 3]}
+//! {"log": 17, "state": "refused", "reason": "broken"}
+//! {"log": 17, "state": "kept"}
+//! ```
+//!
+//! **Invariant:** `kept` alone says that a log is on disk. What has come of one that isn't whole is in memory, for ten minutes, and a restart forgets it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use turnpike_authz::names::{DeviceName, ProductKey};
 
+pub mod shelf;
+
+/// Chunks that one answer names.
+pub const MISSING_MAX: usize = 64;
 /// Of a chunk.
 pub const HEADER_BYTES: usize = 12;
 /// Of the log in a chunk.
@@ -42,8 +58,8 @@ impl Default for Limits {
 /// Why a chunk isn't taken. What was taken before stays.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum LogError {
-    /// Shorter than its header, or with nothing behind it.
-    #[error("a chunk of a log has {HEADER_BYTES} bytes of header and at least one more")]
+    /// Shorter than its header.
+    #[error("a chunk of a log has {HEADER_BYTES} bytes of header")]
     Malformed,
     /// More than [`CHUNK_BYTES_MAX`].
     #[error("a chunk of a log has {CHUNK_BYTES_MAX} bytes at most")]
@@ -80,16 +96,78 @@ pub enum LogError {
     Full,
 }
 
+impl LogError {
+    /// One word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::ChunkTooLong => "chunk_too_long",
+            Self::Broken => "broken",
+            Self::NoSuchChunk => "no_such_chunk",
+            Self::TooManyChunks { .. } => "too_many_chunks",
+            Self::Contradiction => "contradiction",
+            Self::LogTooLong { .. } => "log_too_long",
+            Self::DeviceFull { .. } => "device_full",
+            Self::Full => "full",
+        }
+    }
+}
+
+/// What a device is answered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Ack {
+    /// All of it is on disk.
+    Kept,
+    /// These chunks haven't come, the first [`MISSING_MAX`] of them.
+    Missing(Vec<u16>),
+    /// For this reason, a word.
+    Refused(&'static str),
+}
+
+impl Ack {
+    /// What goes to the device, about a log of its.
+    #[must_use]
+    pub fn payload(&self, log: u32) -> String {
+        match self {
+            Self::Kept => format!(r#"{{"log":{log},"state":"kept"}}"#),
+            Self::Missing(chunks) => format!(r#"{{"log":{log},"state":"missing","chunks":{chunks:?}}}"#),
+            Self::Refused(reason) => format!(r#"{{"log":{log},"state":"refused","reason":"{reason}"}}"#),
+        }
+    }
+}
+
+/// The checksum of a log, and of a chunk.
+#[must_use]
+pub fn crc32(bytes: &[u8]) -> u32 {
+    crc32fast::hash(bytes)
+}
+
+/// The number of the log that a payload is about, if it has one.
+#[must_use]
+pub fn number(payload: &[u8]) -> Option<u32> {
+    payload.first_chunk().map(|log| u32::from_be_bytes(*log))
+}
+
 /// What came of a chunk.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[must_use]
 pub enum Taken {
     /// It was here before.
     Again,
-    /// So many are still to come.
-    Missing(u16),
+    /// Some are still to come; which ones, the first [`MISSING_MAX`], if this was the chunk with the highest number.
+    Missing(Vec<u16>),
     /// All are here: the log's number and its bytes, which are forgotten by the assembler.
     Whole(u32, Vec<u8>),
+    /// A question about the log of this number.
+    Asked {
+        /// Which.
+        log: u32,
+        /// CRC-32 of all of it.
+        crc32: u32,
+        /// Those that haven't come, the first [`MISSING_MAX`].
+        missing: Vec<u16>,
+    },
 }
 
 /// A log that was given up.
@@ -121,10 +199,18 @@ pub fn chunk(log: u32, number: u16, count: u16, bytes: &[u8]) -> Vec<u8> {
     chunk
 }
 
+/// Asks what is missing of a log, as a device does.
+#[must_use]
+pub fn question(log: u32, count: u16, crc32: u32) -> Vec<u8> {
+    [&log.to_be_bytes()[..], &[0; 2], &count.to_be_bytes(), &crc32.to_be_bytes()].concat()
+}
+
 struct Read<'a> {
     log: u32,
     number: u16,
     count: u16,
+    crc32: u32,
+    /// None of a question.
     bytes: &'a [u8],
 }
 
@@ -134,18 +220,17 @@ fn read(payload: &[u8]) -> Result<Read<'_>, LogError> {
     let (count, rest) = rest.split_first_chunk::<2>().ok_or(LogError::Malformed)?;
     let (crc, bytes) = rest.split_first_chunk::<4>().ok_or(LogError::Malformed)?;
     let (number, count) = (u16::from_be_bytes(*number), u16::from_be_bytes(*count));
-    match bytes.len() {
-        0 => return Err(LogError::Malformed),
-        1..=CHUNK_BYTES_MAX => {}
-        _ => return Err(LogError::ChunkTooLong),
+    let crc32 = u32::from_be_bytes(*crc);
+    if bytes.len() > CHUNK_BYTES_MAX {
+        return Err(LogError::ChunkTooLong);
     }
-    if crc32fast::hash(bytes) != u32::from_be_bytes(*crc) {
+    if !bytes.is_empty() && crc32fast::hash(bytes) != crc32 {
         return Err(LogError::Broken);
     }
     if number >= count {
         return Err(LogError::NoSuchChunk);
     }
-    Ok(Read { log: u32::from_be_bytes(*log), number, count, bytes })
+    Ok(Read { log: u32::from_be_bytes(*log), number, count, crc32, bytes })
 }
 
 type Key = (ProductKey, DeviceName, u32);
@@ -192,20 +277,21 @@ impl Assembler {
         payload: &[u8],
         now_ms: u64,
     ) -> Result<Taken, LogError> {
-        let Read { log, number, count, bytes } = read(payload)?;
+        let Read { log, number, count, crc32, bytes } = read(payload)?;
         let limits = self.limits;
         if count > limits.chunks {
             return Err(LogError::TooManyChunks { most: limits.chunks });
         }
         let key = (product.clone(), device.clone(), log);
         let known = self.logs.get(&key);
-        if let Some(known) = known {
-            if known.count != count {
-                return Err(LogError::Contradiction);
-            }
-            if let Some(before) = known.chunks.get(&number) {
-                return if **before == *bytes { Ok(Taken::Again) } else { Err(LogError::Contradiction) };
-            }
+        if known.is_some_and(|known| known.count != count) {
+            return Err(LogError::Contradiction);
+        }
+        if bytes.is_empty() {
+            return Ok(Taken::Asked { log, crc32, missing: missing(known, count) });
+        }
+        if let Some(before) = known.and_then(|known| known.chunks.get(&number)) {
+            return if **before == *bytes { Ok(Taken::Again) } else { Err(LogError::Contradiction) };
         }
         let is_new = known.is_none();
         if known.map_or(0, |known| known.bytes) + bytes.len() > limits.log_bytes {
@@ -231,16 +317,22 @@ impl Assembler {
                 let whole = self.remove(&key).map(|partial| partial.chunks.into_values().collect::<Vec<_>>().concat());
                 Ok(Taken::Whole(log, whole.unwrap_or_default()))
             }
-            missing => Ok(Taken::Missing(missing)),
+            // Others may still be on the way, but after the last one the device waits.
+            _ => Ok(Taken::Missing(if number + 1 == count { missing(Some(&*partial), count) } else { Vec::new() })),
         }
     }
 
-    /// The chunks of a log that haven't come, up to `limit`. None of a log that isn't on the way.
-    #[must_use]
-    pub fn missing(&self, product: &ProductKey, device: &DeviceName, log: u32, limit: usize) -> Vec<u16> {
-        let partial = self.logs.get(&(product.clone(), device.clone(), log));
-        let missing = partial.map(|partial| (0..partial.count).filter(|number| !partial.chunks.contains_key(number)));
-        missing.into_iter().flatten().take(limit).collect()
+    /// A device is gone: so is what is on its way.
+    pub fn drop_device(&mut self, product: &ProductKey, device: &DeviceName) {
+        let key = |log| (product.clone(), device.clone(), log);
+        let gone: Vec<_> = self.logs.range(key(0)..=key(u32::MAX)).map(|(key, _)| key.clone()).collect();
+        gone.iter().for_each(|key| drop(self.remove(key)));
+    }
+
+    /// The same of many.
+    pub fn drop_devices(&mut self, is_gone: impl Fn(&ProductKey, &DeviceName) -> bool) {
+        let gone = self.logs.keys().filter(|(product, device, _)| is_gone(product, device)).cloned();
+        gone.collect::<Vec<_>>().iter().for_each(|key| drop(self.remove(key)));
     }
 
     /// Gives up what has been on the way for too long: up to `limit` at a time; call again while it gives that many.
@@ -281,122 +373,11 @@ impl Assembler {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn names() -> (ProductKey, DeviceName) {
-        (ProductKey::parse("lamp").expect("a name"), DeviceName::parse("one").expect("a name"))
-    }
-
-    fn small() -> Assembler {
-        Assembler::new(Limits { log_bytes: 8, chunks: 4, bytes: 12, logs: 3, device_logs: 2, age_ms: 10 })
-    }
-
-    fn take(assembler: &mut Assembler, payload: &[u8], now_ms: u64) -> Result<Taken, LogError> {
-        let (product, device) = names();
-        assembler.take(&product, &device, payload, now_ms)
-    }
-
-    #[test]
-    fn a_log_is_put_together_from_its_chunks() {
-        let mut assembler = small();
-        assert_eq!(take(&mut assembler, &chunk(7, 2, 3, b"c"), 0), Ok(Taken::Missing(2)));
-        assert_eq!(take(&mut assembler, &chunk(7, 2, 3, b"c"), 0), Ok(Taken::Again));
-        assert_eq!(take(&mut assembler, &chunk(7, 0, 3, b"aa"), 0), Ok(Taken::Missing(1)));
-        let (product, device) = names();
-        assert_eq!(assembler.missing(&product, &device, 7, 9), [1]);
-        assert!(assembler.missing(&product, &device, 8, 9).is_empty());
-        assert_eq!(take(&mut assembler, &chunk(7, 1, 3, b"b"), 0), Ok(Taken::Whole(7, b"aabc".to_vec())));
-        assert_eq!((assembler.bytes(), assembler.next_due_ms()), (0, None));
-    }
-
-    #[test]
-    fn each_fault_has_its_name_and_what_was_taken_stays() {
-        let mut assembler = small();
-        assert_eq!(take(&mut assembler, &chunk(7, 0, 3, b"aa"), 0), Ok(Taken::Missing(2)));
-        let mut broken = chunk(7, 1, 3, b"b");
-        broken[HEADER_BYTES] ^= 1;
-        for (payload, error) in [
-            (vec![], LogError::Malformed),
-            (chunk(7, 1, 3, b""), LogError::Malformed),
-            (broken, LogError::Broken),
-            (chunk(7, 3, 3, b"b"), LogError::NoSuchChunk),
-            (chunk(7, 0, 0, b"b"), LogError::NoSuchChunk),
-            (chunk(7, 1, 5, b"b"), LogError::TooManyChunks { most: 4 }),
-            (chunk(7, 1, 4, b"b"), LogError::Contradiction),
-            (chunk(7, 0, 3, b"ab"), LogError::Contradiction),
-        ] {
-            assert_eq!(take(&mut assembler, &payload, 0), Err(error));
-        }
-        let mut long = chunk(7, 1, 3, &[0; CHUNK_BYTES_MAX]);
-        long.push(0);
-        assert_eq!(take(&mut assembler, &long, 0), Err(LogError::ChunkTooLong));
-        assert_eq!(assembler.bytes(), 2);
-        assert_eq!(take(&mut assembler, &chunk(8, 0, 3, b"12345678"), 0), Ok(Taken::Missing(2)));
-        assert_eq!(take(&mut assembler, &chunk(9, 0, 3, b"1"), 0), Err(LogError::DeviceFull { most: 2 }));
-        assert_eq!(take(&mut assembler, &chunk(7, 1, 3, b"123"), 0), Err(LogError::Full), "bytes");
-        let (product, _) = names();
-        let mut other =
-            |name, payload: &[u8]| assembler.take(&product, &DeviceName::parse(name).expect("a name"), payload, 0);
-        assert_eq!(other("two", &chunk(7, 0, 2, b"1")), Ok(Taken::Missing(1)), "another device's has that number too");
-        assert_eq!(other("three", &chunk(7, 0, 2, b"1")), Err(LogError::Full), "logs");
-        assert_eq!(other("two", &chunk(7, 1, 2, b"2")), Ok(Taken::Whole(7, b"12".to_vec())));
-        assert_eq!(take(&mut assembler, &chunk(8, 1, 3, b"9"), 0), Err(LogError::LogTooLong { most: 8 }));
-        assert_eq!(assembler.bytes(), 2, "the long one is given up");
-    }
-
-    #[test]
-    fn an_old_one_is_given_up() {
-        let mut assembler = small();
-        assert_eq!(take(&mut assembler, &chunk(7, 0, 3, b"aa"), 5), Ok(Taken::Missing(2)));
-        assert_eq!(take(&mut assembler, &chunk(7, 1, 3, b"b"), 14), Ok(Taken::Missing(1)));
-        assert_eq!((assembler.due(14, 9), assembler.next_due_ms()), (vec![], Some(15)));
-        let (product, device) = names();
-        assert_eq!(assembler.due(15, 9), [GivenUp { product, device, log: 7, missing: 1 }]);
-        assert_eq!(assembler.bytes(), 0);
-    }
-
-    proptest! {
-        #[test]
-        fn in_any_order_it_is_the_log(
-            log in proptest::collection::vec(any::<u8>(), 1..400),
-            size in 20..90_usize,
-            order in proptest::collection::vec(any::<prop::sample::Index>(), 0..60),
-        ) {
-            let parts: Vec<_> = log.chunks(size).collect();
-            let count = u16::try_from(parts.len()).expect("few");
-            let mut assembler = Assembler::default();
-            let all = (0..parts.len()).rev();
-            let mut whole = None;
-            for at in order.into_iter().map(|index| index.index(parts.len())).chain(all) {
-                let number = u16::try_from(at).expect("few");
-                if let Ok(Taken::Whole(1, bytes)) = take(&mut assembler, &chunk(1, number, count, parts[at]), 0) {
-                    whole = Some(bytes);
-                    break;
-                }
-            }
-            prop_assert_eq!(whole, Some(log));
-            prop_assert_eq!(assembler.bytes(), 0);
-        }
-
-        #[test]
-        fn anything_stays_within_limits(payloads in proptest::collection::vec(
-            (0..4_u32, 0..5_u16, 0..5_u16, proptest::collection::vec(any::<u8>(), 0..9)), 0..60)) {
-            let mut assembler = small();
-            for (log, number, count, bytes) in payloads {
-                let _ = take(&mut assembler, &chunk(log, number, count, &bytes), 0);
-                prop_assert!(assembler.bytes() <= 12 && assembler.logs.len() <= 2, "one device's");
-                prop_assert_eq!(assembler.bytes(), assembler.logs.values().map(|partial| partial.bytes).sum::<usize>());
-                prop_assert_eq!(assembler.ages.len(), assembler.logs.len());
-            }
-        }
-
-        #[test]
-        fn no_bytes_panic(payload in proptest::collection::vec(any::<u8>(), 0..60)) {
-            let _ = take(&mut small(), &payload, 0);
-        }
-    }
+/// Chunks that haven't come.
+fn missing(partial: Option<&Partial>, count: u16) -> Vec<u16> {
+    let has = |number: &u16| partial.is_some_and(|partial| partial.chunks.contains_key(number));
+    (0..count).filter(|number| !has(number)).take(MISSING_MAX).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,8 +4,9 @@
 //! |---|---|
 //! | `of\0{firmware, 16 hexadecimal digits}` | layout, then a [`Firmware`] |
 //! | `od\0{product}` | layout, then its [`Demands`]; absent where they are the default |
-//! | `on\0firmware`, `on\0command` | layout, the greatest number that was given (8 bytes) |
-//! | `oq\0{product}\0{device}\0{command, 8 hexadecimal digits}` | layout, then a [`Command`] that hasn't ended |
+//! | `on\0firmware`, `on\0command`, `on\0log` | layout, the greatest number that was given (8 bytes) |
+//! | `oq\0{product}\0{device}\0{command, 8 hexadecimal digits}` | layout, then a [`Command`] |
+//! | `ol\0{product}\0{device}\0{log, 16 hexadecimal digits}` | layout, then a [`Kept`] log |
 //! | `oc\0…`, `os\0…` | kept free for campaigns and for the states of their devices |
 //!
 //! Numbers are big-endian, texts have their length (2 bytes) in front, lists their count (1 byte), and what may be absent a byte that says whether it is there.
@@ -29,6 +30,7 @@ use crate::firmware::{
     WHY_BYTES_MAX, Whole,
 };
 use crate::ids::FirmwareId;
+use crate::logs::shelf::{self, Kept, LogId, Packing};
 use crate::signature::{Keys, SIGNATURE_BYTES_MAX, Signed};
 use crate::target::Hardware;
 
@@ -42,6 +44,14 @@ pub enum Change {
     Catalog(catalog::Change),
     /// Of the book of commands.
     Command(command::Change),
+    /// Of the shelf of logs.
+    Log(shelf::Change),
+}
+
+impl From<shelf::Change> for Change {
+    fn from(change: shelf::Change) -> Self {
+        Self::Log(change)
+    }
 }
 
 impl From<catalog::Change> for Change {
@@ -70,7 +80,13 @@ pub enum RecordError {
 /// Whether a record of the store is one of this crate's, and not one of the registry's or of somebody else's.
 #[must_use]
 pub fn is_record(key: &[u8]) -> bool {
-    matches!(key, [b'o', b'f' | b'd' | b'n' | b'q', 0, ..])
+    matches!(key, [b'o', b'f' | b'd' | b'n' | b'q' | b'l', 0, ..])
+}
+
+/// Whether it is one of commands or logs.
+#[must_use]
+pub fn is_command(key: &[u8]) -> bool {
+    matches!(key, [b'o', b'q' | b'l', 0, ..]) || key == b"on\0command" || key == b"on\0log"
 }
 
 /// What the store is to be told.
@@ -93,10 +109,15 @@ pub fn encode(change: &Change) -> Op {
             let key = command_key(&command.product, &command.device, command.id);
             Op::RegistryPut(key, command_value(command))
         }
-        Change::Command(command::Change::End(product, device, id)) => {
+        Change::Command(command::Change::Forget(product, device, id)) => {
             Op::RegistryDelete(command_key(product, device, *id))
         }
         Change::Command(command::Change::Given(id)) => given("command", id.0.into()),
+        Change::Log(shelf::Change::Put(kept)) => {
+            Op::RegistryPut(log_key(&kept.product, &kept.device, kept.id), log_value(kept))
+        }
+        Change::Log(shelf::Change::Forget(product, device, id)) => Op::RegistryDelete(log_key(product, device, *id)),
+        Change::Log(shelf::Change::Given(id)) => given("log", id.0),
     }
 }
 
@@ -125,6 +146,11 @@ fn read(parts: &[&str], from: &mut Reader<'_>) -> Option<Change> {
         }
         ["on", "firmware"] => catalog::Change::Given(FirmwareId(from.u64()?)).into(),
         ["on", "command"] => command::Change::Given(CommandId(u32::try_from(from.u64()?).ok()?)).into(),
+        ["on", "log"] => shelf::Change::Given(LogId(from.u64()?)).into(),
+        ["ol", product, device, id] => {
+            let device = (ProductKey::parse(product).ok()?, DeviceName::parse(device).ok()?);
+            shelf::Change::Put(Box::new(log(LogId(number(id, 16)?), device, from)?)).into()
+        }
         ["oq", product, device, id] => {
             let id = CommandId(u32::try_from(number(id, 8)?).ok()?);
             let device = (ProductKey::parse(product).ok()?, DeviceName::parse(device).ok()?);
@@ -146,6 +172,10 @@ fn firmware_key(id: FirmwareId) -> Box<[u8]> {
 
 fn command_key(product: &ProductKey, device: &DeviceName, id: CommandId) -> Box<[u8]> {
     key(format!("oq\0{product}\0{device}\0{:08x}", id.0))
+}
+
+fn log_key(product: &ProductKey, device: &DeviceName, id: LogId) -> Box<[u8]> {
+    key(format!("ol\0{product}\0{device}\0{:016x}", id.0))
 }
 
 fn given(what: &str, number: u64) -> Op {
@@ -275,13 +305,18 @@ fn demands(from: &mut Reader<'_>) -> Option<Demands> {
 }
 
 fn command_value(command: &Command) -> Box<[u8]> {
-    let Command { kind, arguments, asked_at_ms, deadline_ms, state, state_at_ms, reason, .. } = command;
-    let to = Writer::default().u8(LAYOUT).text(kind.as_str()).text(arguments);
-    let is_accepted = *state == command::State::Accepted;
-    to.u64(*asked_at_ms).u64(*deadline_ms).u8(is_accepted.into()).u64(*state_at_ms).text(reason).done()
+    let Command { id: _, product: _, device: _, kind, arguments, asked_at_ms, deadline_ms, .. } = command;
+    let Command { state, state_at_ms, reason, sends, sent_at_ms, late, .. } = command;
+    let to = Writer::default().u8(LAYOUT).text(kind.as_str()).text(arguments).u64(*asked_at_ms).u64(*deadline_ms);
+    let to = to.text(state.as_str()).u64(*state_at_ms).text(reason).u8(*sends).option(*sent_at_ms, Writer::u64);
+    to.option(*late, |to, late| to.text(late.as_str())).done()
 }
 
-/// Whether it was sent isn't kept: after a restart it is sent again.
+fn state_of_command(from: &mut Reader<'_>) -> Option<command::State> {
+    let word = from.text()?;
+    command::State::ALL.into_iter().find(|state| state.as_str() == word)
+}
+
 fn command(id: CommandId, (product, device): (ProductKey, DeviceName), from: &mut Reader<'_>) -> Option<Command> {
     let kind: Kind = parsed(from)?;
     let arguments = limited(from, command::ARGUMENTS_BYTES_MAX)?;
@@ -294,13 +329,37 @@ fn command(id: CommandId, (product, device): (ProductKey, DeviceName), from: &mu
         arguments: arguments.into(),
         asked_at_ms: from.u64()?,
         deadline_ms: from.u64()?,
-        state: match from.u8()? {
-            0 => command::State::Queued,
-            1 => command::State::Accepted,
-            _ => return None,
-        },
+        state: state_of_command(from)?,
         state_at_ms: from.u64()?,
         reason: limited(from, command::REASON_BYTES_MAX)?.into(),
+        sends: from.u8()?,
+        sent_at_ms: from.option(Reader::u64)?,
+        late: from.option(state_of_command)?,
+    })
+}
+
+fn log_value(log: &Kept) -> Box<[u8]> {
+    let Kept { id: _, product: _, device: _, number, command, bytes, crc32, packing, unpacked_bytes, at_ms } = log;
+    let to = Writer::default().u8(LAYOUT).u32(*number).option(*command, Writer::u32).u64(*bytes).u32(*crc32);
+    let to = to.option(*packing, |to, packing| to.text(packing.as_str()));
+    to.u64(*unpacked_bytes).u64(*at_ms).done()
+}
+
+fn log(id: LogId, (product, device): (ProductKey, DeviceName), from: &mut Reader<'_>) -> Option<Kept> {
+    Some(Kept {
+        id,
+        product,
+        device,
+        number: from.u32()?,
+        command: from.option(Reader::u32)?,
+        bytes: from.u64()?,
+        crc32: from.u32()?,
+        packing: from.option(|from| {
+            let word = from.text()?;
+            Packing::ALL.into_iter().find(|packing| packing.as_str() == word)
+        })?,
+        unpacked_bytes: from.u64()?,
+        at_ms: from.u64()?,
     })
 }
 

@@ -9,6 +9,7 @@ mod certificates;
 mod cipher;
 mod clients;
 mod clones;
+mod commands;
 mod durable;
 mod enroll;
 mod erasure;

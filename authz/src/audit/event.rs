@@ -186,6 +186,20 @@ labels! {
         CampaignRetry = "campaign_retry",
         /// What was kept of a campaign that is over was deleted.
         CampaignDelete = "campaign_delete",
+        /// A device is to do something: reboot, reset, wipe, send its log.
+        CommandAsk = "command_ask",
+        /// It isn't to do it any more.
+        CommandCancel = "command_cancel",
+        /// What has become of a command: the device's answer, or that none came.
+        CommandEnd = "command_end",
+        /// What a device has answered to a command that had expired or was cancelled.
+        CommandLate = "command_late",
+        /// A device has sent its log.
+        LogTake = "log_take",
+        /// A device's log was given out.
+        LogRead = "log_read",
+        /// A device's log was deleted.
+        LogDelete = "log_delete",
         /// A token was issued.
         TokenIssue = "token_issue",
         /// A token was revoked.
@@ -286,6 +300,12 @@ labels! {
         Firmware = "firmware",
         /// Number of a campaign.
         Campaign = "campaign",
+        /// Number of a command for a device.
+        Command = "command",
+        /// Number of a device's log.
+        Log = "log",
+        /// What sort of thing it is.
+        Kind = "kind",
         /// Whether something needs a restart.
         RestartNeeded = "restart_needed",
     }

@@ -71,7 +71,7 @@ pub use asking::{Inquiry, InquiryId};
 use durability::{Release, TicketBuffer};
 use errand::Handed;
 pub use errand::{Errand, ErrandId};
-pub use judge::SessionView;
+pub use judge::{Reach, SessionView};
 use lifecycle::Timer;
 pub use outside::Taken;
 use partial::Partials;

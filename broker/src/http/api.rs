@@ -305,6 +305,9 @@ pub(super) async fn put_product(
     let key = product_key(&product)?;
     let _changing = api.changing.lock().await;
     let (change, is_new) = api.gate.registry().plan_put_product(&key, asked.enabled, now_s())?;
+    if is_new && api.desks.ota.as_ref().is_some_and(|ota| ota.is_swept(&key)) {
+        return Err(PlanError::BeingDeleted.into());
+    }
     api.commit(vec![change]).await?;
     let (key, after) = api.existing_product(&product)?;
     Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, Json(api.view_product(&key, after))))
@@ -359,11 +362,12 @@ pub(super) async fn delete_product(State(api): State<Api>, Path(product): Path<S
     // First: another product of that key must not be the platforms'.
     api.forget_granted(&key).await?;
     api.commit_batch(Batch { edits: vec![deleted.into()], book }).await?;
-    if let Some(ota) = &api.ota {
-        ota.forget_product(&key).await;
-    }
     api.sweep(&key).await?;
     api.sweep_packages().await?;
+    if let Some(ota) = &api.desks.ota {
+        // What takes longer goes on without us.
+        let _ = tokio::time::timeout(COMMIT_TIME_MAX, ota.wait_until_swept(&key)).await;
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -512,8 +516,5 @@ pub(super) async fn delete_device(
     let (key, name) = (product_key(&product)?, device_name(&device)?);
     let deleted = api.gate.registry().plan_delete_device(&key, &name)?;
     api.commit_all(api.unbinding(deleted)).await?;
-    if let Some(ota) = &api.ota {
-        ota.forget_device(key.as_str(), name.as_str());
-    }
     Ok(StatusCode::NO_CONTENT)
 }

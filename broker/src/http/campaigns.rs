@@ -282,7 +282,7 @@ fn view(state: &crate::ota::State, campaign: &Campaign) -> CampaignView {
 impl Api {
     /// The desk for firmware.
     pub(super) fn ota(&self) -> Result<&Arc<OtaDesk>, Problem> {
-        self.ota.as_ref().ok_or_else(|| {
+        self.desks.ota.as_ref().ok_or_else(|| {
             Problem::new(StatusCode::NOT_FOUND, "ota_disabled", "ota.enabled is false in this broker's configuration")
         })
     }

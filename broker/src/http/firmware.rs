@@ -446,6 +446,7 @@ pub(super) async fn create_firmware(
     }
     let planned = asked.planned(key.clone())?;
     let _changing = ota.changing().await;
+    api.existing_product(&product)?;
     let planned = ota.state().catalog.plan_create(planned, now_s());
     let (id, change) = planned.map_err(refuse)?;
     api.commit_catalog(Action::FirmwareCreate, (&key, Some(id)), vec![change]).await?;
@@ -657,6 +658,7 @@ pub(super) async fn put_demands(
     }
     let ota = api.ota()?;
     let _changing = ota.changing().await;
+    api.existing_product(&product)?;
     let change = ota.state().catalog.plan_demands(&owner, demands)?;
     api.commit_catalog(Action::FirmwareDemands, (&owner, None), vec![change]).await?;
     Ok(Json(view_demands(&ota.state().catalog.demands(owner.as_str()))))

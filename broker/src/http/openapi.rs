@@ -8,8 +8,8 @@ use utoipa::{OpenApi, ToSchema};
 
 use super::people::{apps, bindings, erasures, services, users};
 use super::{
-    access, api, attest, audit, bans, campaigns, firmware, import, limits, lists, packages, payloads, platforms,
-    register, vendors,
+    access, api, attest, audit, bans, campaigns, commands, firmware, import, limits, lists, logs, packages, payloads,
+    platforms, register, vendors,
 };
 
 #[derive(OpenApi)]
@@ -85,6 +85,13 @@ use super::{
         campaigns::resume_campaign,
         campaigns::stop_campaign,
         campaigns::retry_campaign,
+        commands::list_commands,
+        commands::show_command,
+        commands::ask_command,
+        commands::cancel_command,
+        logs::list_logs,
+        logs::download_log,
+        logs::delete_log,
         packages::show_registration,
         packages::put_registration,
         packages::list_packages,

@@ -34,7 +34,7 @@ use crate::shard::OutsideMessage;
 /// Devices whose reports are kept; those beyond count as silent.
 const REPORTED_MAX: usize = 2_000_000;
 /// Records that one commit removes.
-const DELETED_AT_ONCE: usize = 1000;
+pub(super) const DELETED_AT_ONCE: usize = 1000;
 /// Milliseconds for which an offer waits in a session.
 const OFFER_MS: u64 = 24 * 3_600_000;
 
@@ -54,6 +54,8 @@ pub struct State {
     pub(super) left_out: BTreeMap<CampaignId, BTreeSet<Box<str>>>,
     /// The greatest number of a campaign.
     pub(super) given: u64,
+    /// Products that are no more, of which something may be left.
+    pub(super) swept: BTreeSet<ProductKey>,
 }
 
 /// There is no such thing, or it can't be had.
@@ -175,9 +177,16 @@ impl State {
         now: Now,
     ) -> anyhow::Result<Vec<Op>> {
         campaigns.sort_by_key(|(id, ..)| *id);
+        let mut left = Vec::new();
         for (id, wanted, life) in campaigns {
             let firmware = self.catalog.get(FirmwareId(wanted.request.firmware));
             let firmware = firmware.ok_or_else(|| anyhow::anyhow!("the firmware of campaign {id} is gone"))?;
+            self.given = self.given.max(id.0);
+            if registry.product(firmware.product.as_str()).is_none() {
+                // Its product is being deleted.
+                left.extend([record::put_given(CampaignId(self.given)), Op::RegistryDelete(record::campaign_key(id))]);
+                continue;
+            }
             let settings = wanted.request.settings(firmware, wanted.salt);
             let settings = settings.map_err(|fault| anyhow::anyhow!("campaign {id}: {fault}"))?;
             let campaign = Campaign::restored(id, settings, life)
@@ -191,13 +200,13 @@ impl State {
             }
             self.scheduler.restore(campaign, candidates, records, now)?;
             self.campaigns.insert(id, wanted);
-            self.given = self.given.max(id.0);
         }
         // Of campaigns that were being deleted.
-        let left = standings.into_iter().flat_map(|(id, records)| {
+        let standings = standings.into_iter().flat_map(|(id, records)| {
             records.into_iter().map(move |recorded| Op::RegistryDelete(record::standing_key(id, &recorded.device)))
         });
-        let left: Vec<_> = left.chain(self.forget_left_out()).collect();
+        left.extend(standings);
+        left.extend(self.forget_left_out());
         Ok(left)
     }
 
@@ -208,6 +217,24 @@ impl State {
         let ops =
             |id| self.left_out.remove(&id).into_iter().flatten().map(move |name| record::delete_left_out(id, &name));
         gone.into_iter().flat_map(ops).collect()
+    }
+
+    /// Forgets a campaign by the scheduler's leave. Gives what is to be committed, part by part: each is a commit of its own.
+    pub(super) fn take_campaign<E>(
+        &mut self,
+        id: CampaignId,
+        leave: impl FnOnce(&mut Scheduler) -> Result<(), E>,
+    ) -> Result<Vec<Vec<Op>>, E> {
+        let members = self.scheduler.members(id, 0).filter_map(|(_, member)| self.scheduler.name(member.device));
+        let mut standings: Vec<_> =
+            members.map(|(_, device)| Op::RegistryDelete(record::standing_key(id, device))).collect();
+        leave(&mut self.scheduler)?;
+        let left_out = self.left_out.remove(&id).into_iter().flatten();
+        standings.extend(left_out.map(|device| record::delete_left_out(id, &device)));
+        self.campaigns.remove(&id);
+        let first = vec![record::put_given(CampaignId(self.given)), Op::RegistryDelete(record::campaign_key(id))];
+        let rest = standings.chunks(DELETED_AT_ONCE).map(<[Op]>::to_vec);
+        Ok(std::iter::once(first).chain(rest).collect())
     }
 
     /// A device has ended, and with it what is known of it.
@@ -342,19 +369,11 @@ impl OtaDesk {
     pub fn delete_campaign(&self, id: CampaignId) -> Result<oneshot::Receiver<()>, turnpike_ota::campaign::Refusal> {
         let control = &self.shell().control;
         let mut state = self.state.lock();
-        let State { scheduler, campaigns, given, left_out, .. } = &mut *state;
-        let members = scheduler.members(id, 0).filter_map(|(_, member)| scheduler.name(member.device));
-        let mut standings: Vec<_> =
-            members.map(|(_, device)| Op::RegistryDelete(record::standing_key(id, device))).collect();
-        scheduler.remove(id)?;
-        let left_out = left_out.remove(&id).into_iter().flatten();
-        standings.extend(left_out.map(|device| record::delete_left_out(id, &device)));
-        campaigns.remove(&id);
-        let first = vec![record::put_given(CampaignId(*given)), Op::RegistryDelete(record::campaign_key(id))];
-        let mut committed = control.commit_registry(first);
-        // Each part is a commit of its own: what a crash leaves is removed at the next start.
-        for part in standings.chunks(DELETED_AT_ONCE) {
-            committed = control.commit_registry(part.to_vec());
+        let parts = state.take_campaign(id, |scheduler| scheduler.remove(id))?;
+        // What a crash leaves is removed at the next start.
+        let mut committed = control.commit_registry(Vec::new());
+        for part in parts {
+            committed = control.commit_registry(part);
         }
         Ok(committed)
     }
@@ -363,33 +382,6 @@ impl OtaDesk {
     pub fn commit_catalog(&self, changes: &[turnpike_ota::catalog::Change]) -> oneshot::Receiver<()> {
         let ops = changes.iter().map(|change| turnpike_ota::record::encode(&change.clone().into())).collect();
         self.shell().control.commit_registry(ops)
-    }
-
-    /// A device has been deleted: it is taken out of its campaigns, and what it reported is forgotten.
-    pub fn forget_device(&self, product: &str, device: &str) {
-        let now = self.shell().control.now();
-        let mut state = self.state.lock();
-        let actions = state.scheduler.device_gone(product, device, now);
-        let op = state.forget_device(product, device);
-        let carried = self.carry_out_with(&mut state, actions, None, op.into_iter().collect(), now);
-        drop(state);
-        self.push(carried.offers);
-    }
-
-    /// A product has been deleted: its campaigns stop, its firmware goes, a bounded part at a time.
-    pub async fn forget_product(&self, product: &ProductKey) {
-        let _changing = self.changing.lock().await;
-        let campaigns: Vec<_> = {
-            let state = self.state.lock();
-            let its = state.scheduler.campaigns().filter(|campaign| {
-                *campaign.settings().filter.product == *product.as_str() && !campaign.life().state.is_final()
-            });
-            its.map(Campaign::id).collect()
-        };
-        for id in campaigns {
-            // One that is stopping already does.
-            let _ = self.order(id, Order::Stop, "broker");
-        }
     }
 
     pub(super) fn carry_out(

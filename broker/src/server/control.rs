@@ -1,13 +1,13 @@
 //! How the control plane steers the data plane: questions and orders put into the shards' inboxes.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::oneshot;
 use turnpike_core::clock::Now;
 use turnpike_core::concern::Concern;
@@ -16,7 +16,7 @@ use turnpike_core::gate::{DeviceIdentity, Principal};
 use turnpike_core::ids::{ShardId, Ticket, Turn};
 use turnpike_core::limits::Limits;
 use turnpike_core::message::Message;
-use turnpike_core::shard::{SessionView, home};
+use turnpike_core::shard::{Reach, SessionView, home};
 use turnpike_core::shared::Shared;
 use turnpike_mqtt::{ReasonCode, TopicFilter, TopicName};
 use turnpike_store::group::CONTROL_PLANE;
@@ -136,6 +136,16 @@ impl Control {
         sessions
     }
 
+    /// Whether a principal is connected, and hears what is published on a topic.
+    pub async fn reach(&self, principal: &Principal, topic: &str) -> Reach {
+        let topic = Arc::<str>::from(topic);
+        let mut reach = Reach::Absent;
+        for answer in self.ask(|reply| Command::Reach(principal.clone(), Arc::clone(&topic), reply)) {
+            reach = reach.max(answer.await.unwrap_or(Reach::Absent));
+        }
+        reach
+    }
+
     /// Signs a principal out of the session of a client, which ends with all that it was owed. False if there is no such session.
     pub async fn sign_out(&self, principal: &Principal, client: &str) -> bool {
         let client = Arc::<str>::from(client);
@@ -157,15 +167,14 @@ impl Control {
 
     /// The same, without waiting: each shard does it before it takes anything that comes later.
     pub fn forget_soon(&self, concern: &Concern) {
-        if let Some(Hearer(tell)) = self.plane.gone.get() {
-            tell(concern);
-        }
+        self.plane.gone.read().iter().for_each(|Hearer(tell)| tell(concern));
         drop(self.ask(|reply| Command::Forget(concern.clone(), reply)));
     }
 
-    /// Has somebody hear of devices that are no more ([`Self::forget_soon`]): whatever else is known of them is to go as well. Once.
+    /// Has somebody hear of devices that are no more ([`Self::forget_soon`]): whatever else is known of them is to go as well. Whoever
+    /// listens is called on the thread that has deleted them, which mustn't wait, in the order in which they have said so.
     pub fn when_gone(&self, tell: impl Fn(&Concern) + Send + Sync + 'static) {
-        let _ = self.plane.gone.set(Hearer(Box::new(tell)));
+        self.plane.gone.write().push(Hearer(Box::new(tell)));
     }
 
     /// Ends the sessions of those who exist no more.
@@ -428,8 +437,8 @@ pub(super) struct Plane {
     store_fault: Mutex<Option<String>>,
     draining: AtomicBool,
     dead: AtomicBool,
-    /// Hears of devices that are no more.
-    gone: OnceLock<Hearer>,
+    /// Hear of devices that are no more.
+    gone: RwLock<Vec<Hearer>>,
 }
 
 /// Who hears of a concern.
@@ -465,7 +474,7 @@ impl Plane {
             store_fault: Mutex::default(),
             draining: AtomicBool::new(false),
             dead: AtomicBool::new(false),
-            gone: OnceLock::new(),
+            gone: RwLock::default(),
         }
     }
 

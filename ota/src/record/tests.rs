@@ -51,7 +51,29 @@ fn changes() -> Vec<Change> {
         state: command::State::Accepted,
         state_at_ms: 2,
         reason: "yes".into(),
+        sends: 2,
+        sent_at_ms: Some(3),
+        late: None,
     };
+    let late = Command {
+        state: command::State::Cancelled,
+        late: Some(command::State::Done),
+        sent_at_ms: None,
+        ..command.clone()
+    };
+    let kept = Kept {
+        id: LogId(u64::MAX),
+        product: product(),
+        device: DeviceName::parse("d").expect("a name"),
+        number: 1,
+        command: Some(2),
+        bytes: 3,
+        crc32: 4,
+        packing: Some(Packing::Zstd),
+        unpacked_bytes: 5,
+        at_ms: 6,
+    };
+    let other = Kept { command: None, packing: None, ..kept.clone() };
     vec![
         firmware(State::Uploading(declared)),
         firmware(State::Uploading(Declared::default())),
@@ -63,6 +85,10 @@ fn changes() -> Vec<Change> {
         command::Change::Given(CommandId(6)).into(),
         command::Change::Put(Box::new(Command { state: command::State::Queued, ..command.clone() })).into(),
         command::Change::Put(Box::new(command)).into(),
+        command::Change::Put(Box::new(late)).into(),
+        shelf::Change::Given(LogId(7)).into(),
+        shelf::Change::Put(Box::new(kept)).into(),
+        shelf::Change::Put(Box::new(other)).into(),
     ]
 }
 
@@ -78,6 +104,7 @@ fn a_record_gives_back_what_made_it() {
     for change in changes() {
         let (key, value) = put(&change);
         assert!(is_record(&key));
+        assert_eq!(is_command(&key), matches!(change, Change::Command(_) | Change::Log(_)));
         assert_eq!(decode(&key, &value), Ok(change));
     }
 }
@@ -87,7 +114,7 @@ fn an_end_removes_what_was_put() {
     let (firmware, command) = (put(&changes()[0]).0, put(&changes()[9]).0);
     let delete = catalog::Change::Delete(FirmwareId(u64::MAX)).into();
     assert!(matches!(encode(&delete), Op::RegistryDelete(key) if key == firmware));
-    let end = command::Change::End(product(), DeviceName::parse("d").expect("a name"), CommandId(17)).into();
+    let end = command::Change::Forget(product(), DeviceName::parse("d").expect("a name"), CommandId(17)).into();
     assert!(matches!(encode(&end), Op::RegistryDelete(key) if key == command));
     for demands in [None, Some(Arc::new(Demands::default()))] {
         let change = catalog::Change::SetDemands(product(), demands).into();
@@ -129,7 +156,7 @@ proptest! {
     fn no_bytes_panic_and_what_is_read_is_written_the_same(
         which in any::<prop::sample::Index>(),
         flips in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
-        key in "o[fdnqcs]\0([0-9a-f]{16}|firmware|command|p|p\0d\0[0-9a-f]{8})",
+        key in "o[fdnqlcs]\0([0-9a-f]{16}|firmware|command|log|p|p\0d\0[0-9a-f]{8}([0-9a-f]{8})?)",
         noise in proptest::collection::vec(0_u8..4, 0..60),
     ) {
         let changes = changes();

@@ -144,6 +144,18 @@ impl Scheduler {
         Ok(())
     }
 
+    /// Forgets a campaign whose product is gone, however far it is: there is nobody left who could be told anything. False if there is none of that number.
+    pub fn discard(&mut self, id: CampaignId) -> bool {
+        if !self.runs.contains_key(&id) {
+            return false;
+        }
+        self.rank_out(id);
+        if let Some(run) = self.runs.remove(&id) {
+            run.fleet.members(Slot(0)).for_each(|(_, member)| self.directory.discharge(member.device));
+        }
+        true
+    }
+
     fn check_new(&self, campaign: &Campaign) -> Result<(), AddError> {
         if self.runs.contains_key(&campaign.id()) {
             return Err(AddError::Exists);

@@ -181,6 +181,24 @@ fn errors_stop_a_campaign_and_who_applies_may_finish() {
 }
 
 #[test]
+fn a_campaign_is_discarded_however_far_it_is_and_leaves_its_devices_to_others() {
+    let mut scheduler = with(2, settings());
+    let _ = scheduler.step(at(1));
+    report(&mut scheduler, "d0", Report::Applying, 2);
+    let names = names(2);
+    assert!(scheduler.add(campaign(2, settings()), names.iter().map(|name| lamp(name)), at(3)).is_ok());
+    assert_eq!(offers(&scheduler, &[]), []);
+    let actions = scheduler.step(at(4));
+    assert_eq!(offers(&scheduler, &actions), [], "they have one");
+    assert!(scheduler.remove(ID).is_err() && scheduler.discard(ID) && !scheduler.discard(ID));
+    assert!(scheduler.campaign(ID).is_none() && scheduler.active("lamp", "d0", &settings().target).is_none());
+    let actions = scheduler.step(at(5));
+    assert_eq!(offers(&scheduler, &actions), [(2, "d0".to_owned()), (2, "d1".to_owned())]);
+    assert!(scheduler.discard(CampaignId(2)));
+    assert_eq!(scheduler.step(at(6)), []);
+}
+
+#[test]
 fn who_fails_is_tried_again_as_often_as_the_campaign_says() {
     let only = Group { errors: Some(Errors::Devices(1)), ..group(Size::Rest) };
     let mut scheduler = with(1, Settings { groups: vec![only], retries_max: 1, ..settings() });

@@ -10,7 +10,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use turnpike_mqtt::{ReasonCode, TopicFilter};
+use turnpike_mqtt::{ReasonCode, TopicFilter, TopicName};
 
 use super::Shard;
 use super::lifecycle::Leaving;
@@ -36,6 +36,17 @@ pub struct SessionView {
     pub subscriptions: usize,
     /// How many messages wait for it.
     pub queued: usize,
+}
+
+/// Whether a principal hears what is published on a topic now, the best last.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Reach {
+    /// None of its sessions has a connection.
+    Absent,
+    /// It is connected, and hasn't subscribed to it.
+    Deaf,
+    /// It is connected, and would hear it.
+    Hears,
 }
 
 impl<G: Gate> Shard<G> {
@@ -174,6 +185,18 @@ impl<G: Gate> Shard<G> {
                 queued: session.outgoing.as_ref().map_or(0, |outgoing| outgoing.messages()),
             })
             .collect()
+    }
+
+    /// Whether a principal hears what is published on a topic now. Shared subscriptions don't count: another of the group may hear it.
+    #[must_use]
+    pub fn reach(&self, principal: &Principal, topic: TopicName<'_>) -> Reach {
+        let slots = self.principals.concerned(&Concern::Principal(principal.clone()), &self.sessions);
+        let connected = slots.into_iter().filter_map(|slot| self.sessions.get(slot)).filter(|one| one.conn.is_some());
+        let reach = connected.map(|session| {
+            let mut filters = session.subscriptions.iter().map(|one| TopicFilter::from_validated(&one.filter));
+            if filters.any(|filter| filter.matches(topic)) { Reach::Hears } else { Reach::Deaf }
+        });
+        reach.max().unwrap_or(Reach::Absent)
     }
 
     /// Signs a principal out of one of its sessions: the connection is closed, and the session ends with all that it was owed. False if there is

@@ -454,6 +454,22 @@ fn sessions_are_listed_signed_out_and_forgotten() {
 }
 
 #[test]
+fn who_would_hear_a_message_is_known() {
+    let mut world = world();
+    let topic = TopicName::parse("dev/p/1/sys/cmd").expect("a topic");
+    let reach = |world: &World| world.shard.reach(&principal("d/1"), topic);
+    assert_eq!(reach(&world), Reach::Absent);
+    let device = world.connect_with("d/1", false, None);
+    assert_eq!(reach(&world), Reach::Deaf);
+    world.subscribe(device, "dev/p/1/down/#", 1);
+    assert_eq!(reach(&world), Reach::Deaf);
+    world.subscribe(device, "dev/p/1/sys/+", 1);
+    assert_eq!((reach(&world), world.shard.reach(&principal("d/2"), topic)), (Reach::Hears, Reach::Absent));
+    world.shard.closed(device, NOW);
+    assert_eq!(reach(&world), Reach::Absent, "it would be kept for it");
+}
+
+#[test]
 fn who_is_shut_out_is_closed_and_keeps_the_session() {
     let mut world = world();
     let (user, waiting) = (world.connect_with("u/1", false, None), {
