@@ -150,6 +150,12 @@ fn firmware(families: &mut Families, ota: &OtaDesk) {
     let help =
         "Firmware: offers, checks, reports, faults of devices, blocks over MQTT, downloads over HTTP, and their bytes.";
     families.family("ota_total", help, MetricType::COUNTER, samples);
+    let Some((counts, on_their_way)) = ota.bucket() else { return };
+    let samples = counts.all().map(|(what, count)| counter(&[("what", what)], count)).into();
+    let help =
+        "Firmware in a bucket: files stored and removed, pages fetched and shared, and what has failed, by cause.";
+    families.family("ota_bucket_total", help, MetricType::COUNTER, samples);
+    families.gauge("ota_storing", "Files of firmware on their way to the bucket.", on_their_way as u64);
 }
 
 /// What limits and guard have done, and how much they remember.
