@@ -195,7 +195,7 @@ impl Remote {
                 }
             }
         };
-        self.noted(self.cleared.get_or_try_init(clear).await.map(|()| ()))
+        self.noted(self.cleared.get_or_try_init(clear).await.copied())
     }
 
     /// Brings a file there, if it isn't there already, and reads it back: what is there has its size and digests.

@@ -158,6 +158,11 @@ fn remove_note(path: &Path) {
     }
 }
 
+/// Waits until a flag is set, or nobody can set it any more.
+async fn is_set(flag: &mut watch::Receiver<bool>) {
+    let _ = flag.wait_for(|is_set| *is_set).await;
+}
+
 /// Does something until it is done.
 async fn again_and_again<F>(mut attempt: impl FnMut() -> F, what: &'static str)
 where
@@ -165,7 +170,7 @@ where
 {
     let mut pause = PAUSE_FIRST;
     while let Err(error) = attempt().await {
-        tracing::warn!(%error, again_s = pause.as_secs(), what);
+        tracing::warn!(%error, again_s = pause.as_secs(), "{what}");
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(PAUSE_MOST);
     }
@@ -242,14 +247,14 @@ impl OtaDesk {
         loop {
             let outcome = tokio::select! {
                 biased;
-                _ = gone.wait_for(|gone| *gone) => return,
+                () = is_set(&mut gone) => return,
                 outcome = self.try_store(id, storing, &mut held, remote) => outcome,
             };
             let Err(error) = outcome else { return };
             tracing::warn!(firmware = %id, %error, again_s = pause.as_secs(), "a firmware can't be brought to the bucket");
             storing.stage.send_replace(Stage::Waiting(error));
             tokio::select! {
-                _ = gone.wait_for(|gone| *gone) => return,
+                () = is_set(&mut gone) => return,
                 () = storing.wake.notified() => pause = PAUSE_FIRST,
                 () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSE_MOST),
             }
@@ -284,7 +289,7 @@ impl OtaDesk {
             let file = Arc::new(writing.file()?);
             remote.bring(&name(id, &whole.digests.sha256), &file, whole).await?;
         }
-        self.make_ready(id, storing, (whole, is_the_same)).await
+        self.make_ready(id, storing, (&*whole, is_the_same)).await
     }
 
     /// The catalog follows; what the product demands may have changed on the way.

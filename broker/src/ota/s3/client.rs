@@ -217,7 +217,7 @@ fn code(body: &str) -> Option<String> {
 
 /// Why an operation has failed.
 pub(super) fn cause(error: &object_store::Error) -> ShelfError {
-    let mut next: Option<&dyn Error> = Some(error);
+    let mut next: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = next {
         if let Some(answered) = error.downcast_ref::<Answered>() {
             let said = answered.to_string().trim_end().to_owned();

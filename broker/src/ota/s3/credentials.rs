@@ -1,7 +1,7 @@
 //! Whose requests to a bucket are: keys from the configuration, the environment or a file, which is read again when it has changed.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -89,7 +89,7 @@ fn read(from: &S3Credentials) -> Result<(Option<SystemTime>, Arc<AwsCredential>)
     }
 }
 
-fn in_file(path: &PathBuf, profile: &str) -> Result<AwsCredential, String> {
+fn in_file(path: &Path, profile: &str) -> Result<AwsCredential, String> {
     let fault = |reason: &dyn fmt::Display| format!("{} can't be read: {reason}", path.display());
     let length = std::fs::metadata(path).map_err(|error| fault(&error))?.len();
     if length > FILE_BYTES_MAX {
