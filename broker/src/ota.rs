@@ -282,7 +282,7 @@ impl OtaDesk {
         std::thread::Builder::new().name("ota-bucket".to_owned()).spawn(move || {
             runtime.block_on(async {
                 desk.clear_bucket().await;
-                std::future::pending().await
+                std::future::pending::<()>().await;
             })
         })?;
         Ok(())

@@ -162,6 +162,7 @@ pub(super) struct Remote {
 
 impl Remote {
     /// `cache_bytes`: of pages that are kept for other devices.
+    #[cfg_attr(not(feature = "s3"), allow(dead_code, reason = "there is no bucket to make one of"))]
     pub(super) fn new(bucket: Box<dyn Bucket>, cache_bytes: u64) -> Self {
         Self {
             bucket,
