@@ -10,6 +10,7 @@ mod ota;
 mod platform;
 mod read;
 mod registration;
+mod s3;
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +33,7 @@ pub use commands::CommandSettings;
 pub use ota::OtaSettings;
 pub use platform::PlatformSettings;
 use read::Section;
+pub use s3::{S3Credentials, S3Settings};
 
 /// What is wrong with one key.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -366,7 +368,7 @@ impl Config {
             ("registration", self.registration != running.registration),
             ("backfill", self.backfill != running.backfill),
             ("platform", PlatformSettings::restart_needed(self.platform.as_ref(), running.platform.as_ref())),
-            ("ota", self.ota != running.ota),
+            ("ota", OtaSettings::restart_needed(self.ota.as_ref(), running.ota.as_ref())),
             ("commands", self.commands != running.commands),
             ("log", (self.log_format, &self.log_level) != (running.log_format, &running.log_level)),
             (

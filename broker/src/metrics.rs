@@ -155,6 +155,12 @@ fn firmware(families: &mut Families, ota: &OtaDesk) {
     let samples = ota.refused().all().into_iter().map(|(code, count)| counter(&[("code", code)], count)).collect();
     let help = "Firmware, or parts of it, that an operator has uploaded and that weren't taken, by what was wrong.";
     families.family("firmware_refused_total", help, MetricType::COUNTER, samples);
+    let Some((counts, on_their_way)) = ota.bucket() else { return };
+    let samples = counts.all().map(|(what, count)| counter(&[("what", what)], count)).into();
+    let help =
+        "Firmware in a bucket: files stored and removed, pages fetched and shared, and what has failed, by cause.";
+    families.family("ota_bucket_total", help, MetricType::COUNTER, samples);
+    families.gauge("ota_storing", "Files of firmware on their way to the bucket.", on_their_way as u64);
 }
 
 /// What devices were asked to do.

@@ -19,10 +19,15 @@ mod download;
 mod files;
 mod gizwits;
 mod labels;
+mod pages;
 mod record;
+#[cfg(feature = "s3")]
+mod s3;
 mod settings;
+mod shelf;
 mod spelled;
 mod state;
+mod storing;
 mod sweep;
 
 use std::collections::{BTreeMap, HashMap};
@@ -49,13 +54,18 @@ use turnpike_ota::schedule::Recorded;
 use turnpike_ota::token::TokenKey;
 
 pub use files::{FileError, Writing};
+#[cfg(feature = "s3")]
+pub(crate) use s3::check as check_bucket;
 pub use settings::CampaignRequest;
+pub use shelf::{BucketCounts, ShelfError};
 pub use state::{Order, State, Unknown};
+pub use storing::Stage;
 
 use crate::audit::AuditSink;
 use crate::config::OtaSettings;
 use crate::desk::{Desk, Done};
 use crate::server::Control;
+use crate::tls::{Acceptor, Live, TlsError};
 use record::{Read, Wanted};
 
 /// Between two steps of the scheduler.
@@ -154,6 +164,11 @@ pub struct OtaDesk {
     tokens: TokenKey,
     state: Mutex<State>,
     spools: files::Spools,
+    /// The bucket, where files go to one.
+    remote: Option<Arc<shelf::Remote>>,
+    storings: storing::Storings,
+    /// Where they are brought there.
+    storer: OnceLock<tokio::runtime::Handle>,
     counts: Counts,
     refused: Refused,
     work: UnboundedSender<Work>,
@@ -161,6 +176,8 @@ pub struct OtaDesk {
     shell: OnceLock<Shell>,
     /// What links begin with; none where devices don't download over HTTP.
     link: OnceLock<String>,
+    /// TLS of the address for downloads.
+    tls: OnceLock<Arc<Acceptor>>,
     budget: blocks::Budget,
     /// Held by whoever changes catalog or campaigns by the API, from the plan to the commit.
     changing: tokio::sync::Mutex<()>,
@@ -180,20 +197,25 @@ impl OtaDesk {
     /// A desk that takes up records, and errands, which wait until it starts. Makes the folder.
     ///
     /// # Errors
-    /// The folder can't be made.
+    /// The folder can't be made, or a file that the bucket's settings name can't be used.
     pub fn new(settings: OtaSettings, folder: PathBuf, key: &MasterKey) -> io::Result<Arc<Self>> {
         files::prepare(&folder)?;
+        let remote = remote(&settings)?.map(Arc::new);
         let (work, receiver) = unbounded_channel();
         Ok(Arc::new(Self {
             tokens: TokenKey::new(&key.derive("turnpike firmware downloads")),
             state: Mutex::default(),
             spools: files::Spools::default(),
+            remote,
+            storings: storing::Storings::default(),
+            storer: OnceLock::new(),
             counts: Counts::default(),
             refused: Refused::default(),
             work,
             beginning: Mutex::new(Some(Beginning { work: receiver, campaigns: Vec::new(), standings: HashMap::new() })),
             shell: OnceLock::new(),
             link: OnceLock::new(),
+            tls: OnceLock::new(),
             budget: blocks::Budget::new(settings.blocks_bytes_s),
             changing: tokio::sync::Mutex::new(()),
             to_sweep: Notify::new(),
@@ -266,6 +288,7 @@ impl OtaDesk {
         };
         // Nobody waits for it: where it fails, the next start does it again.
         left.chunks(state::DELETED_AT_ONCE).for_each(|part| drop(control.commit_registry(part.to_vec())));
+        self.start_storer()?;
         self.sweep_files();
         let desk = Arc::clone(self);
         control.when_gone(move |concern| desk.gone(concern));
@@ -285,6 +308,39 @@ impl OtaDesk {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new().name("ota".to_owned()).spawn(move || runtime.block_on(desk.run(work)))?;
         Ok(bound)
+    }
+
+    /// Starts the thread on which files are brought to the bucket, if there is one. It ends with the process.
+    fn start_storer(self: &Arc<Self>) -> io::Result<()> {
+        if self.remote.is_none() {
+            return Ok(());
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let _ = self.storer.set(runtime.handle().clone());
+        let desk = Arc::clone(self);
+        std::thread::Builder::new().name("ota-bucket".to_owned()).spawn(move || {
+            runtime.block_on(async {
+                desk.clear_bucket().await;
+                std::future::pending::<()>().await;
+            })
+        })?;
+        Ok(())
+    }
+
+    /// Reads the files of the TLS for downloads again, and changes nothing yet. None where there is none now or none in `settings`: that needs a restart.
+    ///
+    /// # Errors
+    /// Every fault that was found.
+    pub fn reread(&self, settings: Option<&OtaSettings>) -> Result<Option<Live>, Vec<TlsError>> {
+        let wanted = self.tls.get().zip(settings.and_then(|settings| settings.tls.as_ref()));
+        wanted.map(|(acceptor, tls)| acceptor.prepare(tls)).transpose()
+    }
+
+    /// New handshakes of downloads use `live` from now on.
+    pub fn install(&self, live: Live) {
+        if let Some(acceptor) = self.tls.get() {
+            acceptor.install(live);
+        }
     }
 
     /// Takes a message of a device. Never waits: how many there are the shards bound.
@@ -374,6 +430,25 @@ impl OtaDesk {
             done.say(outcome);
         });
     }
+}
+
+/// The bucket that files go to, if there is one.
+#[cfg(feature = "s3")]
+fn remote(settings: &OtaSettings) -> io::Result<Option<shelf::Remote>> {
+    let Some(settings) = &settings.s3 else { return Ok(None) };
+    let bucket = s3::S3::new(settings).map_err(io::Error::other)?;
+    Ok(Some(shelf::Remote::new(Box::new(bucket), settings.cache_bytes)))
+}
+
+#[cfg(not(feature = "s3"))]
+fn remote(_: &OtaSettings) -> io::Result<Option<shelf::Remote>> {
+    Ok(None)
+}
+
+/// Why no bucket can be used.
+#[cfg(not(feature = "s3"))]
+pub(crate) fn check_bucket(_: &crate::config::S3Settings) -> Result<(), (&'static str, String)> {
+    Err(("", "this program was built without buckets: the feature `s3`".to_owned()))
 }
 
 impl Desk for OtaDesk {

@@ -43,6 +43,7 @@ use turnpike_store::memory::MemoryStore;
 
 use self::chores::Chores;
 use self::clouds::Clouds;
+use self::reload::Doors;
 use self::upkeep::Upkeep;
 use crate::asker::Asker;
 use crate::audit::{Audit, AuditSink, now_ms};
@@ -111,6 +112,7 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
         Some(key) => gate.unwrapping_with(key),
         None => gate,
     };
+    let downloads = desks.ota.clone();
     let gate = match witness(&desks, clouds.witness(&audit)) {
         Some(witness) => gate.witnessed_by(witness),
         None => gate,
@@ -160,7 +162,10 @@ pub fn serve(options: &Serve, config: &Config) -> anyhow::Result<bool> {
     tracing::info!(data = %config.data.display(), shards = config.shards, anonymous = config.anonymous, "serving");
     for signal in &mut signals {
         match signal {
-            SIGHUP => reload::run(options, config, &server.control(), &guarded, (&sink, &clouds)),
+            SIGHUP => {
+                let doors = Doors { clouds: &clouds, ota: downloads.as_deref() };
+                reload::run(options, config, &server.control(), &guarded, (&sink, doors));
+            }
             _ => break,
         }
     }
@@ -316,7 +321,7 @@ fn firmware(config: &Config, key: &MasterKey) -> anyhow::Result<Option<Arc<OtaDe
     let Some(settings) = &config.ota else { return Ok(None) };
     let folder = settings.folder.clone().unwrap_or_else(|| config.data.join("firmware"));
     let desk = OtaDesk::new(settings.clone(), folder.clone(), key);
-    desk.map(Some).with_context(|| format!("the folder {} can't be made", folder.display()))
+    desk.map(Some).with_context(|| format!("the folder {} can't be made, or the bucket not be used", folder.display()))
 }
 
 /// Who follows commands and keeps logs, if anybody is to.

@@ -1,5 +1,7 @@
 //! Firmware out: uploads and what is wrong with them, campaigns in groups, downloads over HTTP and MQTT that break and go on.
 
+mod s3;
+
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -14,6 +16,7 @@ use turnpike_tests::certificate::Authority;
 use turnpike_tests::client::Client;
 use turnpike_tests::credential::{PRODUCT, SECRET, native};
 use turnpike_tests::http::{Answer, Http};
+use turnpike_tests::https::Https;
 use turnpike_tests::peers;
 use turnpike_tests::time::{SOON, until};
 use turnpike_tests::wire::{Connect, Packet, Publish, Version};
@@ -27,9 +30,14 @@ pub(crate) struct World {
 }
 
 pub(crate) fn world() -> World {
+    world_with("[ota]\naddress = \"127.0.0.1:0\"\n")
+}
+
+/// `section` opens the address for downloads.
+fn world_with(section: &str) -> World {
     let folder = tempfile::tempdir().expect("a folder");
     let server = Authority::new(folder.path(), "servers").sign("server");
-    let setup = Setup::listeners(&["mqtt"], &server).and_listener("[ota]\naddress = \"127.0.0.1:0\"\n");
+    let setup = Setup::listeners(&["mqtt"], &server).and_listener(section);
     let broker = setup.start();
     register(&broker);
     for device in ["three", "four"] {
@@ -677,4 +685,35 @@ fn paho_mqtt_takes_firmware_over_https_and_mqtt() {
         std::fs::remove_file(&taken).expect("removed");
     }
     world.reaches(campaign, "completed");
+}
+
+#[test]
+fn a_reload_takes_new_certificates_for_downloads() {
+    let folders = [tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder")];
+    let authorities = folders.each_ref().map(|folder| Authority::new(folder.path(), "servers"));
+    let [before, after] = authorities.each_ref().map(|authority| authority.sign("server"));
+    let toml = format!(
+        "[ota]\naddress = \"127.0.0.1:0\"\n[[ota.tls.certificates]]\nchain_file = {:?}\nkey_file = {:?}\n",
+        before.certificate, before.key
+    );
+    let broker = Setup::listeners(&["mqtt"], &before).and_listener(&toml).start();
+    let address = broker.address("ota");
+    let [old, new] = authorities.each_ref().map(|authority| Https::new(address, &authority.certificate, None));
+    let trusts = |client: &Https| client.request("GET", "/ota/v1/1", "text/plain", "").map(|answer| answer.status);
+    let reload = |line: &str| {
+        let times = || broker.log().matches(line).count();
+        let so_far = times();
+        broker.signal(libc::SIGHUP);
+        until(line, SOON, || (times() > so_far).then_some(()));
+    };
+    assert_eq!((trusts(&old), trusts(&new)), (Some(403), None));
+    std::fs::write(&before.key, "no key").expect("written");
+    reload("not reloaded: ");
+    assert_eq!((trusts(&old), trusts(&new)), (Some(403), None), "all stays as it is");
+    for (from, to) in [(&after.certificate, &before.certificate), (&after.key, &before.key)] {
+        std::fs::copy(from, to).expect("copied");
+    }
+    reload(" reloaded");
+    assert!(!broker.log().contains("needs a restart"));
+    assert_eq!((trusts(&old), trusts(&new)), (None, Some(403)));
 }

@@ -43,6 +43,13 @@ pub fn python_with_linkkit(script: &str) -> Command {
     python_in("linkkit", script)
 }
 
+/// A program in `tests/clients`, in Python with moto.
+#[must_use]
+#[track_caller]
+pub fn python_with_moto(script: &str) -> Command {
+    python_in("moto", script)
+}
+
 #[track_caller]
 fn python_in(environment: &str, script: &str) -> Command {
     let python = folder().join(environment).join("bin/python");

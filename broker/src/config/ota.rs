@@ -7,6 +7,8 @@ use turnpike_ota::firmware::BYTES_MAX;
 
 use super::listeners;
 use super::read::Section;
+use super::s3;
+use super::s3::S3Settings;
 use super::{Config, Fault};
 use crate::tls::{ClientAuth, TlsSettings};
 
@@ -15,6 +17,8 @@ use crate::tls::{ClientAuth, TlsSettings};
 pub struct OtaSettings {
     /// Where files are kept; none: `firmware` in the data folder.
     pub folder: Option<PathBuf>,
+    /// The bucket where whole files are kept; none: the folder.
+    pub s3: Option<S3Settings>,
     /// Bytes of a firmware, up to [`BYTES_MAX`].
     pub firmware_bytes_max: u64,
     /// Where devices download over HTTP; none: they don't.
@@ -35,6 +39,7 @@ impl Default for OtaSettings {
     fn default() -> Self {
         Self {
             folder: None,
+            s3: None,
             firmware_bytes_max: BYTES_MAX,
             address: None,
             tls: None,
@@ -43,6 +48,15 @@ impl Default for OtaSettings {
             downloads_max: 1000,
             blocks_bytes_s: 50 << 20,
         }
+    }
+}
+
+impl OtaSettings {
+    /// Whether a restart is needed from one to the other: certificates are read again without, where there is TLS in both.
+    pub(super) fn restart_needed(one: Option<&Self>, other: Option<&Self>) -> bool {
+        let (Some(one), Some(other)) = (one, other) else { return one.is_some() != other.is_some() };
+        let (Some(_), Some(tls)) = (&one.tls, &other.tls) else { return one != other };
+        Self { tls: Some(tls.clone()), ..one.clone() } != *other
     }
 }
 
@@ -67,6 +81,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<OtaSettings> {
     section.integer("token_s", &mut settings.token_s, 60..=30 * 24 * 3600);
     section.integer("downloads_max", &mut settings.downloads_max, 1..=100_000);
     section.integer("blocks_bytes_s", &mut settings.blocks_bytes_s, 128 << 10..=1 << 40);
+    section.section("s3", |section| settings.s3 = s3::read(section));
     section.section("tls", |section| {
         settings.tls = Some(listeners::tls(section, true, ClientAuth::None));
     });

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use toml::{Table, Value};
+use turnpike_authz::secret::Secret;
 
 use super::Fault;
 
@@ -161,6 +162,16 @@ impl<'a> Section<'a> {
 
     pub(super) fn parsed<T: FromStr>(&mut self, key: &str, into: &mut T, expected: &str) {
         self.take(key, into, expected, |value| value.as_str()?.parse().ok());
+    }
+
+    /// A secret of 8 to 256 bytes, which no fault repeats.
+    pub(super) fn secret(&mut self, key: &str) -> Option<Secret> {
+        let value = self.remove(key)?;
+        let secret = value.as_str().and_then(|text| Secret::new(text.as_bytes()).ok());
+        if secret.is_none() {
+            self.fault(key, "must be a text of 8 to 256 bytes");
+        }
+        secret
     }
 
     /// A text that `read` makes something of.

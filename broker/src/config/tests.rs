@@ -288,3 +288,68 @@ fn what_follows_from_a_kind_that_is_wrong_isnt_said() {
     let keys: Vec<&str> = faults.iter().map(|fault| fault.key.as_str()).collect();
     assert_eq!(keys, ["listeners[1].kind", "listeners[2].name"], "{faults:?}");
 }
+
+#[cfg(feature = "s3")]
+#[test]
+fn a_bucket_is_checked_when_it_is_read_and_its_key_never_repeated() {
+    let keys_of = |id: &str, key: &str| format!("access_key_id = \"{id}\"\nsecret_access_key = \"{key}\"\n");
+    let section = |rest: &str| format!("[ota.s3]\nbucket = \"firmware\"\n{rest}");
+    let good = section(&keys_of("AKIA", "a-secret-key"));
+    let settings = |text: &str| Config::parse(text).expect("valid").ota.expect("on").s3.expect("a bucket");
+    let plain = settings(&good);
+    assert_eq!((&*plain.region, plain.endpoint.is_none(), plain.path_style), ("us-east-1", true, false));
+    assert!(!format!("{plain:?}").contains("a-secret-key") && !format!("{plain:?}").contains("AKIA"));
+    let own = settings(&format!("{good}endpoint = \"https://s3.example:9000/\"\nprefix = \"plant/a-\"\n"));
+    assert_eq!((own.endpoint.as_deref(), own.path_style), (Some("https://s3.example:9000"), true));
+    assert!(Config::parse(&format!("{good}endpoint = \"http://127.0.0.1:1\"\nallow_http = true\n")).is_ok());
+
+    let faulty = |rest: &str, key: &str| {
+        let found = keys(&format!("{good}{rest}\n"));
+        assert_eq!(found, [format!("ota.s3.{key}")], "{rest}");
+    };
+    for endpoint in ["http://127.0.0.1:1", "s3.example", "https://", "https://a/b", "https://a@b"] {
+        faulty(&format!("endpoint = \"{endpoint}\""), "endpoint");
+    }
+    for prefix in ["/a", "a//b", "../a", "a b", "a?"] {
+        faulty(&format!("prefix = \"{prefix}\""), "prefix");
+    }
+    faulty("region = \"\"", "region");
+    faulty("ca_file = \"/nowhere.pem\"", "ca_file");
+    faulty("credentials_file = \"/nowhere\"", "credentials_file");
+    faulty("cache_bytes = 5", "cache_bytes");
+    faulty("bukcet = 5", "bukcet");
+    assert_eq!(keys("[ota.s3]\n"), ["ota.s3.bucket"]);
+    assert_eq!(keys("[ota.s3]\nbucket = \"A\"\n"), ["ota.s3.bucket"]);
+    assert_eq!(keys(&section("access_key_id = \"AKIA\"")), ["ota.s3.access_key_id"]);
+    assert_eq!(keys(&section("credentials_file = \"/nowhere\"")), ["ota.s3.credentials_file"]);
+    let number =
+        Config::parse(&section("access_key_id = \"AKIA\"\nsecret_access_key = 1234567890")).expect_err("a fault");
+    assert!(number.iter().all(|fault| !fault.message.contains("1234567890")), "{number:?}");
+}
+
+#[test]
+fn new_certificates_for_downloads_need_no_restart_and_new_addresses_do() {
+    let with = |change: fn(&mut OtaSettings)| {
+        let mut ota = OtaSettings { tls: Some(tests_tls("one")), ..OtaSettings::default() };
+        change(&mut ota);
+        Config { ota: Some(ota), ..Config::default() }
+    };
+    let running = with(|_| {});
+    assert_eq!(with(|ota| ota.tls = Some(tests_tls("two"))).restart_needed(&running), [""; 0]);
+    assert_eq!(with(|ota| ota.tls = None).restart_needed(&running), ["ota"]);
+    assert_eq!(with(|ota| ota.token_s = 77).restart_needed(&running), ["ota"]);
+    assert_eq!(Config { ota: None, ..Config::default() }.restart_needed(&running), ["ota"]);
+    assert_eq!(Config::default().restart_needed(&with(|ota| ota.tls = None)), [""; 0]);
+}
+
+fn tests_tls(name: &str) -> TlsSettings {
+    let certificate = CertificateSettings { chain_file: name.into(), key_file: name.into() };
+    TlsSettings {
+        certificates: vec![certificate],
+        client_auth: ClientAuth::None,
+        client_trust: ClientTrust::Files,
+        client_ca_files: Vec::new(),
+        crl_files: Vec::new(),
+        min_version: TlsVersion::V1_2,
+    }
+}

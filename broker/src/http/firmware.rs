@@ -3,6 +3,8 @@
 //! An upload is begun by a POST that says what the file is, goes on by PUTs that each say where their part begins, and ends by a POST that has it verified. A PUT that
 //! breaks off keeps what has come; the next one goes on from there.
 
+mod storing;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -31,7 +33,7 @@ use super::api::{now_s, page_limit};
 use super::campaigns::NumberedPage;
 use super::extract::{Asked, Bounded, Path, Query, body, whole_body};
 use super::{Api, Problem};
-use crate::ota::{FileError, OtaDesk, Writing};
+use crate::ota::{FileError, OtaDesk, Stage as OnItsWay, Writing};
 
 /// Bytes that are written at once.
 const WRITE_BYTES: usize = 1 << 20;
@@ -109,9 +111,9 @@ pub(super) struct FirmwareView {
     note: String,
     /// Seconds since 1970 UTC.
     created_at: u64,
-    /// `uploading`, `ready`, `refused` or `withdrawn`.
+    /// `uploading`, `storing` (finished, and on its way to the bucket), `ready`, `refused` or `withdrawn`.
     state: &'static str,
-    /// Why it was refused.
+    /// Why it was refused, or hasn't reached the bucket.
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
     /// Bytes of the file, as declared or as they are.
@@ -232,6 +234,7 @@ impl From<FileError> for Problem {
         let (status, code) = match &error {
             FileError::NotUploading => (StatusCode::CONFLICT, "not_uploading"),
             FileError::Busy => (StatusCode::CONFLICT, "upload_busy"),
+            FileError::Storing => (StatusCode::CONFLICT, "storing"),
             FileError::Upload(UploadError::Gap { .. }) => (StatusCode::CONFLICT, "upload_gap"),
             FileError::Upload(UploadError::Overlap { .. }) => (StatusCode::CONFLICT, "upload_overlap"),
             FileError::Upload(UploadError::Beyond { .. }) => (StatusCode::PAYLOAD_TOO_LARGE, "upload_beyond"),
@@ -295,6 +298,16 @@ impl CreateFirmware {
             },
         })
     }
+}
+
+/// The same, and whether it is on its way to the bucket.
+fn view_of(ota: &OtaDesk, firmware: &Firmware) -> FirmwareView {
+    let mut view = view(firmware);
+    if let Some(stage) = ota.stage(firmware.id).filter(|_| view.state == "uploading") {
+        (view.state, view.upload) = ("storing", None);
+        view.why = if let OnItsWay::Waiting(error) = stage { Some(error.to_string()) } else { None };
+    }
+    view
 }
 
 fn view(firmware: &Firmware) -> FirmwareView {
@@ -407,10 +420,11 @@ pub(super) async fn list_firmware(
 ) -> Result<Json<FirmwarePage>, Problem> {
     let limit = page_limit(page.limit)?;
     let (key, _) = api.existing_product(&product)?;
-    let state = api.ota()?.state();
+    let ota = api.ota()?;
+    let state = ota.state();
     let mut left =
         state.catalog.of_product(key.as_str()).filter(|found| page.after.is_none_or(|after| found.id.0 > after));
-    let firmware: Vec<_> = left.by_ref().take(limit).map(|found| view(found)).collect();
+    let firmware: Vec<_> = left.by_ref().take(limit).map(|found| view_of(ota, found)).collect();
     let next = left.next().and(firmware.last().map(|last| last.firmware));
     Ok(Json(FirmwarePage { firmware, next }))
 }
@@ -422,10 +436,11 @@ pub(super) async fn show_firmware(
     Path((product, firmware)): Path<(String, String)>,
 ) -> Result<Json<FirmwareView>, Problem> {
     let (_, found) = api.existing_firmware(&product, &firmware)?;
-    let mut view = view(&found);
-    if matches!(found.state, Stage::Uploading(_)) {
+    let ota = api.ota()?;
+    let mut view = view_of(ota, &found);
+    if view.state == "uploading" {
         // While another request is at it nobody knows.
-        view.uploaded = api.ota()?.spool(found.id, now_s()).await.ok().map(|writing| writing.have());
+        view.uploaded = ota.spool(found.id, now_s()).await.ok().map(|writing| writing.have());
     }
     Ok(Json(view))
 }
@@ -530,13 +545,14 @@ async fn take(mut writing: Writing, body: Body) -> Result<u64, (Problem, u64)> {
     if is_broken { Err((broken(), have)) } else { Ok(have) }
 }
 
-/// Ends an upload: size, digests and signature are verified. A file that isn't what it should be is refused, and its version may be uploaded again.
-#[utoipa::path(post, path = "/api/v1/products/{product}/firmware/{firmware}/finish", params(("product" = String, Path), ("firmware" = u64, Path)), request_body = Option<FinishFirmware>, responses((status = 200, body = FirmwareView), (status = 404), (status = 409), (status = 422), (status = 503)), security(("token" = [])))]
+/// Ends an upload: size, digests and signature are verified. A file that isn't what it should be is refused, and its version may be uploaded again. Where
+/// files go to a bucket, what was verified is brought there, however long that takes: 202, or why it hasn't succeeded yet; asked again, it is tried again.
+#[utoipa::path(post, path = "/api/v1/products/{product}/firmware/{firmware}/finish", params(("product" = String, Path), ("firmware" = u64, Path)), request_body = Option<FinishFirmware>, responses((status = 200, body = FirmwareView), (status = 202, description = "accepted, and still on its way to the bucket", body = FirmwareView), (status = 404), (status = 409), (status = 422), (status = 502), (status = 503)), security(("token" = [])))]
 pub(super) async fn finish_firmware(
     State(api): State<Api>,
     Path((product, firmware)): Path<(String, String)>,
     Bounded(bytes): Bounded,
-) -> Result<Json<FirmwareView>, Problem> {
+) -> Result<Response, Problem> {
     let FinishFirmware { signature, key } = body(&bytes)?;
     let detached = match signature {
         None => None,
@@ -549,15 +565,25 @@ pub(super) async fn finish_firmware(
     let ota = api.ota()?;
     let (owner, found) = api.existing_firmware(&product, &firmware)?;
     let id = found.id;
+    if ota.stage(id).is_some() {
+        return api.stored(&owner, id).await;
+    }
     // Held to the end: nobody writes to it any more.
     let whole = match ota.spool(id, now_s()).await {
         Ok(writing) => writing.finish(now_s()).await,
         Err(error) => Err(error),
     };
-    let (_writing, whole) = whole.map_err(|error| api.refuse_firmware(Action::FirmwareFinish, &owner, error))?;
-    let _changing = ota.changing().await;
+    let (writing, whole) = whole.map_err(|error| api.refuse_firmware(Action::FirmwareFinish, &owner, error))?;
+    let changing = ota.changing().await;
     let planned = ota.state().catalog.plan_finish(id, &whole, detached.as_ref());
     match planned {
+        Ok(_) if ota.has_bucket() => {
+            let detail = [(Key::Firmware, Value::Number(id.0))];
+            api.audit.accept_one(Action::FirmwareFinish, Subject::product(&owner), &detail).await?;
+            ota.begin_storing((writing, whole), id, detached.as_ref())?;
+            drop(changing);
+            return api.stored(&owner, id).await;
+        }
         Ok(change) => {
             ota.keep(id).map_err(FileError::Io)?;
             let committed = api.commit_catalog(Action::FirmwareFinish, (&owner, Some(id)), vec![change]).await;
@@ -573,7 +599,7 @@ pub(super) async fn finish_firmware(
         }
     }
     let (_, after) = api.existing_firmware(&product, &firmware)?;
-    Ok(Json(view(&after)))
+    Ok(Json(view(&after)).into_response())
 }
 
 /// Has a firmware offered no more. Campaigns that have it offer nothing from then on; links are void.
@@ -604,6 +630,7 @@ pub(super) async fn delete_firmware(
         let state = ota.state();
         state.catalog.plan_delete(found.id, state.is_in_use(found.id))?
     };
+    ota.mark_gone(found.id).map_err(FileError::Io)?;
     api.commit_catalog(Action::FirmwareDelete, (&owner, Some(found.id)), changes.into()).await?;
     ota.discard(found.id);
     Ok(StatusCode::NO_CONTENT)

@@ -12,8 +12,9 @@ use turnpike_mqtt::{QoS, ReasonCode};
 use turnpike_ota::block::{BlockError, Request, frame, offer_of};
 use turnpike_ota::ids::FirmwareId;
 
+use super::OtaDesk;
 use super::devices::refusal;
-use super::{OtaDesk, files};
+use super::shelf::ShelfError;
 use crate::desk::Done;
 use crate::shard::OutsideMessage;
 
@@ -52,8 +53,8 @@ enum GetError {
     Request(#[from] BlockError),
     #[error("the device has no such offer")]
     NoOffer,
-    #[error("the file can't be read: {0}")]
-    File(#[from] std::io::Error),
+    #[error(transparent)]
+    File(#[from] ShelfError),
 }
 
 impl OtaDesk {
@@ -79,19 +80,18 @@ impl OtaDesk {
         let (product, device) = (&*errand.device.product, &*errand.device.device);
         let number = offer_of(parts.payload)?;
         let file = FirmwareId(u64::from(number));
-        let bytes = {
+        let whole = {
             let state = self.state.lock();
             state.campaign_of(product, device, file).ok_or(GetError::NoOffer)?;
             let contents = state.catalog.get(file).and_then(|firmware| firmware.ready());
-            contents.ok_or(GetError::NoOffer)?.whole.bytes
+            contents.ok_or(GetError::NoOffer)?.whole
         };
-        let request = Request::read(parts.payload, bytes)?;
-        let opened = files::open(&self.folder, file)?;
-        let opened = Arc::new(opened);
+        let request = Request::read(parts.payload, whole.bytes)?;
+        let opened = self.open(file, &whole)?;
         let mut sent = Vec::new();
         for (offset, length) in request.places() {
             tokio::time::sleep_until(self.budget.grant(u64::from(length), Instant::now())).await;
-            let block = files::read(&opened, offset, length as usize).await?;
+            let block = opened.read(offset, length as usize).await?;
             let place = u32::try_from(offset).map_err(|_| GetError::Request(BlockError::Nothing))?;
             let message = OutsideMessage {
                 principal: Principal::Broker,

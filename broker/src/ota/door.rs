@@ -24,11 +24,14 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves on a thread of its own until the process ends. Gives the address.
 pub(super) fn serve(desk: &Arc<OtaDesk>, address: SocketAddr) -> anyhow::Result<SocketAddr> {
-    let tls = desk.settings.tls.as_ref().map(|settings| Acceptor::load(settings, true)).transpose();
+    let tls = desk.settings.tls.as_ref().map(|settings| Acceptor::load(settings, true).map(Arc::new)).transpose();
     let tls = tls.map_err(|faults| {
         let said: Vec<_> = faults.iter().map(ToString::to_string).collect();
         anyhow::anyhow!("listener `ota`: {}", said.join("; "))
     })?;
+    if let Some(acceptor) = &tls {
+        let _ = desk.tls.set(Arc::clone(acceptor));
+    }
     let listener = std::net::TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
@@ -40,7 +43,7 @@ pub(super) fn serve(desk: &Arc<OtaDesk>, address: SocketAddr) -> anyhow::Result<
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let served = runtime.and_then(|runtime| {
             runtime.block_on(async {
-                accept(TcpListener::from_std(listener)?, tls.as_ref(), router, connections_max).await;
+                accept(TcpListener::from_std(listener)?, tls.as_deref(), router, connections_max).await;
                 Ok(())
             })
         });

@@ -1,27 +1,24 @@
 //! Downloads over HTTP: a file or a range of it, to whoever has a token (RFC 9110, sections 13 and 14).
 
-use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use turnpike_ota::firmware::State as Stage;
+use turnpike_ota::firmware::{State as Stage, Whole};
 use turnpike_ota::ids::FirmwareId;
 use turnpike_ota::machine::Kind;
 use turnpike_ota::token::TokenError;
 use turnpike_ota::wire::gizwits::MD5_HEADER;
 
+use super::shelf::{Opened, ShelfError};
 use super::state::is_void;
-use super::{OtaDesk, count, files};
+use super::{OtaDesk, count};
 use crate::http::refused;
-
-/// Bytes that are read at once: what a download holds in memory.
-const CHUNK_BYTES: usize = 256 << 10;
 
 /// What every download needs.
 #[derive(Clone)]
@@ -76,7 +73,7 @@ impl Denied {
 
 /// What is sent, and what it is.
 struct Granted {
-    bytes: u64,
+    whole: Whole,
     etag: String,
     /// In hexadecimal digits, for devices that check no other.
     md5: String,
@@ -100,15 +97,42 @@ pub(super) async fn serve(
         Err(why) => return denied(why),
     };
     let Ok(permit) = Arc::clone(&downloads.room).try_acquire_owned() else { return denied(Denied::Busy) };
-    let file = match files::open(&downloads.desk.folder, id) {
-        Ok(file) => file,
-        Err(error) => {
-            tracing::error!(firmware = %id, %error, "the file of a firmware can't be opened");
-            return refused(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the file can't be read");
-        }
+    let asked = asked(&method, &headers, &granted);
+    let opened = match downloads.desk.open(id, &granted.whole) {
+        Ok(opened) => begin(opened, asked.bytes(&granted)).await,
+        Err(error) => Err(error),
+    };
+    let (opened, first) = match opened {
+        Ok(begun) => begun,
+        Err(error) => return unreadable(id, &error),
     };
     count(&counts.downloads);
-    answer(&downloads.desk, (file, permit), &granted, &method, &headers)
+    answer(&downloads.desk, (opened, first, permit), &granted, asked)
+}
+
+/// Reads where the answer begins, before it says that all is well.
+async fn begin(opened: Opened, bytes: Option<(u64, u64)>) -> Result<(Opened, Bytes), ShelfError> {
+    let first = match bytes {
+        Some((from, to)) => opened.next(from, to).await?,
+        None => Bytes::new(),
+    };
+    Ok((opened, first))
+}
+
+/// A file that should be there and can't be read. Where that passes, the device is told so.
+fn unreadable(id: FirmwareId, error: &ShelfError) -> Response {
+    tracing::error!(firmware = %id, %error, "the file of a firmware can't be read");
+    let message = "the file can't be read at the moment; try again later";
+    match error {
+        ShelfError::Unreachable(_) => {
+            let answer = refused(StatusCode::SERVICE_UNAVAILABLE, error.code(), message);
+            ([(header::RETRY_AFTER, "30")], answer).into_response()
+        }
+        ShelfError::Denied(_) | ShelfError::Missing(_) | ShelfError::Damaged | ShelfError::Failed(_) => {
+            refused(StatusCode::BAD_GATEWAY, error.code(), message)
+        }
+        ShelfError::File(_) => refused(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the file can't be read"),
+    }
 }
 
 impl OtaDesk {
@@ -132,7 +156,7 @@ impl OtaDesk {
             Some(Stage::Ready(contents)) => {
                 let etag = format!("\"{}\"", hex::encode(contents.whole.digests.sha256));
                 let md5 = hex::encode(contents.whole.digests.md5);
-                Ok(Granted { bytes: contents.whole.bytes, etag, md5 })
+                Ok(Granted { whole: contents.whole, etag, md5 })
             }
             _ => Err(Denied::Withdrawn),
         }
@@ -164,12 +188,13 @@ fn part(headers: &HeaderMap, granted: &Granted) -> Part {
     }
     // Numbers beyond any file's are beyond this one's.
     let read = |text: &str| text.parse::<u64>().unwrap_or(u64::MAX);
-    let end = granted.bytes.saturating_sub(1);
+    let bytes = granted.whole.bytes;
+    let end = bytes.saturating_sub(1);
     match (first, last) {
         ("", "") => Part::Whole,
         ("", last) => match read(last) {
             0 => Part::Unsatisfiable,
-            suffix => Part::Range(granted.bytes.saturating_sub(suffix), end),
+            suffix => Part::Range(bytes.saturating_sub(suffix), end),
         },
         (first, _) if read(first) > end => Part::Unsatisfiable,
         (first, "") => Part::Range(read(first), end),
@@ -178,55 +203,98 @@ fn part(headers: &HeaderMap, granted: &Granted) -> Part {
     }
 }
 
+/// What is answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Answer {
+    NotModified,
+    Unsatisfiable,
+    /// To a HEAD: of the whole.
+    Head,
+    Whole,
+    /// The bytes from the first to before the second.
+    Range(u64, u64),
+}
+
+impl Answer {
+    /// Which bytes go out, from the first to before the second.
+    fn bytes(self, granted: &Granted) -> Option<(u64, u64)> {
+        match self {
+            Self::Whole => Some((0, granted.whole.bytes)),
+            Self::Range(from, to) => Some((from, to)),
+            Self::NotModified | Self::Unsatisfiable | Self::Head => None,
+        }
+    }
+}
+
+fn asked(method: &Method, headers: &HeaderMap, granted: &Granted) -> Answer {
+    if headers.get(header::IF_NONE_MATCH).is_some_and(|tag| tag.as_bytes() == granted.etag.as_bytes()) {
+        return Answer::NotModified;
+    }
+    // Of a HEAD a range means nothing (RFC 9110, section 14.2).
+    if *method == Method::HEAD {
+        return Answer::Head;
+    }
+    match part(headers, granted) {
+        Part::Whole => Answer::Whole,
+        Part::Range(first, last) => Answer::Range(first, last + 1),
+        Part::Unsatisfiable => Answer::Unsatisfiable,
+    }
+}
+
 fn answer(
     desk: &Arc<OtaDesk>,
-    (file, permit): (File, OwnedSemaphorePermit),
+    (opened, first, permit): (Opened, Bytes, OwnedSemaphorePermit),
     granted: &Granted,
-    method: &Method,
-    headers: &HeaderMap,
+    asked: Answer,
 ) -> Response {
-    let total = granted.bytes;
+    let total = granted.whole.bytes;
     let base = Response::builder()
         .header(header::ETAG, &granted.etag)
         .header(MD5_HEADER, &granted.md5)
         .header(header::CONTENT_DISPOSITION, "attachment; filename=\"firmware.bin\"")
         .header(header::ACCEPT_RANGES, "bytes")
         .header(header::CACHE_CONTROL, "private, no-transform");
-    let matches = headers.get(header::IF_NONE_MATCH).is_some_and(|tag| tag.as_bytes() == granted.etag.as_bytes());
-    // Of a HEAD a range means nothing (RFC 9110, section 14.2).
-    let part = if *method == Method::HEAD { Part::Whole } else { part(headers, granted) };
-    let built = match part {
-        _ if matches => base.status(StatusCode::NOT_MODIFIED).body(Body::empty()),
-        Part::Unsatisfiable => base
+    let built = match asked {
+        Answer::NotModified => base.status(StatusCode::NOT_MODIFIED).body(Body::empty()),
+        Answer::Unsatisfiable => base
             .status(StatusCode::RANGE_NOT_SATISFIABLE)
             .header(header::CONTENT_RANGE, format!("bytes */{total}"))
             .body(Body::empty()),
-        Part::Whole => {
-            let body = if *method == Method::HEAD { Body::empty() } else { stream(desk, file, permit, 0, total) };
-            base.status(StatusCode::OK)
-                .header(header::CONTENT_TYPE, "application/octet-stream")
-                .header(header::CONTENT_LENGTH, total)
-                .body(body)
-        }
-        Part::Range(first, last) => base
+        Answer::Head => base
+            .header(header::CONTENT_TYPE, "application/octet-stream")
+            .header(header::CONTENT_LENGTH, total)
+            .body(Body::empty()),
+        Answer::Whole => base
+            .header(header::CONTENT_TYPE, "application/octet-stream")
+            .header(header::CONTENT_LENGTH, total)
+            .body(stream(desk, (opened, first), permit, (0, total))),
+        Answer::Range(from, to) => base
             .status(StatusCode::PARTIAL_CONTENT)
             .header(header::CONTENT_TYPE, "application/octet-stream")
-            .header(header::CONTENT_RANGE, format!("bytes {first}-{last}/{total}"))
-            .header(header::CONTENT_LENGTH, last - first + 1)
-            .body(stream(desk, file, permit, first, last + 1)),
+            .header(header::CONTENT_RANGE, format!("bytes {from}-{}/{total}", to - 1))
+            .header(header::CONTENT_LENGTH, to - from)
+            .body(stream(desk, (opened, first), permit, (from, to))),
     };
     built.unwrap_or_else(|_| refused(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the answer can't be made"))
 }
 
-/// The file from `from` to before `to`, a chunk at a time. A file that can't be read on breaks the connection off, so that no device takes it for whole.
-fn stream(desk: &Arc<OtaDesk>, file: File, permit: OwnedSemaphorePermit, from: u64, to: u64) -> Body {
-    let begin = (Arc::clone(desk), Arc::new(file), permit, from);
-    let chunks = futures_util::stream::unfold(begin, move |(desk, file, permit, at)| async move {
-        let length = usize::try_from(to - at).unwrap_or(usize::MAX).min(CHUNK_BYTES);
-        if length == 0 {
+/// The file from `from` to before `to`, a chunk at a time, of which the first has been read. A file that can't be read on breaks the connection off, so that no
+/// device takes it for whole.
+fn stream(
+    desk: &Arc<OtaDesk>,
+    (opened, first): (Opened, Bytes),
+    permit: OwnedSemaphorePermit,
+    (from, to): (u64, u64),
+) -> Body {
+    let begin = (Arc::clone(desk), opened, Some(first), permit, from);
+    let chunks = futures_util::stream::unfold(begin, move |(desk, opened, first, permit, at)| async move {
+        if at >= to {
             return None;
         }
-        let read = files::read(&file, at, length).await;
+        let read = match first {
+            Some(first) => Ok(first),
+            None => opened.next(at, to).await,
+        };
         let next = match &read {
             Ok(bytes) => {
                 desk.counts.download_bytes.fetch_add(bytes.len() as u64, Relaxed);
@@ -237,13 +305,15 @@ fn stream(desk: &Arc<OtaDesk>, file: File, permit: OwnedSemaphorePermit, from: u
                 to
             }
         };
-        Some((read, (desk, file, permit, next)))
+        Some((read, (desk, opened, None, permit, next)))
     });
     Body::from_stream(chunks)
 }
 
 #[cfg(test)]
 mod tests {
+    use turnpike_ota::firmware::Digests;
+
     use super::*;
 
     fn of(range: &str, if_range: Option<&str>) -> Part {
@@ -252,7 +322,8 @@ mod tests {
         if let Some(validator) = if_range {
             headers.insert(header::IF_RANGE, validator.parse().expect("a value"));
         }
-        part(&headers, &Granted { bytes: 100, etag: "\"tag\"".to_owned(), md5: String::new() })
+        let digests = Digests { sha256: [0; 32], md5: [0; 16], crc32: 0 };
+        part(&headers, &Granted { whole: Whole { bytes: 100, digests }, etag: "\"tag\"".to_owned(), md5: String::new() })
     }
 
     #[test]

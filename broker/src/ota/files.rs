@@ -13,6 +13,7 @@ use turnpike_ota::ids::FirmwareId;
 use turnpike_ota::upload::{Upload, UploadError};
 
 use super::OtaDesk;
+use super::shelf::ShelfError;
 
 /// Bytes that are read at once.
 const READ_BYTES: usize = 1 << 20;
@@ -26,6 +27,9 @@ pub enum FileError {
     /// Another request is at it.
     #[error("another request uploads this firmware at the moment")]
     Busy,
+    /// All of it has come, and is being brought to the bucket.
+    #[error("the upload is finished, and is being brought to the bucket")]
+    Storing,
     /// The part doesn't fit.
     #[error(transparent)]
     Upload(#[from] UploadError),
@@ -112,6 +116,12 @@ impl Writing {
         self.held.as_ref().map_or(0, |spool| spool.upload.have())
     }
 
+    /// The file, to be read.
+    pub(super) fn file(&self) -> Result<File, ShelfError> {
+        let spool = self.held.as_ref().ok_or_else(|| ShelfError::File("it isn't held".to_owned()))?;
+        Ok(spool.file.try_clone()?)
+    }
+
     /// Whether a part may come.
     ///
     /// # Errors
@@ -162,6 +172,11 @@ impl OtaDesk {
     /// # Errors
     /// [`FileError`].
     pub async fn spool(&self, id: FirmwareId, now_s: u64) -> Result<Writing, FileError> {
+        if self.stage(id).is_some() { Err(FileError::Storing) } else { self.hold(id, now_s).await }
+    }
+
+    /// The same for who brings it to the bucket.
+    pub(super) async fn hold(&self, id: FirmwareId, now_s: u64) -> Result<Writing, FileError> {
         let declared = {
             let state = self.state.lock();
             match state.catalog.get(id).map(|firmware| &firmware.state) {
@@ -193,17 +208,17 @@ impl OtaDesk {
         File::open(&self.folder)?.sync_all()
     }
 
-    /// Removes what there is of a firmware's file.
-    pub fn discard(&self, id: FirmwareId) {
-        self.spools.0.lock().remove(&id);
-        for path in [part(&self.folder, id), whole(&self.folder, id)] {
-            match std::fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    tracing::warn!(file = %path.display(), %error, "a file of a firmware can't be removed");
-                }
-                _ => {}
-            }
-        }
+    /// Removes what there is of a firmware's file, in the folder and in the bucket.
+    pub fn discard(self: &Arc<Self>, id: FirmwareId) {
+        self.discard_part(id);
+        remove(&whole(&self.folder, id));
+        self.give_up(id);
+    }
+
+    /// Removes what has come of a firmware's file.
+    pub(super) fn discard_part(&self, id: FirmwareId) {
+        self.let_go(id);
+        remove(&part(&self.folder, id));
     }
 
     /// Nobody writes to it any more.
@@ -212,12 +227,16 @@ impl OtaDesk {
     }
 
     /// Removes files that no firmware has: what a crash has left between a commit and a removal, or the other way round.
-    pub(super) fn sweep_files(&self) {
+    pub(super) fn sweep_files(self: &Arc<Self>) {
         let Ok(entries) = std::fs::read_dir(&self.folder) else { return };
         for entry in entries.flatten() {
             let name = entry.file_name();
             let Some((number, ending)) = name.to_str().and_then(|name| name.rsplit_once('.')) else { continue };
             let Ok(number) = number.parse().map(FirmwareId) else { continue };
+            if matches!(ending, "storing" | "gone") {
+                self.take_up(number, &entry.path(), ending);
+                continue;
+            }
             let is_needed = {
                 let state = self.state.lock();
                 match (state.catalog.get(number).map(|firmware| &firmware.state), ending) {
@@ -227,13 +246,22 @@ impl OtaDesk {
                         std::fs::rename(entry.path(), part(&self.folder, number)).is_ok()
                     }
                     (Some(State::Uploading(_)), "part") => true,
-                    (_, "bin" | "part") => false,
+                    (_, "bin" | "part" | "note") => false,
                     _ => true,
                 }
             };
             if !is_needed {
-                self.discard(number);
+                remove(&entry.path());
             }
         }
+    }
+}
+
+fn remove(path: &Path) {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(file = %path.display(), %error, "a file of a firmware can't be removed");
+        }
+        _ => {}
     }
 }

@@ -10,7 +10,15 @@ use crate::audit::{AuditSink, now_ms};
 use crate::cli::Serve;
 use crate::config::{Config, Fault, Faults};
 use crate::descriptors;
+use crate::ota::OtaDesk;
 use crate::server::Control;
+
+/// Whose listeners aren't the control's.
+#[derive(Clone, Copy)]
+pub(super) struct Doors<'a> {
+    pub(super) clouds: &'a Clouds,
+    pub(super) ota: Option<&'a OtaDesk>,
+}
 
 /// Reads configuration and certificates again, and puts on record that it was asked to.
 pub(super) fn run(
@@ -18,9 +26,9 @@ pub(super) fn run(
     running: &Config,
     control: &Control,
     guarded: &Guarded<Gatekeeper>,
-    (audit, clouds): (&AuditSink, &Clouds),
+    (audit, doors): (&AuditSink, Doors<'_>),
 ) {
-    let (outcome, restart) = match reload_all(options, running, control, guarded, clouds) {
+    let (outcome, restart) = match reload_all(options, running, control, guarded, doors) {
         Some(restart_needed) => (Outcome::Ok, restart_needed),
         None => (Outcome::Failed("faults"), false),
     };
@@ -34,7 +42,7 @@ fn reload_all(
     running: &Config,
     control: &Control,
     guarded: &Guarded<Gatekeeper>,
-    clouds: &Clouds,
+    Doors { clouds, ota }: Doors<'_>,
 ) -> Option<bool> {
     let config = match options.configure() {
         Ok(config) => config,
@@ -60,11 +68,21 @@ fn reload_all(
             return None;
         }
     };
+    let downloads_tls = match ota.map(|ota| ota.reread(config.ota.as_ref())).transpose() {
+        Ok(reread) => reread.flatten(),
+        Err(faults) => {
+            faults.iter().for_each(|fault| tracing::error!("not reloaded: listener `ota`: {fault}"));
+            return None;
+        }
+    };
     let certificate = development.as_ref().map(|development| &development.server);
     let listeners: Vec<_> = config.listeners.iter().map(|listener| listener.settings(certificate)).collect();
     match control.reload(&listeners, descriptors::fitted(&config.limits, descriptors::limit()), config.transport) {
         Ok(listeners) => {
             platform_tls.install();
+            if let Some((ota, live)) = ota.zip(downloads_tls) {
+                ota.install(live);
+            }
             guarded.quotas().set(config.rates.clone());
             guarded.guard().set(config.guard.clone());
             control.remeter();

@@ -1,0 +1,13 @@
+"""An S3 in memory, on a free port of loopback that it prints. It ends when its input does."""
+
+import logging
+import sys
+
+from moto.server import ThreadedMotoServer
+
+logging.getLogger("werkzeug").setLevel(logging.ERROR)
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+sys.stdin.read()
+server.stop()
