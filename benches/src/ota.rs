@@ -3,7 +3,7 @@
 //! Each part has a broker of its own, whose memory and CPU are looked at from outside. Every byte that comes is held against the file that was uploaded, and
 //! at a campaign's end the API says of every device how it stands.
 //!
-//! Devices and downloads share the machine with the broker. So the threads that play them step back ([`Ota::nice`]), as if they were on a machine of
+//! Devices and downloads share the machine with the broker. So the threads that play them step back ([`Ota::nice`], [`Ota::idle`]), as if they were on a machine of
 //! their own whenever the broker wants the CPU; the live messages' threads don't.
 
 mod blocks;
@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 
+use self::load::Back;
 use self::report::Row;
 use crate::cpu;
 
@@ -105,12 +106,21 @@ pub struct Ota {
     /// By how much devices and downloads step back behind the broker and the live messages; 0: not at all.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(i32).range(0..=19))]
     pub nice: i32,
+    /// They have only what nobody else wants, in place of --nice: whoever wakes up interrupts them at once.
+    #[arg(long)]
+    pub idle: bool,
     /// More of the broker's configuration, TOML.
     #[arg(long, default_value = "")]
     pub config: String,
     /// Keeps the results, as JSON.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+}
+
+impl Ota {
+    fn back(&self) -> Back {
+        if self.idle { Back::Idle } else { Back::Nice(self.nice) }
+    }
 }
 
 /// Measures and prints a table in Markdown for each part.
@@ -128,7 +138,7 @@ pub fn run(plan: &Ota) -> anyhow::Result<()> {
     }
     parts.sort_unstable();
     parts.dedup();
-    println!("{}; devices and downloads at nice {}\n", cpu::machine(), plan.nice);
+    println!("{}; devices and downloads at {}\n", cpu::machine(), plan.back());
     let mut results = Vec::new();
     for part in parts {
         let name = part.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
@@ -143,7 +153,7 @@ pub fn run(plan: &Ota) -> anyhow::Result<()> {
         results.push((name, rows));
         // What was measured stays, whatever comes after it.
         if let Some(path) = &plan.json {
-            let text = report::json(&results, plan.nice)?;
+            let text = report::json(&results, plan.back())?;
             std::fs::write(path, text).with_context(|| format!("{} can't be written", path.display()))?;
         }
     }

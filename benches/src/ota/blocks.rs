@@ -42,7 +42,7 @@ pub(super) fn run(program: &Path, plan: &Ota) -> anyhow::Result<Vec<Row>> {
     });
     let devices = (0..plan.block_devices).map(|n| {
         let download = Arc::clone(&download);
-        load::spawn("device", plan.nice, move || {
+        load::spawn("device", plan.back(), move || {
             let device = Device::come(download.address, n);
             // Whoever couldn't come mustn't keep the others waiting.
             download.begin.wait();

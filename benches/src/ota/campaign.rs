@@ -47,7 +47,7 @@ pub(super) fn run(program: &Path, plan: &Ota) -> anyhow::Result<Vec<Row>> {
     let created = begun.elapsed();
     let fleet = Fleet::new(stage.mqtt(), stage.ota, Arc::clone(&terms), plan)?;
     let (devices, rate, connections) = (plan.devices, plan.rate, connections(plan.connections));
-    let playing = load::spawn("fleet", plan.nice, move || fleet.play(devices, connections, rate))?;
+    let playing = load::spawn("fleet", plan.back(), move || fleet.play(devices, connections, rate))?;
     let played = load::join(vec![playing])?.pop().context("one fleet")?;
     let is_whole = played.broken == 0;
     if let Some(fault) = &played.first_fault {

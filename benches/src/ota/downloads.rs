@@ -38,7 +38,7 @@ pub(super) fn run(program: &Path, plan: &Ota, with_tls: bool) -> anyhow::Result<
     for link in links {
         let (begin, bytes, file, address) = (Arc::clone(&begin), Arc::clone(&bytes), Arc::clone(&file), stage.ota);
         let trust = stage.tls()?;
-        clients.push(load::spawn("client", plan.nice, move || {
+        clients.push(load::spawn("client", plan.back(), move || {
             let connection = Connection::open(address, trust);
             begin.wait();
             let mut connection = connection?;

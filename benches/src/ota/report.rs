@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::load::Back;
 use crate::cpu;
 
 /// A figure.
@@ -43,10 +44,10 @@ pub(super) fn print(part: &str, rows: &[Row]) {
 }
 
 /// All parts that are done.
-pub(super) fn json(parts: &[(String, Vec<Row>)], nice: i32) -> anyhow::Result<String> {
+pub(super) fn json(parts: &[(String, Vec<Row>)], back: Back) -> anyhow::Result<String> {
     let mut all = Map::new();
     all.insert("machine".to_owned(), cpu::machine().into());
-    all.insert("nice".to_owned(), nice.into());
+    all.insert("load".to_owned(), back.to_string().into());
     for (part, rows) in parts {
         let figures: Map<String, Value> = rows.iter().map(|row| (row.name.to_owned(), json!(row.value))).collect();
         all.insert(part.clone(), figures.into());
@@ -69,8 +70,8 @@ mod tests {
     #[test]
     fn every_figure_is_in_the_json() {
         let parts = [("blocks".to_owned(), vec![Row::new("MB/s", 51.5)]), ("http".to_owned(), Vec::new())];
-        let read: Value = serde_json::from_str(&json(&parts, 10).expect("JSON")).expect("JSON");
-        assert_eq!((&read["nice"], &read["blocks"]["MB/s"]), (&json!(10), &json!(51.5)));
+        let read: Value = serde_json::from_str(&json(&parts, Back::Nice(10)).expect("JSON")).expect("JSON");
+        assert_eq!((&read["load"], &read["blocks"]["MB/s"]), (&json!("nice 10"), &json!(51.5)));
         assert!(read["http"].as_object().is_some_and(Map::is_empty));
     }
 }

@@ -9,7 +9,7 @@ use mio::Waker;
 
 use super::visit::Terms;
 use crate::ota::downloads::Connection;
-use crate::ota::load;
+use crate::ota::load::{self, Back};
 
 type Results = Receiver<(usize, anyhow::Result<()>)>;
 
@@ -26,7 +26,7 @@ impl Fetchers {
         address: SocketAddr,
         terms: &Arc<Terms>,
         count: u32,
-        nice: i32,
+        back: Back,
         waker: Waker,
     ) -> anyhow::Result<Self> {
         let (wanted, orders) = channel::<(usize, String)>();
@@ -35,7 +35,7 @@ impl Fetchers {
         let threads = (0..count).map(|_| {
             let (orders, results) = (Arc::clone(&orders), results.clone());
             let (terms, waker) = (Arc::clone(terms), Arc::clone(&waker));
-            load::spawn("fetcher", nice, move || {
+            load::spawn("fetcher", back, move || {
                 let mut connection = None;
                 loop {
                     let order = orders.lock().map_err(|_| anyhow::anyhow!("another has panicked"))?.recv();

@@ -65,7 +65,7 @@ impl Fleet {
     ) -> anyhow::Result<Self> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
-        let fetchers = Fetchers::start(downloads, &terms, plan.clients, plan.nice, waker)?;
+        let fetchers = Fetchers::start(downloads, &terms, plan.clients, plan.back(), waker)?;
         let stay = Duration::from_millis(plan.stay_ms);
         Ok(Self {
             address,
