@@ -143,7 +143,7 @@ impl Visit {
         if let Some(id) = publish.id.filter(|_| publish.qos == QoS::AtLeastOnce) {
             encode_ack(Version::V5, AckKind::PubAck, id, ReasonCode::Success, out);
         }
-        let topic = publish.topic.map(|topic| topic.as_str()).unwrap_or_default();
+        let topic = publish.topic.map(TopicName::as_str).unwrap_or_default();
         if topic.ends_with("/block") {
             self.block(publish.payload, terms)?;
             return self.if_whole(terms, out);

@@ -46,7 +46,7 @@ impl Play {
             reason: ConnectReason::Success,
             properties: ConnAckProperties::default(),
         };
-        assert_eq!(self.take(&Packet::ConnAck(ack)), Next::Wait);
+        assert_eq!(self.take(&Packet::ConnAck(Box::new(ack))), Next::Wait);
     }
 
     fn take(&mut self, packet: &Packet<'_>) -> Next {
