@@ -17,6 +17,7 @@ mod devices;
 mod door;
 mod download;
 mod files;
+mod push;
 mod record;
 mod settings;
 mod state;
@@ -129,7 +130,8 @@ pub struct OtaDesk {
     settings: OtaSettings,
     folder: PathBuf,
     tokens: TokenKey,
-    state: Mutex<State>,
+    /// Shared with what is sent again later.
+    state: Arc<Mutex<State>>,
     spools: files::Spools,
     counts: Counts,
     work: UnboundedSender<Work>,
@@ -158,7 +160,7 @@ impl OtaDesk {
         let (work, receiver) = unbounded_channel();
         Ok(Arc::new(Self {
             tokens: TokenKey::new(&key.derive("turnpike firmware downloads")),
-            state: Mutex::default(),
+            state: Arc::default(),
             spools: files::Spools::default(),
             counts: Counts::default(),
             work,

@@ -75,6 +75,7 @@ pub(super) fn run(program: &Path, plan: &Ota) -> anyhow::Result<Vec<Row>> {
     ];
     rows.extend(seen.rows());
     rows.extend([Row::new("succeeded", succeeded as f64), Row::new("failed, as they were to", failed as f64)]);
+    rows.push(Row::new("offers, unasked, to devices that had the version", f64::from(played.late)));
     rows.extend(live_rows(before, meanwhile, after));
     rows.extend([
         Row::none("live messages lost", lost),

@@ -29,6 +29,8 @@ pub(super) struct Offer {
     pub(super) bytes: usize,
     /// Path and query of the link.
     pub(super) path: String,
+    /// It was asked for, by a check.
+    pub(super) answers: bool,
 }
 
 impl Offer {
@@ -47,6 +49,7 @@ impl Offer {
             number: u32::try_from(number(&offer["offer"])?)?,
             bytes: usize::try_from(number(&offer["size"])?)?,
             path: path.to_owned(),
+            answers: !said["id"].is_null(),
         }))
     }
 }
@@ -109,7 +112,7 @@ mod tests {
         assert_eq!(Offer::read(br#"{"id":1,"offer":null}"#).expect("an answer"), None);
         let text =
             br#"{"offer":{"offer":7,"target":"mcu","version":"2.0","size":9,"url":"http://h/ota/v1/7?token=t"}}"#;
-        let offer = Offer { number: 7, bytes: 9, path: "/ota/v1/7?token=t".to_owned() };
+        let offer = Offer { number: 7, bytes: 9, path: "/ota/v1/7?token=t".to_owned(), answers: false };
         assert_eq!(Offer::read(text).expect("an offer"), Some(offer));
         assert!(Offer::read(br#"{"offer":{"offer":7,"target":"mcu","version":"3.0"}}"#).is_err());
     }

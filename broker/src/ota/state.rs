@@ -22,6 +22,7 @@ use turnpike_ota::wire::RequestId;
 use turnpike_ota::wire::aliyun::{SignMethod, Upgrade};
 use turnpike_ota::wire::native::{Answer, Link, Offer};
 
+use super::push::{Offered, Push};
 use super::record::{self, Reported, Wanted};
 use super::{CampaignRequest, OtaDesk, count};
 use crate::audit::now_ms;
@@ -86,7 +87,7 @@ pub(super) struct Carried {
     /// When this resolves, all records are on disk.
     pub(super) committed: Option<oneshot::Receiver<()>>,
     /// Messages to be sent.
-    pub(super) offers: Vec<OutsideMessage>,
+    pub(super) offers: Vec<Push>,
     /// Those for the device that is to be answered, which aren't among them.
     pub(super) answer: Vec<Outgoing>,
     /// Its campaign in which it has come back with the old version.
@@ -477,30 +478,18 @@ impl OtaDesk {
     }
 
     /// The message by which a device is offered something unasked.
-    pub(super) fn pushed(&self, state: &State, outgoing: &Outgoing, now: Now) -> Option<OutsideMessage> {
-        let Outgoing { product, device, .. } = outgoing;
+    pub(super) fn pushed(&self, state: &State, outgoing: &Outgoing, now: Now) -> Option<Push> {
+        let Outgoing { product, device, campaign, .. } = outgoing;
+        let kind = state.kind(*campaign, device);
+        let offered = Offered { campaign: *campaign, product: product.clone(), device: device.clone(), kind };
         if state.report_of(product, device).is_some_and(|reported| reported.aliyun) {
             let number = u32::try_from(now.unix_s()).unwrap_or(u32::MAX);
             let payload = upgrade(state, outgoing, |upgrade| upgrade.pushed(number))?;
-            return Some(message(format!("/ota/device/upgrade/{product}/{device}"), payload, now));
+            let topic = format!("/ota/device/upgrade/{product}/{device}");
+            return Some(Push::offer(message(topic, payload, now), offered));
         }
         let payload = native(state, Some(outgoing), None, None)?;
-        Some(message(offer_topic(product, device), payload, now))
-    }
-
-    /// Sends offers. Where nobody has subscribed yet, once more a little later: a device that has just come in subscribes in a moment.
-    pub(super) fn push(&self, offers: Vec<OutsideMessage>) {
-        for offer in offers {
-            let control = self.shell().control.clone();
-            tokio::spawn(async move {
-                for wait_s in [1, 2, 4, 8, 0] {
-                    match control.publish_outside(offer.clone()).await {
-                        Ok(Ok(true)) | Err(_) => return,
-                        Ok(Ok(false) | Err(_)) => tokio::time::sleep(std::time::Duration::from_secs(wait_s)).await,
-                    }
-                }
-            });
-        }
+        Some(Push::offer(message(offer_topic(product, device), payload, now), offered))
     }
 
     fn tell_stopped(&self, state: &State, campaign: CampaignId, why: Why) {

@@ -41,6 +41,8 @@ pub(super) struct Played {
     pub(super) first_fault: Option<String>,
     /// Connections at once, at most.
     pub(super) connected: usize,
+    /// Offers that came unasked to devices that had the new version.
+    pub(super) late: u32,
 }
 
 pub(super) struct Fleet {
@@ -242,7 +244,7 @@ impl Fleet {
             }
             Next::Over => {
                 self.leave(slot)?;
-                self.connections.remove(slot);
+                self.played.late += self.connections.remove(slot).visit.late();
                 self.played.done += 1;
                 Ok(true)
             }

@@ -77,16 +77,23 @@ pub(super) struct Visit {
     acknowledged: bool,
     /// There is nothing for it, as it should be.
     released: bool,
+    /// Offers that came after it had the new version, unasked.
+    late: u32,
 }
 
 impl Visit {
     pub(super) const fn new(n: u32) -> Self {
         let (phase, offer) = (Phase::Entering, None);
-        Self { n, phase, returns: false, offer, taken: 0, acknowledged: false, released: false }
+        Self { n, phase, returns: false, offer, taken: 0, acknowledged: false, released: false, late: 0 }
     }
 
     pub(super) const fn number(&self) -> u32 {
         self.n
+    }
+
+    /// Offers that came unasked after it had the new version.
+    pub(super) const fn late(&self) -> u32 {
+        self.late
     }
 
     /// Begins a connection.
@@ -156,6 +163,11 @@ impl Visit {
             None => {
                 self.released = self.returns;
                 Ok(self.if_released())
+            }
+            // Sent before it had the version, maybe; asked now, the broker knows.
+            Some(offer) if self.returns && !offer.answers => {
+                self.late += 1;
+                Ok(Next::Wait)
             }
             Some(_) if self.returns => anyhow::bail!("a device that has the new version is offered it"),
             Some(offer) => {

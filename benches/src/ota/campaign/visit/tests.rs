@@ -152,5 +152,8 @@ fn what_is_wrong_is_seen() {
     assert_eq!(said(&mut play.out), [("progress".to_owned(), progress_of("downloaded"))]);
     play.apply();
     play.enter();
-    assert!(play.hear("offer", OFFER).is_err(), "it has that version");
+    assert_eq!(play.hear("offer", OFFER).expect("an old one"), Next::Wait);
+    assert_eq!(play.visit.late(), 1);
+    let answer = String::from_utf8(OFFER.to_vec()).expect("text").replacen('{', r#"{"id":1,"#, 1);
+    assert!(play.hear("offer", answer.as_bytes()).is_err(), "it has that version");
 }
