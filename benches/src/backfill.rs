@@ -3,7 +3,7 @@
 
 mod back_end;
 mod broker;
-mod client;
+pub(crate) mod client;
 mod device;
 mod live;
 

@@ -16,6 +16,7 @@ use crate::conduct::{self, Report};
 use crate::cpu;
 use crate::floor::Floor;
 use crate::logins::{self, Logins};
+use crate::ota::{self, Ota};
 use crate::report::{html, json, text};
 use crate::spec::{Scenario, Spec};
 use crate::workers::{self, Workers};
@@ -63,6 +64,8 @@ enum Command {
     Backfill(Backfill),
     /// What a delivery costs this broker while bindings change, and how soon they hold.
     Bindings(Bindings),
+    /// Firmware: a campaign to its end beside live messages, blocks over MQTT, downloads over HTTP and HTTPS.
+    Ota(Box<Ota>),
     /// What a run starts for each of its processes.
     #[command(hide = true)]
     Worker,
@@ -90,6 +93,7 @@ impl Cli {
             Command::Logins(logins) => logins::run(&logins),
             Command::Backfill(backfill) => backfill::run(&backfill),
             Command::Bindings(bindings) => bindings::run(&bindings),
+            Command::Ota(ota) => ota::run(&ota),
             Command::Worker => Ok(workers::work()?),
         }
     }

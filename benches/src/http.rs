@@ -26,11 +26,16 @@ impl Http {
 
     /// A request that must succeed; the body of the answer.
     pub(crate) fn ask(&mut self, method: &str, path: &str, body: &str) -> anyhow::Result<String> {
+        self.ask_with(method, path, "", body)
+    }
+
+    /// The same with header lines more, each with its end.
+    pub(crate) fn ask_with(&mut self, method: &str, path: &str, headers: &str, body: &str) -> anyhow::Result<String> {
         let (token, length) = (self.token, body.len());
         // In one segment, whatever the length of its parts.
         let request = format!(
             "{method} {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\n\
-             content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+             content-type: application/json\r\n{headers}content-length: {length}\r\n\r\n{body}"
         );
         self.stream.get_mut().write_all(request.as_bytes())?;
         let (status, answer) = answer(&mut self.stream).with_context(|| format!("{method} {path}"))?;

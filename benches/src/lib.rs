@@ -24,6 +24,7 @@ mod http;
 pub mod identity;
 pub mod load;
 pub mod logins;
+pub mod ota;
 pub mod outcome;
 pub mod plan;
 pub mod protocol;

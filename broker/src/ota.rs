@@ -20,6 +20,7 @@ mod files;
 mod gizwits;
 mod labels;
 mod pages;
+mod push;
 mod record;
 #[cfg(feature = "s3")]
 mod s3;
@@ -162,7 +163,8 @@ pub struct OtaDesk {
     settings: OtaSettings,
     folder: PathBuf,
     tokens: TokenKey,
-    state: Mutex<State>,
+    /// Shared with what is sent again later.
+    state: Arc<Mutex<State>>,
     spools: files::Spools,
     /// The bucket, where files go to one.
     remote: Option<Arc<shelf::Remote>>,
@@ -204,7 +206,7 @@ impl OtaDesk {
         let (work, receiver) = unbounded_channel();
         Ok(Arc::new(Self {
             tokens: TokenKey::new(&key.derive("turnpike firmware downloads")),
-            state: Mutex::default(),
+            state: Arc::default(),
             spools: files::Spools::default(),
             remote,
             storings: storing::Storings::default(),

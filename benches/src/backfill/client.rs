@@ -12,7 +12,7 @@ use turnpike_mqtt::{
     frame,
 };
 
-pub(super) struct Client {
+pub(crate) struct Client {
     stream: TcpStream,
     received: Vec<u8>,
     used: usize,
@@ -20,7 +20,7 @@ pub(super) struct Client {
 }
 
 /// What came.
-pub(super) enum Came {
+pub(crate) enum Came {
     Message { topic: String, payload: Vec<u8>, dup: bool, qos1: Option<PacketId> },
     Acknowledged,
     Other,
@@ -28,7 +28,7 @@ pub(super) enum Came {
 
 impl Client {
     /// Connects and is let in. `lasting_s`: how long its session outlives it.
-    pub(super) fn connect(address: SocketAddr, login: &Credentials, lasting_s: Option<u32>) -> anyhow::Result<Self> {
+    pub(crate) fn connect(address: SocketAddr, login: &Credentials, lasting_s: Option<u32>) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;
@@ -51,14 +51,14 @@ impl Client {
         Ok(client)
     }
 
-    pub(super) fn subscribe(&mut self, filter: &str, qos: QoS) -> anyhow::Result<()> {
+    pub(crate) fn subscribe(&mut self, filter: &str, qos: QoS) -> anyhow::Result<()> {
         let filter = TopicFilter::parse(filter).context("a filter")?;
         let id = PacketId::new(1).context("not 0")?;
         encode_subscribe(Version::V5, id, None, [(filter, SubscribeOptions::qos(qos))], &mut self.out);
         self.flush()
     }
 
-    pub(super) fn publish(&mut self, topic: &str, payload: &[u8], qos: QoS, id: u16) -> anyhow::Result<()> {
+    pub(crate) fn publish(&mut self, topic: &str, payload: &[u8], qos: QoS, id: u16) -> anyhow::Result<()> {
         let publish = Publish {
             dup: false,
             qos,
@@ -73,27 +73,27 @@ impl Client {
     }
 
     /// Acknowledges, with the next flush.
-    pub(super) fn acknowledge(&mut self, id: PacketId) {
+    pub(crate) fn acknowledge(&mut self, id: PacketId) {
         encode_ack(Version::V5, AckKind::PubAck, id, ReasonCode::Success, &mut self.out);
     }
 
-    pub(super) fn flush(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn flush(&mut self) -> anyhow::Result<()> {
         self.stream.write_all(&self.out)?;
         self.out.clear();
         Ok(())
     }
 
-    pub(super) fn set_patience(&self, patience: Duration) -> anyhow::Result<()> {
+    pub(crate) fn set_patience(&self, patience: Duration) -> anyhow::Result<()> {
         Ok(self.stream.set_read_timeout(Some(patience))?)
     }
 
     /// Whether what was read has been looked at whole, so that the next look waits.
-    pub(super) fn is_drained(&self) -> bool {
+    pub(crate) fn is_drained(&self) -> bool {
         !matches!(frame(self.received.get(self.used..).unwrap_or_default(), u32::MAX), Ok(Some(_)))
     }
 
     /// The next packet; none if nothing came in time.
-    pub(super) fn next(&mut self) -> anyhow::Result<Option<Came>> {
+    pub(crate) fn next(&mut self) -> anyhow::Result<Option<Came>> {
         let mut buffer = [0; 64 << 10];
         loop {
             let rest = self.received.get(self.used..).unwrap_or_default();

@@ -17,11 +17,11 @@ use turnpike_ota::wire::aliyun;
 use turnpike_ota::wire::native::{Check, Progress};
 use turnpike_ota::wire::{Step, Why, WireError};
 
+use super::push::Push;
 use super::record::{Reported, Speaks};
 use super::state::{Carried, candidate, message, native, number, offer_topic, upgrade, upgrade_topic};
 use super::{OtaDesk, State, count};
 use crate::desk::Done;
-use crate::shard::OutsideMessage;
 
 /// What a device hears that has come back with the version that it had.
 const OLD_VERSION: &str = "came back with the old version";
@@ -29,7 +29,7 @@ const OLD_VERSION: &str = "came back with the old version";
 /// What an errand has come to.
 struct Did {
     committed: Option<oneshot::Receiver<()>>,
-    messages: Vec<OutsideMessage>,
+    messages: Vec<Push>,
 }
 
 impl OtaDesk {
@@ -129,7 +129,7 @@ impl OtaDesk {
         let payload = native(&state, answered.next(), id.clone(), failed);
         // The file can't have gone under the lock; if it isn't ready any more, there is nothing.
         let payload = payload.or_else(|| native(&state, None, id, failed)).unwrap_or_default();
-        let mut messages = vec![message(offer_topic(product, name), payload, now)];
+        let mut messages = vec![Push::from(message(offer_topic(product, name), payload, now))];
         messages.extend(answered.filter_map(|other| self.pushed(&state, other, now)));
         drop(state);
         count(&self.counts.checks);
@@ -246,7 +246,7 @@ impl OtaDesk {
         let written =
             asked.first().and_then(|outgoing| upgrade(&state, outgoing, |upgrade| upgrade.reply(id.as_ref())));
         let payload = written.unwrap_or_else(|| aliyun::nothing(id.as_ref()));
-        let mut messages = vec![message(get_reply_topic(product, name), payload, now)];
+        let mut messages = vec![Push::from(message(get_reply_topic(product, name), payload, now))];
         messages.extend(others.into_iter().filter_map(|other| self.pushed(&state, other, now)));
         messages.extend(carried.offers);
         count(&self.counts.checks);

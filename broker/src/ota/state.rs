@@ -26,6 +26,7 @@ use turnpike_ota::wire::aliyun::{SignMethod, Upgrade};
 use turnpike_ota::wire::native::{Answer, Link, Offer};
 use turnpike_ota::wire::{RequestId, gizwits};
 
+use super::push::{Offered, Push};
 use super::record::{self, Reported, Speaks, Wanted};
 use super::{CampaignRequest, OtaDesk, count};
 use crate::audit::now_ms;
@@ -94,7 +95,7 @@ pub(super) struct Carried {
     /// When this resolves, all records are on disk.
     pub(super) committed: Option<oneshot::Receiver<()>>,
     /// Messages to be sent.
-    pub(super) offers: Vec<OutsideMessage>,
+    pub(super) offers: Vec<Push>,
     /// Those for the device that is to be answered, which aren't among them.
     pub(super) answer: Vec<Outgoing>,
     /// Its campaign in which it has come back with the old version.
@@ -497,23 +498,26 @@ impl OtaDesk {
     }
 
     /// The message by which a device is offered something unasked.
-    pub(super) fn pushed(&self, state: &State, outgoing: &Outgoing, now: Now) -> Option<OutsideMessage> {
-        let Outgoing { product, device, .. } = outgoing;
-        match self.speaks(state, product, device) {
+    pub(super) fn pushed(&self, state: &State, outgoing: &Outgoing, now: Now) -> Option<Push> {
+        let Outgoing { product, device, campaign, .. } = outgoing;
+        let kind = state.kind(*campaign, device);
+        let offered = Offered { campaign: *campaign, product: product.clone(), device: device.clone(), kind };
+        let message = match self.speaks(state, product, device) {
             Speaks::Native => {
                 let payload = native(state, Some(outgoing), None, None)?;
-                Some(message(offer_topic(product, device), payload, now))
+                message(offer_topic(product, device), payload, now)
             }
             Speaks::Aliyun => {
                 let number = u32::try_from(now.unix_s()).unwrap_or(u32::MAX);
                 let payload = upgrade(state, outgoing, |upgrade| upgrade.pushed(number))?;
-                Some(message(upgrade_topic(product, device), payload, now))
+                message(upgrade_topic(product, device), payload, now)
             }
             Speaks::Gizwits => {
                 let part = gizwits::Part::of(&state.catalog.get(outgoing.file)?.target)?;
-                Some(message(format!("ser2cli_res/{device}"), gizwits::notice(part), now))
+                message(format!("ser2cli_res/{device}"), gizwits::notice(part), now)
             }
-        }
+        };
+        Some(Push::offer(message, offered))
     }
 
     /// How a device is told of firmware: as it spoke last. One that hasn't spoken yet, of a product that takes gizwits' log-ins, is sent the notice: these devices
@@ -525,21 +529,6 @@ impl OtaDesk {
             if is_gizwits { Speaks::Gizwits } else { Speaks::Native }
         };
         state.report_of(product, device).map_or_else(silent, |reported| reported.speaks)
-    }
-
-    /// Sends offers. Where nobody has subscribed yet, once more a little later: a device that has just come in subscribes in a moment.
-    pub(super) fn push(&self, offers: Vec<OutsideMessage>) {
-        for offer in offers {
-            let control = self.shell().control.clone();
-            tokio::spawn(async move {
-                for wait_s in [1, 2, 4, 8, 0] {
-                    match control.publish_outside(offer.clone()).await {
-                        Ok(Ok(true)) | Err(_) => return,
-                        Ok(Ok(false) | Err(_)) => tokio::time::sleep(std::time::Duration::from_secs(wait_s)).await,
-                    }
-                }
-            });
-        }
     }
 
     fn tell_stopped(&self, state: &State, campaign: CampaignId, why: Why) {
