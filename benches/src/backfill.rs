@@ -137,6 +137,8 @@ pub fn run(plan: &Backfill) -> anyhow::Result<()> {
 
 /// Lets this thread give way to others. On Linux niceness is a thread's (setpriority(2), "C library/kernel differences").
 fn give_way(nice: i32) {
-    // Without it there is more noise, no fault.
-    let _ = rustix::process::setpriority_process(None, nice);
+    if nice > 0 {
+        // Without it there is more noise, no fault.
+        let _ = rustix::process::setpriority_process(None, nice);
+    }
 }
