@@ -139,6 +139,6 @@ pub fn run(plan: &Backfill) -> anyhow::Result<()> {
 fn give_way(nice: i32) {
     if nice > 0 {
         // Without it there is more noise, no fault.
-        let _ = rustix::process::setpriority_process(None, nice);
+        let _ = rustix::process::nice(nice);
     }
 }

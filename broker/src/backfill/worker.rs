@@ -120,9 +120,9 @@ pub(super) fn start(shared: Arc<Shared>, ledgers: Ledgers, receiver: UnboundedRe
 
 /// Lets shards, and everybody else, come first where there are fewer cores than threads: history can wait.
 fn give_way() {
-    // Of nobody in particular is on Linux the calling thread's, not the process's (setpriority(2), "C library/kernel differences").
+    // On Linux this is the calling thread's, not the process's (setpriority(2), "C library/kernel differences").
     #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+    if let Err(error) = rustix::process::nice(NICE) {
         tracing::debug!(%error, "workers for stored data have no lower priority");
     }
 }

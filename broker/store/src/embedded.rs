@@ -140,7 +140,7 @@ impl EmbeddedStore {
         let engine = Engine::open(&folder, &options, made)?;
         let session_high = engine.counter(META_SESSION_HIGH)?;
         let message_high = engine.counter(META_MESSAGE_HIGH)?;
-        let runs = Runs::load(&engine)?;
+        let runs = guarded(&folder, || Runs::load(&engine))?;
         if format != Some(FORMAT) {
             write_format(&folder).map_err(|e| StoreError::io(&folder, "write the format", e))?;
         }
@@ -204,7 +204,7 @@ impl Store for EmbeddedStore {
         drop(self.engine.take());
         let engine = Engine::open(&self.folder, &self.options, true)?;
         // The group that failed may be there all the same.
-        self.runs = Runs::load(&engine)?;
+        self.runs = guarded(&self.folder, || Runs::load(&engine))?;
         self.engine = Some(engine);
         tracing::info!(folder = %self.folder.display(), "the storage engine was opened again");
         Ok(())
