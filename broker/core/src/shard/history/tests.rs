@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use turnpike_mqtt::{
-    Connect, ConnectProperties, Packet, PacketId, SubscribeOptions, TopicFilter, Version, encode, encode_subscribe,
+    Connect, ConnectProperties, Packet, PacketId, SubscribeOptions, TopicFilter, TopicName, Version, encode,
+    encode_subscribe,
 };
 
 use super::*;
