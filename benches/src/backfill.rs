@@ -49,6 +49,9 @@ pub struct Backfill {
     /// How long live messages are watched before history begins.
     #[arg(long, default_value_t = 3)]
     pub calm_s: u64,
+    /// How far devices and back end give way to others (`nice`, 0 to 19). Live clients never do: in the field all these have machines of their own.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(i32).range(0..=19))]
+    pub nice: i32,
     /// More of the broker's configuration, TOML.
     #[arg(long, default_value = "")]
     pub config: String,
@@ -96,6 +99,7 @@ pub fn run(plan: &Backfill) -> anyhow::Result<()> {
         .map(|_| {
             let fleet = Arc::clone(&fleet);
             thread::Builder::new().name("device".to_owned()).stack_size(256 << 10).spawn(move || {
+                give_way(fleet.plan.nice);
                 let played = device::play(&fleet);
                 if played.is_err() {
                     fleet.failed.store(true, Relaxed);
@@ -129,4 +133,12 @@ pub fn run(plan: &Backfill) -> anyhow::Result<()> {
     println!("redelivered with DUP, as QoS 1 may {}", counted.redelivered);
     anyhow::ensure!(counted.is_clean(), "records were lost, repeated or out of order");
     Ok(())
+}
+
+/// Lets this thread give way to others. On Linux niceness is a thread's (setpriority(2), "C library/kernel differences").
+fn give_way(nice: i32) {
+    if nice > 0 {
+        // Without it there is more noise, no fault.
+        let _ = rustix::process::nice(nice);
+    }
 }

@@ -1,13 +1,14 @@
 //! A shard's thread: sockets on one side, the sans-IO core on the other.
 //!
 //! ```text
-//! turn:  poll ─▶ accept ─▶ read what is readable, feed the core ─▶ inbox ─▶ timers
-//!             ─▶ write each touched connection once ─▶ hand batches to other shards, parts to the committer
+//! turn:  poll ─▶ accept ─▶ read what is readable, feed the core ─▶ inbox ─▶ say what was committed ─▶ timers
+//!             ─▶ write each touched connection once ─▶ history ─▶ hand batches to other shards, parts to the committer
 //! ```
 //!
 //! Sockets are registered once, edge-triggered, for reading and writing, so a turn costs no other system calls than one poll, and a
 //! read and a write for each connection that has something. What a connection may take of a turn is bounded
-//! (`READ_BYTES`), and so is the turn (`TURN_READ_BYTES`, `TURN_WRITE_BYTES`); who wasn't served stands in a queue.
+//! (`READ_BYTES`), and so is the turn (`TURN_READ_BYTES`, `TURN_WRITE_BYTES`, `PHASE_TIME`); who wasn't served stands in a queue. History comes last,
+//! when what this turn has read for others is written.
 //!
 //! **Invariant:** a shard never waits but in poll. It opens no file, resolves no name, and holds no lock over a system call.
 //!
@@ -60,6 +61,10 @@ const READ_BYTES: usize = 32 << 10;
 const TURN_READ_BYTES: usize = 256 << 10;
 /// Written in one turn.
 const TURN_WRITE_BYTES: usize = 4 << 20;
+/// Each phase of a turn begins nothing more after so long: what comes meanwhile waits for a turn to end.
+const PHASE_TIME: Duration = Duration::from_micros(150);
+/// Said of what was committed between two looks at the clock.
+const SAY_AT_ONCE: usize = 64;
 /// Events taken from the kernel in one turn.
 const EVENTS: usize = 1024;
 /// A shard shows that it lives at least this often.
@@ -106,8 +111,8 @@ pub(crate) enum Command {
     System(Vec<SystemMessage>),
     /// Publish for somebody who has no session, and say whether anybody wants it, or why it isn't taken.
     Publish(Box<OutsideMessage>, oneshot::Sender<Result<bool, ReasonCode>>),
-    /// Answer when it is its turn.
-    Ping(oneshot::Sender<()>),
+    /// Answer, when it is its turn, when that was.
+    Ping(oneshot::Sender<Instant>),
     /// Publish stored records of a device, and say how far that went, once it is on disk.
     Slice(Box<Slice>),
     /// Take no connections any more, part with those there are, and answer when they are gone.
@@ -224,6 +229,8 @@ pub(crate) struct ShardThread<G> {
     publishing: HashMap<u64, oneshot::Sender<Result<bool, ReasonCode>>>,
     /// Slices of history that are being committed.
     slices: HashMap<u64, (SliceOutcome, oneshot::Sender<SliceOutcome>)>,
+    /// Slices that wait for a turn with time for them.
+    history: VecDeque<Slice>,
     next_number: u64,
     draining: bool,
     stopping: bool,
@@ -271,6 +278,7 @@ impl<G: Gate> ShardThread<G> {
             barriers: Vec::new(),
             publishing: HashMap::new(),
             slices: HashMap::new(),
+            history: VecDeque::new(),
             next_number: 0,
             draining: false,
             stopping: false,
@@ -293,10 +301,12 @@ impl<G: Gate> ShardThread<G> {
             self.accept();
             self.read_ready();
             self.drain_inbox();
+            self.say_committed();
             self.timers();
             self.judge_certificates();
             self.resume();
             self.flush();
+            self.publish_history();
             // Written bytes make room, and room may resume connections: they are served in the next turn, which comes at once.
             self.unflushed |= self.resume();
             self.end_turn();
@@ -329,6 +339,8 @@ impl<G: Gate> ShardThread<G> {
         let readable = !self.ready.is_empty() && !self.stalled;
         if readable
             || self.unflushed
+            || (!self.history.is_empty() && !self.stalled)
+            || self.core.has_to_say()
             || self.judging.is_some()
             || self.entrances.iter().any(|entrance| entrance.is_due(self.has_room(), self.now.mono_ms))
         {
@@ -394,7 +406,7 @@ impl<G: Gate> ShardThread<G> {
         for envelope in taken.drain(..) {
             match envelope {
                 Envelope::Batch(batch) => self.parts.extend(self.core.deliver(&batch, self.now)),
-                Envelope::Committed(tickets) => self.core.committed(&tickets, self.now),
+                Envelope::Committed(tickets) => self.core.note_committed(&tickets),
                 Envelope::Answered(id, answer) => self.core.answered(id, answer, self.now),
                 Envelope::ErrandDone(id, outcome) => self.core.errand_done(id, outcome, false, self.now),
                 Envelope::ErrandTopics(id, topics) => self.core.subscribe_errand(id, &topics),
@@ -406,7 +418,21 @@ impl<G: Gate> ShardThread<G> {
         self.refused = refused;
     }
 
+    /// As much of it as the phase has time for.
+    fn say_committed(&mut self) {
+        let begun = Instant::now();
+        while self.core.has_to_say() && begun.elapsed() < PHASE_TIME {
+            self.core.say_committed(SAY_AT_ONCE, self.now);
+        }
+    }
+
     fn obey(&mut self, command: Command) {
+        // These are about everything that came before them.
+        if let Command::Forget(..) | Command::ForgetGone | Command::Drain(_) | Command::Barrier(_) | Command::Stop =
+            command
+        {
+            self.publish_all_history();
+        }
         match command {
             // Whoever asked may have given up waiting: then nobody misses the answer.
             Command::Stats(reply) => drop(reply.send(self.stats())),
@@ -440,14 +466,19 @@ impl<G: Gate> ShardThread<G> {
             Command::Withdraw(concern, filters) => self.core.withdraw(&concern, &filters, self.now),
             Command::System(messages) => self.publish_system(&messages),
             Command::Publish(message, reply) => self.publish_outside(&message, reply),
-            Command::Ping(reply) => drop(reply.send(())),
-            Command::Slice(slice) => self.publish_slice(*slice),
+            Command::Ping(reply) => drop(reply.send(Instant::now())),
+            Command::Slice(slice) => self.history.push_back(*slice),
             Command::Drain(reply) => {
                 self.drain();
                 self.drained.push(reply);
             }
             Command::Barrier(reply) => self.barriers.push(reply),
-            Command::Stop => self.stopping = true,
+            Command::Stop => {
+                while self.core.has_to_say() {
+                    self.core.say_committed(SAY_AT_ONCE, self.now);
+                }
+                self.stopping = true;
+            }
         }
     }
 
@@ -542,8 +573,10 @@ impl<G: Gate> ShardThread<G> {
 
     /// Answers those who wait for the shard to come to rest.
     fn answer(&mut self) {
-        for reply in self.barriers.drain(..) {
-            let _ = reply.send(());
+        if !self.core.has_to_say() {
+            for reply in self.barriers.drain(..) {
+                let _ = reply.send(());
+            }
         }
         if self.draining && self.links.is_empty() {
             for reply in self.drained.drain(..) {

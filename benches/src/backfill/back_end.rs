@@ -41,7 +41,10 @@ impl BackEnd {
         let mut client = open(fleet)?;
         client.subscribe(&format!("dev/{PRODUCT}/+/up/t"), QoS::AtLeastOnce)?;
         let fleet = Arc::clone(fleet);
-        let thread = thread::Builder::new().name("back-end".to_owned()).spawn(move || read(&fleet, client, total))?;
+        let thread = thread::Builder::new().name("back-end".to_owned()).spawn(move || {
+            super::give_way(fleet.plan.nice);
+            read(&fleet, client, total)
+        })?;
         Ok(Self { thread })
     }
 

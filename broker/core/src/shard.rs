@@ -4,7 +4,8 @@
 //! The order of a turn, for whoever drives it:
 //!
 //! 1. inputs, any number in any order: [`Shard::open`], [`Shard::receive`], [`Shard::closed`], [`Shard::deliver`],
-//!    [`Shard::committed`], [`Shard::answered`], [`Shard::errand_done`], [`Shard::tick`];
+//!    [`Shard::committed`], or [`Shard::note_committed`] and [`Shard::say_committed`], [`Shard::answered`], [`Shard::errand_done`],
+//!    [`Shard::tick`];
 //! 2. [`Shard::keep_judged`] before anything is written, then
 //!    [`Shard::next_touched`] until it is empty: write each connection's [`Shard::output`], say how much with [`Shard::wrote`];
 //! 3. [`Shard::next_resumed`] until it is empty: feed these connections what was kept of them;
@@ -183,6 +184,8 @@ pub struct Shard<G> {
     ticket: TicketBuffer,
     /// By origin: tickets that this shard has a part in and that aren't on disk.
     waiting: Vec<VecDeque<(Turn, Vec<Release>)>>,
+    /// What waited for tickets that are on disk, in their order.
+    sayable: VecDeque<std::vec::IntoIter<Release>>,
     /// How many owed entries refer to a shared body.
     bodies: HashMap<MessageId, u32, foldhash::fast::RandomState>,
     /// Packets that have begun and haven't ended.
@@ -274,6 +277,7 @@ impl<G: Gate> Shard<G> {
             turn: Turn(1),
             ticket: TicketBuffer::default(),
             waiting: (0..shards).map(|_| VecDeque::new()).collect(),
+            sayable: VecDeque::new(),
             bodies: HashMap::default(),
             partials: Partials::default(),
             walking: VecDeque::new(),

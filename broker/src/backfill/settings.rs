@@ -39,7 +39,7 @@ impl Default for BackfillSettings {
             budget: budget::Settings::default(),
             pace: pace::Settings::default(),
             devices_max: 10_000_000,
-            slice_records_max: 128,
+            slice_records_max: 64,
             under_way_max: 2_048,
             hold: Duration::from_secs(2),
             parallel: false,

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
+use std::fmt::Write;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{Semaphore, oneshot};
 use turnpike_backfill::answer::{Ack, Stop, Tally, encode_pace};
-use turnpike_backfill::batch::{Batch, Encoding, Lost, RecordError, Tree, decode};
+use turnpike_backfill::batch::{Batch, Encoding, RecordError, Tree, decode};
 use turnpike_backfill::bounds::Bounds;
 use turnpike_backfill::budget::{Answer, Budget};
 use turnpike_backfill::ledger::{self, Ledger, Ledgers, Verdict};
@@ -30,7 +31,9 @@ use crate::server::Control;
 use crate::shard::{OutsideMessage, Slice, SliceOutcome, SliceRecord};
 
 /// Between two looks at how late live traffic is, while there is history.
-const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+const LOOK_INTERVAL: Duration = Duration::from_millis(25);
+/// So many looks make a judgement: the last but one of them by lateness, since a single hiccup may be the machine's.
+const LOOKS: usize = 10;
 /// Before a record is offered again for which a back end's queue had no room; doubled each time.
 const ROOM_WAIT: Duration = Duration::from_millis(5);
 const ROOM_WAIT_MAX: Duration = Duration::from_millis(500);
@@ -38,6 +41,10 @@ const ROOM_WAIT_MAX: Duration = Duration::from_millis(500);
 const ROOM_TIME_MAX: Duration = Duration::from_secs(30);
 /// For so long an answer that isn't delivered is good: the device asks again anyway.
 const ANSWER_MS: u64 = 60_000;
+
+/// How much workers give way to other threads.
+#[cfg(target_os = "linux")]
+const NICE: i32 = 10;
 
 /// What all workers have in common.
 pub(super) struct Shared {
@@ -66,12 +73,19 @@ impl Shared {
 
     /// Tells the budget how late live traffic is: how long a shard takes to come round to what it is asked.
     async fn look(&self) {
+        let mut found = Vec::with_capacity(LOOKS);
         loop {
             tokio::time::sleep(LOOK_INTERVAL).await;
             if self.under_way.available_permits() >= self.settings.under_way_max {
                 continue;
             }
-            let late = self.control.turn_around().await;
+            found.push(self.control.turn_around().await);
+            if found.len() < LOOKS {
+                continue;
+            }
+            found.sort_unstable();
+            let late = found.iter().rev().nth(1).copied().unwrap_or_default();
+            found.clear();
             let late_ns = u64::try_from(late.as_nanos()).unwrap_or(u64::MAX);
             let now_ns = self.control.now().mono_ns();
             let mut budget = self.budget.lock();
@@ -97,10 +111,20 @@ impl Shared {
 pub(super) fn start(shared: Arc<Shared>, ledgers: Ledgers, receiver: UnboundedReceiver<Work>) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let work = move || {
+        give_way();
         let worker = Rc::new(Worker { shared, ledgers: RefCell::new(ledgers), waiting: RefCell::default() });
         tokio::task::LocalSet::new().block_on(&runtime, worker.run(receiver));
     };
     std::thread::Builder::new().name("backfill".to_owned()).spawn(work).map(drop)
+}
+
+/// Lets shards, and everybody else, come first where there are fewer cores than threads: history can wait.
+fn give_way() {
+    // On Linux this is the calling thread's, not the process's (setpriority(2), "C library/kernel differences").
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::nice(NICE) {
+        tracing::debug!(%error, "workers for stored data have no lower priority");
+    }
 }
 
 type Key = (Box<str>, Box<str>);
@@ -195,7 +219,7 @@ impl Worker {
         let published = self.publish(&principal, device, &mut going).await;
         going.count(&shared.counts);
         let rest = published?;
-        for ack in going.acks(&shared.settings.bounds) {
+        for ack in going.acks() {
             shared.tell(device, "ack", ack.encode(going.batch.encoding()));
         }
         if let Some(pace) = rest {
@@ -246,7 +270,7 @@ impl Worker {
         let (mut wait, mut waited) = (ROOM_WAIT, Duration::ZERO);
         while going.done < going.fresh.len() {
             let outcome = self.slice(principal, device, going).await?;
-            going.done += outcome.taken;
+            going.advance(outcome.taken, &self.shared.settings.bounds);
             if outcome.taken > 0 {
                 self.remember(device, going);
                 (wait, waited) = (ROOM_WAIT, Duration::ZERO);
@@ -303,7 +327,7 @@ impl Worker {
     fn remember(&self, device: &DeviceIdentity, going: &Going) {
         let mut ledgers = self.ledgers.borrow_mut();
         if let Ok(ledger) = ledgers.get_or_create(&device.product, &device.device) {
-            *ledger = going.ledger_after(going.done, &self.shared.settings.bounds);
+            ledger.clone_from(&going.ledger);
         }
     }
 }
@@ -311,18 +335,16 @@ impl Worker {
 /// A batch under way.
 struct Going {
     batch: Batch,
-    /// The device's before it.
-    base: Arc<Ledger>,
     /// Records that are new: which of the batch, boot and sequence.
     fresh: Arc<[(u32, u64, u64)]>,
-    lost: Arc<[Lost]>,
     lost_any: bool,
     /// Of the fresh ones, how many are on disk.
     done: usize,
+    /// The device's, with what the batch declares lost and those that are done.
+    ledger: Ledger,
     tally: Tally,
     known: u64,
     stop: Option<Stop>,
-    after: Ledger,
 }
 
 impl Going {
@@ -339,15 +361,15 @@ impl Going {
             let stop = Stop { index: None, code: "full" };
             return Err((batch.encoding(), Ack { error: Some(stop), ..Ack::default() }));
         }
-        let base = Arc::new(found.cloned().unwrap_or_default());
-        let mut after = (*base).clone();
+        let mut ledger = found.cloned().unwrap_or_default();
         let mut tally = Tally::default();
         let (mut fresh, mut known, mut lost_any) = (Vec::new(), 0, false);
         let mut stop: Option<(usize, RecordError)> = None;
         for lost in batch.lost() {
-            lost_any |= after.lose(lost.boot, lost.from, lost.to, bounds) == Verdict::Fresh;
+            lost_any |= ledger.lose(lost.boot, lost.from, lost.to, bounds) == Verdict::Fresh;
             tally.touch(lost.boot);
         }
+        let mut after = ledger.clone();
         for (index, record) in batch.records().enumerate() {
             match after.take(record.boot, record.seq, bounds) {
                 Verdict::Fresh => fresh.push((u32::try_from(index).unwrap_or(u32::MAX), record.boot, record.seq)),
@@ -370,20 +392,23 @@ impl Going {
         if let Some((index, error)) = stop {
             batch.stop_at(index, error);
         }
-        let (lost, stop) = (batch.lost().into(), batch.stopped().map(Stop::from));
-        Ok(Self { batch, base, fresh: fresh.into(), lost, lost_any, done: 0, tally, known, stop, after })
+        let stop = batch.stopped().map(Stop::from);
+        Ok(Self { batch, fresh: fresh.into(), lost_any, done: 0, ledger, tally, known, stop })
     }
 
     /// The messages of the next slice.
     fn slice(&self, device: &DeviceIdentity, settings: &BackfillSettings) -> Vec<SliceRecord> {
         let tree = Tree::new(&device.product, &device.device);
-        let mut topic = String::new();
+        let (mut topic, mut ts, mut properties) = (String::new(), String::new(), Vec::new());
         let rest = self.fresh.get(self.done..).unwrap_or_default();
         let records = rest.iter().take(settings.slice_records_max.max(1)).filter_map(|(index, ..)| {
             let record = self.batch.record(*index as usize)?;
             tree.topic(record.topic, &mut topic);
-            let mut properties = Vec::new();
-            ForwardableItem::User("ts", &record.ts_ms.to_string()).encode(&mut properties);
+            ts.clear();
+            // Text takes it always.
+            let _ = write!(ts, "{}", record.ts_ms);
+            properties.clear();
+            ForwardableItem::User("ts", &ts).encode(&mut properties);
             ForwardableItem::User("historical", "1").encode(&mut properties);
             let message = publication(&topic, &properties, record.payload)?;
             let also = settings.parallel.then(|| {
@@ -399,20 +424,17 @@ impl Going {
     /// What is kept with a slice, of which so many records were taken.
     fn keeper(&self, device: &DeviceIdentity, bounds: Bounds) -> Box<dyn FnOnce(usize) -> Vec<Op> + Send> {
         let key = ledger::key(&device.product, &device.device);
-        let (base, fresh, lost, done) =
-            (Arc::clone(&self.base), Arc::clone(&self.fresh), Arc::clone(&self.lost), self.done);
+        let (mut ledger, fresh, done) = (self.ledger.clone(), Arc::clone(&self.fresh), self.done);
         Box::new(move |taken| {
-            let ledger = replay(&base, &lost, &fresh, done + taken, &bounds);
+            take(&mut ledger, &fresh, done, taken, &bounds);
             vec![Op::RegistryPut(key, ledger.encode())]
         })
     }
 
-    fn ledger_after(&self, done: usize, bounds: &Bounds) -> Ledger {
-        if done == self.fresh.len() {
-            self.after.clone()
-        } else {
-            replay(&self.base, &self.lost, &self.fresh, done, bounds)
-        }
+    /// So many more are on disk.
+    fn advance(&mut self, taken: usize, bounds: &Bounds) {
+        take(&mut self.ledger, &self.fresh, self.done, taken, bounds);
+        self.done += taken;
     }
 
     /// The record after those that are done isn't taken, ever.
@@ -421,12 +443,11 @@ impl Going {
         self.stop = Some(Stop { index, code });
     }
 
-    fn acks(&mut self, bounds: &Bounds) -> Vec<Ack> {
+    fn acks(&mut self) -> Vec<Ack> {
         for (_, boot, _) in self.fresh.iter().take(self.done) {
             self.tally.taken(*boot);
         }
-        let ledger = self.ledger_after(self.done, bounds);
-        self.tally.acks(&ledger, self.stop)
+        self.tally.acks(&self.ledger, self.stop)
     }
 
     fn count(&self, counts: &Counts) {
@@ -436,16 +457,11 @@ impl Going {
     }
 }
 
-/// The ledger after so many of the new records.
-fn replay(base: &Ledger, lost: &[Lost], fresh: &[(u32, u64, u64)], count: usize, bounds: &Bounds) -> Ledger {
-    let mut ledger = base.clone();
-    for lost in lost {
-        let _ = ledger.lose(lost.boot, lost.from, lost.to, bounds);
-    }
-    for (_, boot, seq) in fresh.iter().take(count) {
+/// Marks so many of the new records as taken, after those that are done.
+fn take(ledger: &mut Ledger, fresh: &[(u32, u64, u64)], done: usize, taken: usize, bounds: &Bounds) {
+    for (_, boot, seq) in fresh.iter().skip(done).take(taken) {
         let _ = ledger.take(*boot, *seq, bounds);
     }
-    ledger
 }
 
 /// What MQTT 5 says that a batch is.
@@ -457,9 +473,9 @@ fn content_type(properties: &[u8]) -> Option<&str> {
 }
 
 /// None if the topic isn't one, which the batch's check has ruled out.
-fn publication(topic: &str, properties: &[u8], payload: &[u8]) -> Option<Message> {
+fn publication(topic: &str, properties: &[u8], payload: &[u8]) -> Option<Arc<Message>> {
     let topic = TopicName::parse(topic).ok()?;
-    Some(Message::new(&MessageParts {
+    Some(Arc::new(Message::new(&MessageParts {
         topic,
         properties,
         payload,
@@ -467,5 +483,5 @@ fn publication(topic: &str, properties: &[u8], payload: &[u8]) -> Option<Message
         retain: false,
         expires_at_ms: None,
         publisher: None,
-    }))
+    })))
 }

@@ -1,6 +1,7 @@
 //! What comes in without a connection, and what is handed out to desks.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 use turnpike_core::durable::Op;
@@ -8,7 +9,7 @@ use turnpike_core::gate::{Gate, Principal};
 use turnpike_core::message::{Message, MessageParts};
 use turnpike_mqtt::{QoS, ReasonCode, TopicName};
 
-use super::ShardThread;
+use super::{PHASE_TIME, ShardThread};
 use crate::desk::Done;
 
 /// A message of somebody who has no session: a platform.
@@ -42,9 +43,9 @@ pub struct Slice {
 #[derive(Debug)]
 pub struct SliceRecord {
     /// On its own topic.
-    pub message: Message,
+    pub message: Arc<Message>,
     /// The same on another, for those who can't tell by its properties that it is history.
-    pub also: Option<Message>,
+    pub also: Option<Arc<Message>>,
 }
 
 impl std::fmt::Debug for Slice {
@@ -115,20 +116,42 @@ impl<G: Gate> ShardThread<G> {
         }
     }
 
+    /// Publishes slices of history, as many as the phase has time for.
+    pub(super) fn publish_history(&mut self) {
+        let begun = Instant::now();
+        // While the store or another shard is behind, more would only wait there.
+        while !self.stalled
+            && let Some(slice) = self.history.pop_front()
+        {
+            self.publish_slice(slice);
+            self.unflushed = true;
+            if begun.elapsed() >= PHASE_TIME {
+                return;
+            }
+        }
+    }
+
+    /// Publishes all that waits, however long that takes.
+    pub(super) fn publish_all_history(&mut self) {
+        while let Some(slice) = self.history.pop_front() {
+            self.publish_slice(slice);
+        }
+    }
+
     /// Publishes a slice of history, and has its answer sent when all of it is on disk.
-    pub(super) fn publish_slice(&mut self, slice: Slice) {
+    fn publish_slice(&mut self, slice: Slice) {
         let Slice { principal, records, keep, reply } = slice;
         let mut taken = 0;
         let mut stopped = None;
         for record in &records {
-            if let Err(reason) = self.core.publish_record(&principal, &record.message.parts(), self.now) {
+            if let Err(reason) = self.core.publish_record(&principal, &record.message, self.now) {
                 stopped = Some(reason);
                 break;
             }
             taken += 1;
             if let Some(also) = &record.also {
                 // Whoever reads both has the record; this one is a convenience, and stops nothing.
-                let _ = self.core.publish_record(&Principal::Broker, &also.parts(), self.now);
+                let _ = self.core.publish_record(&Principal::Broker, also, self.now);
             }
         }
         let outcome = SliceOutcome { taken, stopped };

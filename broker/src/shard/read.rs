@@ -1,17 +1,21 @@
 //! From sockets to the core.
 
 use std::io::{self, Read};
+use std::time::Instant;
 
 use turnpike_core::gate::Gate;
 use turnpike_core::shard::{Next, Received};
 
 use super::link::{Flags, Link};
-use super::{POOL_BUFFER_BYTES_MAX, POOL_BUFFERS_MAX, READ_BYTES, ShardThread, TURN_READ_BYTES};
+use super::{PHASE_TIME, POOL_BUFFER_BYTES_MAX, POOL_BUFFERS_MAX, READ_BYTES, ShardThread, TURN_READ_BYTES};
 use crate::transport::{Fault, RAW_BYTES_MAX};
 
 /// An unfinished packet up to this size is copied to where the next read lands, so that both are one slice; what is read after a larger
 /// one is copied to it.
 const HELD_COPY_BYTES_MAX: usize = 16 << 10;
+/// Read from one connection in one turn while history is under way: a back end's acknowledgements come by the thousand, and each costs far more
+/// than its bytes.
+const READ_BYTES_OF_HISTORY: usize = 4 << 10;
 /// What lies in front of a read, and the read.
 pub(super) const SCRATCH_BYTES: usize = RAW_BYTES_MAX + READ_BYTES;
 
@@ -34,6 +38,7 @@ impl<G: Gate> ShardThread<G> {
         }
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut budget = TURN_READ_BYTES;
+        let begun = Instant::now();
         for _ in 0..self.ready.len() {
             let Some(key) = self.ready.pop_front() else { break };
             let Some(link) = self.links.get_mut(key as usize) else { continue };
@@ -42,7 +47,7 @@ impl<G: Gate> ShardThread<G> {
             if !link.flags.has(Flags::PAUSED) {
                 budget = budget.saturating_sub(self.read_link(key, &mut scratch));
             }
-            if budget == 0 {
+            if budget == 0 || begun.elapsed() >= PHASE_TIME {
                 break;
             }
         }
@@ -60,7 +65,8 @@ impl<G: Gate> ShardThread<G> {
             None if link.held.len() <= HELD_COPY_BYTES_MAX => copy_in(scratch, &link.held),
             None => 0,
         };
-        let outcome = read(link, &mut scratch[kept..kept + READ_BYTES]);
+        let most = if self.slices.is_empty() { READ_BYTES } else { READ_BYTES_OF_HISTORY };
+        let outcome = read(link, &mut scratch[kept..kept + most]);
         let Outcome::Some { n, more } = outcome else {
             if matches!(outcome, Outcome::Closed) {
                 self.peer_closed(key);

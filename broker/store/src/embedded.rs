@@ -10,6 +10,7 @@ mod batch;
 mod journal;
 mod record;
 mod recover;
+mod runs;
 mod space;
 mod tables;
 
@@ -23,11 +24,14 @@ use fjall::config::{BlockSizePolicy, CompressionPolicy, FilterPolicy, FilterPoli
 use fjall::{AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use turnpike_core::durable::{Part, Recovery};
 
+use self::runs::{Change, Runs};
 use self::space::FreeSpace;
 use crate::{RecoverySummary, Store, StoreError};
 
 /// What this build reads and writes.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
+/// The same without runs: it is read, and is [`FORMAT`] from then on.
+const FORMAT_WITHOUT_RUNS: u32 = 1;
 
 const FORMAT_FILE: &str = "FORMAT";
 const LOCK_FILE: &str = "LOCK";
@@ -79,7 +83,7 @@ enum Space {
     Sessions,
     /// Session, filter → options.
     Subscriptions,
-    /// Session, sequence number → entry.
+    /// Session, sequence number → entry, or several ([`runs`]).
     Owed,
     /// Session, packet identifier → nothing.
     Incoming,
@@ -106,6 +110,8 @@ pub struct EmbeddedStore {
     /// Highest session key and message id that are on disk.
     session_high: u64,
     message_high: u64,
+    /// Where runs are in the engine.
+    runs: Runs,
     /// Released last.
     _lock: File,
 }
@@ -126,18 +132,20 @@ impl EmbeddedStore {
         let folder = folder.into();
         std::fs::create_dir_all(&folder).map_err(|e| StoreError::io(&folder, "create the data folder", e))?;
         let lock = lock(&folder)?;
-        let made = check_format(&folder)?;
+        let format = check_format(&folder)?;
+        let made = format.is_some();
         if !made {
             clear_unfinished(&folder)?;
         }
         let engine = Engine::open(&folder, &options, made)?;
         let session_high = engine.counter(META_SESSION_HIGH)?;
         let message_high = engine.counter(META_MESSAGE_HIGH)?;
-        if !made {
+        let runs = guarded(&folder, || Runs::load(&engine))?;
+        if format != Some(FORMAT) {
             write_format(&folder).map_err(|e| StoreError::io(&folder, "write the format", e))?;
         }
         let free_space = FreeSpace::new(folder.clone(), options.free_bytes_min);
-        Ok(Self { folder, options, free_space, engine: Some(engine), session_high, message_high, _lock: lock })
+        Ok(Self { folder, options, free_space, engine: Some(engine), session_high, message_high, runs, _lock: lock })
     }
 
     /// The folder it was opened in.
@@ -146,14 +154,14 @@ impl EmbeddedStore {
         &self.folder
     }
 
-    /// Returns the highest session key and message id that are on disk now.
-    fn write(&self, group: &[Part]) -> Result<(u64, u64), StoreError> {
+    /// Returns the highest session key and message id that are on disk now, and what has become of the runs.
+    fn write(&self, group: &[Part]) -> Result<((u64, u64), Vec<Change>), StoreError> {
         let engine = self.engine()?;
         engine.wait_for_background(self.options.stall_max)?;
         guarded(&self.folder, || {
-            let encoded = batch::encode(engine, group, (self.session_high, self.message_high))?;
-            let highs = encoded.highs;
-            engine.write(encoded).map(|()| highs)
+            let batch::Encoded { items, highs, changes } =
+                batch::encode(engine, &self.runs, group, (self.session_high, self.message_high))?;
+            engine.write(items).map(|()| (highs, changes))
         })
     }
 
@@ -169,8 +177,9 @@ impl Store for EmbeddedStore {
     fn commit(&mut self, group: &[Part]) -> Result<(), StoreError> {
         self.free_space.check()?;
         match self.write(group) {
-            Ok(highs) => {
+            Ok((highs, changes)) => {
                 (self.session_high, self.message_high) = highs;
+                self.runs.apply(changes);
                 Ok(())
             }
             // The engine's threads keep their reasons to themselves; a full disk is the one that the operator can mend.
@@ -193,7 +202,10 @@ impl Store for EmbeddedStore {
         }
         // Its files must be closed before they are opened again.
         drop(self.engine.take());
-        self.engine = Some(Engine::open(&self.folder, &self.options, true)?);
+        let engine = Engine::open(&self.folder, &self.options, true)?;
+        // The group that failed may be there all the same.
+        self.runs = guarded(&self.folder, || Runs::load(&engine))?;
+        self.engine = Some(engine);
         tracing::info!(folder = %self.folder.display(), "the storage engine was opened again");
         Ok(())
     }
@@ -273,10 +285,10 @@ impl Engine {
     }
 
     /// One batch, one sync.
-    fn write(&self, encoded: batch::Encoded) -> Result<(), StoreError> {
-        let mut batch = fjall::OwnedWriteBatch::with_capacity(self.db.clone(), encoded.items.len())
-            .durability(Some(PersistMode::SyncData));
-        for item in encoded.items {
+    fn write(&self, items: Vec<batch::Item>) -> Result<(), StoreError> {
+        let mut batch =
+            fjall::OwnedWriteBatch::with_capacity(self.db.clone(), items.len()).durability(Some(PersistMode::SyncData));
+        for item in items {
             match item.value {
                 Some(value) => batch.insert(self.space(item.space), item.key, value),
                 None => batch.remove(self.space(item.space), item.key),
@@ -374,12 +386,12 @@ fn lock(folder: &Path) -> Result<File, StoreError> {
     }
 }
 
-/// Whether a store was made here; an error if it has another format.
-fn check_format(folder: &Path) -> Result<bool, StoreError> {
+/// Of which format a store was made here, if one was; an error if it is one that can't be read.
+fn check_format(folder: &Path) -> Result<Option<u32>, StoreError> {
     let path = folder.join(FORMAT_FILE);
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) if e.kind() == io::ErrorKind::InvalidData => {
             return Err(damaged(folder, FORMAT_FILE.into(), "not a format file"));
         }
@@ -387,7 +399,7 @@ fn check_format(folder: &Path) -> Result<bool, StoreError> {
     };
     let number = text.strip_prefix("turnpike-store ").and_then(|rest| rest.trim_end().parse::<u32>().ok());
     match number {
-        Some(FORMAT) => Ok(true),
+        Some(known @ (FORMAT | FORMAT_WITHOUT_RUNS)) => Ok(Some(known)),
         Some(other) => Err(StoreError::Format { path: folder.into(), found: other.to_string(), supported: FORMAT }),
         None => Err(damaged(folder, FORMAT_FILE.into(), "not a format file")),
     }

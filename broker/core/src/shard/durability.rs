@@ -46,16 +46,40 @@ pub(super) struct RetainedRequest {
 }
 
 impl<G: Gate> Shard<G> {
-    /// These tickets are on disk: what waited for them is said. Tickets that this shard has no part in are passed over.
+    /// These tickets are on disk: what waited for them is said, at once.
     pub fn committed(&mut self, tickets: &[Ticket], now: Now) {
+        self.note_committed(tickets);
+        while self.has_to_say() {
+            self.say_committed(usize::MAX, now);
+        }
+    }
+
+    /// These tickets are on disk: what waited for them is said by [`Self::say_committed`], in their order. Tickets that this shard has no part in
+    /// are passed over.
+    pub fn note_committed(&mut self, tickets: &[Ticket]) {
         for ticket in tickets {
             let origin = usize::from(ticket.origin.0);
             while let Some(releases) = self.waiting.get_mut(origin).and_then(|queue| pop_through(queue, ticket.turn)) {
-                for release in releases {
-                    self.say(release, now);
-                }
+                self.sayable.push_back(releases.into_iter());
             }
         }
+    }
+
+    /// Says so much of what waited for tickets that are on disk. A group of the committer's may hold thousands, and a turn should be short.
+    pub fn say_committed(&mut self, most: usize, now: Now) {
+        for _ in 0..most {
+            let Some(releases) = self.sayable.front_mut() else { return };
+            match releases.next() {
+                Some(release) => self.say(release, now),
+                None => drop(self.sayable.pop_front()),
+            }
+        }
+    }
+
+    /// Whether something is on disk and hasn't been said.
+    #[must_use]
+    pub fn has_to_say(&self) -> bool {
+        !self.sayable.is_empty()
     }
 
     fn say(&mut self, release: Release, now: Now) {

@@ -3,7 +3,9 @@
 //! A slice is what happens between two calls of [`Shard::end_turn`]: records, what the desk wants kept with them ([`Shard::keep`]), and a number
 //! by which [`Shard::next_taken`] names the slice once all of it is on disk ([`Shard::name_when_kept`]).
 
-use turnpike_mqtt::{QoS, ReasonCode, TopicName};
+use std::sync::Arc;
+
+use turnpike_mqtt::{QoS, ReasonCode};
 
 use super::deliver::Room;
 use super::durability::Release;
@@ -11,7 +13,8 @@ use super::{Shard, Taken};
 use crate::clock::Now;
 use crate::durable::Op;
 use crate::gate::{Gate, Principal};
-use crate::message::MessageParts;
+use crate::message::{Message, MessageParts};
+use crate::router::Matches;
 
 impl<G: Gate> Shard<G> {
     /// Publishes a record as its device, unless a session that is to have it with QoS 1 or 2 hasn't room left below what live messages
@@ -22,18 +25,29 @@ impl<G: Gate> Shard<G> {
     pub fn publish_record(
         &mut self,
         principal: &Principal,
-        parts: &MessageParts<'_>,
+        message: &Arc<Message>,
         now: Now,
     ) -> Result<(), ReasonCode> {
-        let parts = self.permitted(principal, parts)?;
-        if parts.qos != QoS::AtMostOnce
-            && (!self.shared.store_accepts() || !self.has_room_for_history(parts.topic, parts.qos, parts.payload.len()))
-        {
+        let parts = message.parts();
+        let permitted = self.permitted(principal, &parts)?;
+        if permitted.qos != QoS::AtMostOnce && !self.shared.store_accepts() {
             return Err(ReasonCode::QuotaExceeded);
         }
-        let _ = self.publish(&parts, now);
-        self.counters.history += 1;
-        Ok(())
+        let mut matches = std::mem::take(&mut self.matches);
+        let choice = self.choose();
+        self.shared.router.route(permitted.topic, choice, &mut matches);
+        let has_room = permitted.qos == QoS::AtMostOnce || self.has_room_for_history(&matches, &permitted);
+        if has_room {
+            if permitted.retain {
+                self.retain(&permitted, now);
+            }
+            // The gate may have another name for the topic.
+            let kept = (permitted.topic == parts.topic).then_some(message);
+            let _ = self.hand_to(&matches, &permitted, kept, now);
+            self.counters.history += 1;
+        }
+        self.matches = matches;
+        if has_room { Ok(()) } else { Err(ReasonCode::QuotaExceeded) }
     }
 
     /// Has something kept with all else of the open turn.
@@ -46,19 +60,14 @@ impl<G: Gate> Shard<G> {
         self.ticket.releases.push(Release::Outside(Taken { number, any: true }));
     }
 
-    fn has_room_for_history(&mut self, topic: TopicName<'_>, qos: QoS, bytes: usize) -> bool {
-        let mut matches = std::mem::take(&mut self.matches);
-        let choice = self.choice;
-        self.shared.router.route(topic, choice, &mut matches);
-        let has_room = matches.iter().filter(|found| found.qos.min(qos) != QoS::AtMostOnce).all(|found| {
+    fn has_room_for_history(&self, matches: &Matches, parts: &MessageParts<'_>) -> bool {
+        matches.iter().filter(|found| found.qos.min(parts.qos) != QoS::AtMostOnce).all(|found| {
             if found.session.shard == self.id {
-                self.queue_has_room(found.session, bytes, Room::Half)
+                self.queue_has_room(found.session, parts.payload.len(), Room::Half)
             } else {
                 !self.shared.full.contains(found.session)
             }
-        });
-        self.matches = matches;
-        has_room
+        })
     }
 }
 

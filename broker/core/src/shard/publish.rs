@@ -15,6 +15,7 @@ use crate::durable::Op;
 use crate::gate::{Gate, Handling, Permit, Principal};
 use crate::ids::{ConnId, SessionRef};
 use crate::message::{Message, MessageParts};
+use crate::router::Matches;
 
 impl<G: Gate> Shard<G> {
     /// PUBLISH from a client, of so many bytes. An error ends the connection with that reason.
@@ -271,7 +272,7 @@ impl<G: Gate> Shard<G> {
     }
 
     /// Implements [MQTT3-3.3.1-7].
-    fn retain(&mut self, parts: &MessageParts<'_>, now: Now) {
+    pub(super) fn retain(&mut self, parts: &MessageParts<'_>, now: Now) {
         let topic = parts.topic;
         let volatile = topic.as_str().starts_with("$SYS/");
         if parts.payload.is_empty() {
@@ -296,6 +297,19 @@ impl<G: Gate> Shard<G> {
         let mut matches = std::mem::take(&mut self.matches);
         let choice = self.choose();
         self.shared.router.route(parts.topic, choice, &mut matches);
+        let published = self.hand_to(&matches, parts, None, now);
+        self.matches = matches;
+        published
+    }
+
+    /// Hands a message to all of these. `whole` is the same message as one that can be kept, if there is one.
+    pub(super) fn hand_to(
+        &mut self,
+        matches: &Matches,
+        parts: &MessageParts<'_>,
+        whole: Option<&Arc<Message>>,
+        now: Now,
+    ) -> Published {
         self.routed += 1;
         let mut published = Published::default();
         let here = |session: SessionRef| session.shard == self.id;
@@ -304,7 +318,10 @@ impl<G: Gate> Shard<G> {
             .filter(|found| here(found.session) && found.durable && found.qos.min(parts.qos) != QoS::AtMostOnce)
             .take(2)
             .count();
-        let mut kept = Kept::new(durable_here > 1);
+        let mut kept = match whole {
+            Some(message) if durable_here < 2 => Kept::of(message),
+            _ => Kept::new(durable_here > 1),
+        };
         for found in matches.iter() {
             if found.no_local && Some(found.session) == parts.publisher {
                 // [MQTT-3.8.3-3]
@@ -331,7 +348,6 @@ impl<G: Gate> Shard<G> {
                 published.count(recipient.qos, Fate::Taken);
             }
         }
-        self.matches = matches;
         published
     }
 

@@ -6,9 +6,10 @@
 use std::collections::{HashMap, HashSet};
 
 use fjall::{UserKey, UserValue};
-use turnpike_core::durable::{Op, Part};
-use turnpike_core::ids::SessionKey;
+use turnpike_core::durable::{Body, Op, Part};
+use turnpike_core::ids::{Seq, SessionKey};
 
+use super::runs::{Change, Place, Runs};
 use super::{Engine, META_MESSAGE_HIGH, META_SESSION_HIGH, OF_SESSION, Space, record};
 use crate::StoreError;
 
@@ -24,10 +25,12 @@ pub(super) struct Encoded {
     pub(super) items: Vec<Item>,
     /// Highest session key and message id, this group included.
     pub(super) highs: (u64, u64),
+    /// What becomes of the runs once it is on disk.
+    pub(super) changes: Vec<Change>,
 }
 
-/// Encodes a group. Reads the engine only for deletions of sessions.
-pub(super) fn encode(engine: &Engine, group: &[Part], highs: (u64, u64)) -> Result<Encoded, StoreError> {
+/// Encodes a group. Reads the engine only for deletions of sessions, and for the end of a queue that has its first run.
+pub(super) fn encode(engine: &Engine, runs: &Runs, group: &[Part], highs: (u64, u64)) -> Result<Encoded, StoreError> {
     let ops = || group.iter().flat_map(|part| &part.ops);
     let mut encoder = Encoder {
         engine,
@@ -36,6 +39,7 @@ pub(super) fn encode(engine: &Engine, group: &[Part], highs: (u64, u64)) -> Resu
         message_high: highs.1,
         deleted: ops().filter_map(|op| if let Op::SessionDelete(key) = op { Some(*key) } else { None }).collect(),
         of_deleted: HashMap::new(),
+        places: Vec::new(),
     };
     for op in ops() {
         encoder.op(op)?;
@@ -47,7 +51,10 @@ pub(super) fn encode(engine: &Engine, group: &[Part], highs: (u64, u64)) -> Resu
         encoder.put(Space::Meta, META_MESSAGE_HIGH, record::encode_counter(encoder.message_high));
     }
     let highs = (encoder.session_high, encoder.message_high);
-    Ok(Encoded { items: last_of_each_key(encoder.items), highs })
+    let Encoder { mut items, places, deleted, .. } = encoder;
+    let mut changes = runs.encode(engine, places, &mut items)?;
+    changes.extend(deleted.into_iter().map(|session| Change::Gone { session }));
+    Ok(Encoded { items: last_of_each_key(items), highs, changes })
 }
 
 struct Encoder<'a> {
@@ -59,6 +66,8 @@ struct Encoder<'a> {
     /// before it.
     deleted: HashSet<SessionKey>,
     of_deleted: HashMap<SessionKey, Vec<usize>>,
+    /// What becomes of places in the queues of all other sessions.
+    places: Vec<Place>,
 }
 
 impl Encoder<'_> {
@@ -84,12 +93,13 @@ impl Encoder<'_> {
             }
             Op::MessageDelete(id) => self.delete(Space::Bodies, id.0.to_be_bytes()),
             Op::OwedPut { session, seq, owed } => {
-                self.put_of(*session, Space::Owed, record::owed_key(*session, *seq), record::encode_owed(owed));
+                let joins = matches!(owed.body, Body::Inline(_));
+                self.place(*session, *seq, Some(record::encode_owed(owed)), joins);
             }
             Op::OwedReleased { session, seq } => {
-                self.put_of(*session, Space::Owed, record::owed_key(*session, *seq), record::encode_released());
+                self.place(*session, *seq, Some(record::encode_released().to_vec()), false);
             }
-            Op::OwedDelete { session, seq } => self.delete(Space::Owed, record::owed_key(*session, *seq)),
+            Op::OwedDelete { session, seq } => self.place(*session, *seq, None, false),
             Op::IncomingPut { session, id } => {
                 self.put_of(*session, Space::Incoming, record::incoming_key(*session, *id), record::encode_incoming());
             }
@@ -105,6 +115,17 @@ impl Encoder<'_> {
             Op::RegistryDelete(key) => self.delete(Space::Registry, record::text_key(&[], key)),
         }
         Ok(())
+    }
+
+    fn place(&mut self, session: SessionKey, seq: Seq, value: Option<Vec<u8>>, joins: bool) {
+        if !self.deleted.contains(&session) {
+            return self.places.push(Place { session, seq: seq.0, value, joins });
+        }
+        // Its runs go with it.
+        match value {
+            Some(value) => self.put_of(session, Space::Owed, record::owed_key(session, seq), value),
+            None => self.delete(Space::Owed, record::owed_key(session, seq)),
+        }
     }
 
     fn put(&mut self, space: Space, key: impl AsRef<[u8]>, value: impl Into<UserValue>) {

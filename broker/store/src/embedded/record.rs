@@ -20,6 +20,8 @@ const OWED_RELEASED: u8 = VERSION | 6;
 const MESSAGE: u8 = VERSION | 7;
 const REGISTRY: u8 = VERSION | 8;
 const COUNTER: u8 = VERSION | 9;
+const OWED_RUN: u8 = VERSION | 10;
+const OWED_MARKS: u8 = VERSION | 11;
 
 /// Why a record doesn't decode.
 pub(super) type Malformed = &'static str;
@@ -37,6 +39,40 @@ pub(super) fn owed_key(session: SessionKey, seq: Seq) -> [u8; 16] {
     high.copy_from_slice(&session.0.to_be_bytes());
     low.copy_from_slice(&seq.0.to_be_bytes());
     key
+}
+
+/// A key of the keyspace of owed messages, without its session.
+pub(super) enum OwedKey {
+    One(Seq),
+    Run { first: Seq, count: u8 },
+    Marks { first: Seq, count: u8 },
+}
+
+pub(super) fn run_key(session: SessionKey, first: u64, count: u8) -> [u8; 18] {
+    key_of_run(session, first, count, 0)
+}
+
+pub(super) fn marks_key(session: SessionKey, first: u64, count: u8) -> [u8; 18] {
+    key_of_run(session, first, count, 1)
+}
+
+fn key_of_run(session: SessionKey, first: u64, count: u8, kind: u8) -> [u8; 18] {
+    let mut key = [0; 18];
+    let (head, tail) = key.split_at_mut(16);
+    head.copy_from_slice(&owed_key(session, Seq(first)));
+    tail.copy_from_slice(&[count, kind]);
+    key
+}
+
+pub(super) fn parse_owed_key(rest: &[u8]) -> Result<OwedKey, Malformed> {
+    let (seq, tail) = rest.split_first_chunk::<8>().ok_or("the key has a wrong length")?;
+    let first = Seq(u64::from_be_bytes(*seq));
+    match *tail {
+        [] => Ok(OwedKey::One(first)),
+        [count @ 1..=64, 0] if first.0.checked_add(u64::from(count)).is_some() => Ok(OwedKey::Run { first, count }),
+        [count @ 1..=64, 1] => Ok(OwedKey::Marks { first, count }),
+        _ => Err("the key has a wrong length, count or kind"),
+    }
 }
 
 pub(super) fn incoming_key(session: SessionKey, id: PacketId) -> [u8; 10] {
@@ -190,6 +226,35 @@ pub(super) fn encode_owed(owed: &Owed) -> Vec<u8> {
         Body::Released => {}
     }
     out
+}
+
+/// Owed entries, each as [`encode_owed`] has it.
+pub(super) fn encode_run(entries: impl Iterator<Item = Vec<u8>>) -> Vec<u8> {
+    let mut out = vec![OWED_RUN];
+    entries.for_each(|entry| put_bytes(&mut out, &entry));
+    out
+}
+
+pub(super) fn decode_run(bytes: &[u8], count: u8) -> Result<Vec<StoredOwed>, Malformed> {
+    let mut r = Reader::new(bytes, OWED_RUN)?;
+    let entries = (0..count).map(|_| decode_owed(r.bytes()?)).collect::<Result<_, _>>()?;
+    r.end()?;
+    Ok(entries)
+}
+
+/// A bit for each message of a run that is done with, the first the lowest.
+pub(super) fn encode_marks(done: u64) -> [u8; 9] {
+    let mut out = [OWED_MARKS; 9];
+    let (_, bits) = out.split_at_mut(1);
+    bits.copy_from_slice(&done.to_le_bytes());
+    out
+}
+
+pub(super) fn decode_marks(bytes: &[u8], count: u8) -> Result<u64, Malformed> {
+    let mut r = Reader::new(bytes, OWED_MARKS)?;
+    let done = r.u64()?;
+    r.end()?;
+    if done & !super::runs::all(count) == 0 { Ok(done) } else { Err("more marks than messages") }
 }
 
 pub(super) fn encode_released() -> [u8; 1] {

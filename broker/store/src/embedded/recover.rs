@@ -8,7 +8,7 @@ use turnpike_core::durable::{Body, Owed, RecoveredSession, Recovery};
 use turnpike_core::ids::{MessageId, Seq, SessionKey};
 use turnpike_core::message::Message;
 
-use super::record::StoredOwed;
+use super::record::{OwedKey, StoredOwed};
 use super::{Engine, Space, record};
 use crate::{RecoveryCounts, RecoverySummary, StoreError};
 
@@ -91,7 +91,7 @@ impl Run<'_> {
                 subscriptions: self.of_session(&mut subscriptions, session, |_, rest, value| {
                     record::decode_subscription(rest, value).map(Some)
                 })?,
-                owed: self.of_session(&mut owed, session, Self::owed)?,
+                owed: self.owed_of(&mut owed, session)?,
                 incoming: self.of_session(&mut incoming, session, |_, rest, value| {
                     record::decode_incoming(value).and_then(|()| record::parse_incoming_key(rest)).map(Some)
                 })?,
@@ -135,16 +135,55 @@ impl Run<'_> {
         Ok(found)
     }
 
-    fn owed(&mut self, rest: &[u8], value: &[u8]) -> Result<Option<(Seq, Owed)>, record::Malformed> {
-        let seq = Seq(record::parse_u64_key(rest)?);
+    /// All that a session is owed, in order.
+    fn owed_of(&mut self, cursor: &mut Cursor<'_>, session: SessionKey) -> Result<Vec<(Seq, Owed)>, StoreError> {
+        let mut all = Vec::new();
+        // The run that marks may follow: where it begins, and where in `all`.
+        let mut run = None;
+        for found in self.of_session(cursor, session, Self::owed)? {
+            match found {
+                Found::One(seq, owed) => all.push((seq, owed)),
+                Found::Run(first, entries) => {
+                    run = Some((first, all.len()));
+                    all.extend((first.0..).map(Seq).zip(entries));
+                }
+                Found::Marks(first, done) => {
+                    let Some((_, at)) = run.take().filter(|(begins, _)| *begins == first) else {
+                        let key = record::owed_key(session, first);
+                        return Err(cursor.malformed(&key, "marks without their run"));
+                    };
+                    let entries = all.split_off(at);
+                    all.extend(entries.into_iter().filter(|(seq, _)| done & (1 << (seq.0 - first.0)) == 0));
+                }
+            }
+        }
+        // What took the place of a message in a run stands behind it.
+        all.sort_by_key(|(seq, _)| *seq);
+        Ok(all)
+    }
+
+    fn owed(&mut self, rest: &[u8], value: &[u8]) -> Result<Option<Found>, record::Malformed> {
+        let seq = match record::parse_owed_key(rest)? {
+            OwedKey::One(seq) => seq,
+            OwedKey::Run { first, count } => {
+                let entries = record::decode_run(value, count)?.into_iter().map(|stored| match stored {
+                    StoredOwed::Whole(owed) => Ok(owed),
+                    StoredOwed::Shared(..) => Err("a shared body in a run"),
+                });
+                return Ok(Some(Found::Run(first, entries.collect::<Result<_, _>>()?)));
+            }
+            OwedKey::Marks { first, count } => {
+                return Ok(Some(Found::Marks(first, record::decode_marks(value, count)?)));
+            }
+        };
         match record::decode_owed(value)? {
-            StoredOwed::Whole(owed) => Ok(Some((seq, owed))),
+            StoredOwed::Whole(owed) => Ok(Some(Found::One(seq, owed))),
             StoredOwed::Shared(mut owed, id) => {
                 // Missing: the deletion of the body was committed before that of the entry.
                 let Some((message, used)) = self.bodies.get_mut(&id) else { return Ok(None) };
                 *used = true;
                 owed.body = Body::Shared(id, Arc::clone(message));
-                Ok(Some((seq, owed)))
+                Ok(Some(Found::One(seq, owed)))
             }
         }
     }
@@ -172,6 +211,13 @@ impl Run<'_> {
         }
         Ok(())
     }
+}
+
+/// What a key of the keyspace of owed messages holds.
+enum Found {
+    One(Seq, Owed),
+    Run(Seq, Vec<Owed>),
+    Marks(Seq, u64),
 }
 
 /// A keyspace from its first key to its last.

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use turnpike_mqtt::{
-    Connect, ConnectProperties, Packet, PacketId, SubscribeOptions, TopicFilter, Version, encode, encode_subscribe,
+    Connect, ConnectProperties, Packet, PacketId, SubscribeOptions, TopicFilter, TopicName, Version, encode,
+    encode_subscribe,
 };
 
 use super::*;
@@ -86,7 +87,7 @@ fn record(shard: &mut Shard<Most>, topic: &str) -> Result<(), ReasonCode> {
         expires_at_ms: None,
         publisher: None,
     };
-    shard.publish_record(&device("d"), &parts, NOW)
+    shard.publish_record(&device("d"), &Arc::new(Message::new(&parts)), NOW)
 }
 
 #[test]
@@ -127,4 +128,28 @@ fn a_record_that_its_device_may_not_publish_is_refused_for_good() {
     assert_eq!(record(&mut shard, "forbidden"), Err(ReasonCode::NotAuthorized));
     shard.shared.set_store_serving(false);
     assert_eq!(record(&mut shard, "up/1"), Err(ReasonCode::QuotaExceeded));
+}
+
+#[test]
+fn what_is_on_disk_is_said_in_portions_and_in_its_order() {
+    let (mut shard, conn) = world(Limits::default());
+    while shard.next_touched().is_some() {}
+    shard.wrote(conn, shard.output(conn).bytes.len(), NOW);
+    let mut tickets = Vec::new();
+    for number in 1..=3 {
+        assert_eq!(record(&mut shard, &format!("up/{number}")), Ok(()));
+        shard.name_when_kept(number);
+        tickets.extend(shard.end_turn().parts.into_iter().map(|part| part.ticket));
+    }
+    shard.note_committed(&tickets);
+    assert_eq!((shard.next_taken(), shard.next_touched()), (None, None), "nothing is said by itself");
+    let mut said = Vec::new();
+    while shard.has_to_say() {
+        let before = shard.output(conn).bytes.len();
+        shard.say_committed(1, NOW);
+        said.extend(shard.next_taken().map(|taken| taken.number.to_string()));
+        let new = String::from_utf8_lossy(&shard.output(conn).bytes[before..]).into_owned();
+        said.extend(new.find("up/").and_then(|at| new.get(at..at + 4)).map(str::to_owned));
+    }
+    assert_eq!(said, ["up/1", "1", "up/2", "2", "up/3", "3"]);
 }
