@@ -279,7 +279,9 @@ impl Quotas {
             Subject::User { app, .. } => self.user_limits(app),
         };
         let Some((allowance, pool)) = limits else {
-            self.owners.remove(subject.key());
+            if !self.owners.is_empty() {
+                self.owners.remove(subject.key());
+            }
             return None;
         };
         let own = |owner: &mut Owner| Arc::clone(owner.0.get_or_insert_default());

@@ -54,14 +54,16 @@ use crate::desk::{Desk, Done};
 use crate::server::Control;
 use record::{Read, Wanted};
 
-/// Between two steps of the scheduler.
+/// Between two steps of the scheduler, and the longest that a coming or going waits to be noticed.
 const STEP_INTERVAL: Duration = Duration::from_millis(200);
 
 /// What the thread is given.
-enum Work {
-    Errand(Matter, Box<Errand>, Done),
-    Came(Arc<DeviceIdentity>),
-    Went(Arc<DeviceIdentity>),
+struct Work(Matter, Box<Errand>, Done);
+
+/// What a device's connection did.
+enum Move {
+    Came,
+    Went,
 }
 
 /// What was done.
@@ -133,6 +135,8 @@ pub struct OtaDesk {
     spools: files::Spools,
     counts: Counts,
     work: UnboundedSender<Work>,
+    /// Comings and goings since the thread last looked. It isn't woken for them: that would cost a log-in more than all else that is done for it here.
+    moves: Mutex<Vec<(Arc<DeviceIdentity>, Move)>>,
     beginning: Mutex<Option<Beginning>>,
     shell: OnceLock<Shell>,
     /// What links begin with; none where devices don't download over HTTP.
@@ -162,6 +166,7 @@ impl OtaDesk {
             spools: files::Spools::default(),
             counts: Counts::default(),
             work,
+            moves: Mutex::default(),
             beginning: Mutex::new(Some(Beginning { work: receiver, campaigns: Vec::new(), standings: HashMap::new() })),
             shell: OnceLock::new(),
             link: OnceLock::new(),
@@ -251,18 +256,18 @@ impl OtaDesk {
     /// Takes a message of a device. Never waits: how many there are the shards bound.
     pub fn take(&self, matter: Matter, errand: Errand, done: Done) {
         // If the thread is gone it is dropped, which refuses the message.
-        let _ = self.work.send(Work::Errand(matter, Box::new(errand), done));
+        let _ = self.work.send(Work(matter, Box::new(errand), done));
     }
 
     /// Hears of comings and goings. Never waits.
     pub fn passed(&self, visit: &Visit<'_>, passage: Passage) {
         if let Some(Principal::Device(identity)) = visit.principal {
-            let work = match passage {
-                Passage::In => Work::Came(Arc::clone(identity)),
-                Passage::Out(_) => Work::Went(Arc::clone(identity)),
+            let did = match passage {
+                Passage::In => Move::Came,
+                Passage::Out(_) => Move::Went,
                 Passage::Refused(_) | Passage::TurnedAway(_) => return,
             };
-            let _ = self.work.send(work);
+            self.moves.lock().push((Arc::clone(identity), did));
         }
     }
 
@@ -299,16 +304,30 @@ impl OtaDesk {
             tokio::select! {
                 _ = steps.tick() => self.step(),
                 next = work.recv() => match next {
-                    Some(Work::Errand(matter, errand, done)) => self.errand(matter, *errand, done),
-                    Some(Work::Came(identity)) => self.came(&identity),
-                    Some(Work::Went(identity)) => self.went(&identity),
+                    Some(Work(matter, errand, done)) => {
+                        // Who sends something came before.
+                        self.follow();
+                        self.errand(matter, *errand, done);
+                    }
                     None => return,
                 },
             }
         }
     }
 
+    /// Takes note of comings and goings, in their order.
+    fn follow(&self) {
+        let moves = std::mem::take(&mut *self.moves.lock());
+        for (identity, did) in moves {
+            match did {
+                Move::Came => self.came(&identity),
+                Move::Went => self.went(&identity),
+            }
+        }
+    }
+
     fn step(&self) {
+        self.follow();
         let now = self.shell().control.now();
         let mut state = self.state.lock();
         let actions = state.scheduler.step(now);
