@@ -123,14 +123,22 @@ const NO_DIGIT: u8 = 0x80;
 
 /// What a byte is worth as a hexadecimal digit.
 fn worth(byte: u8) -> u8 {
-    let (digit, letter) = (byte.wrapping_sub(b'0'), (byte | 0x20).wrapping_sub(b'a'));
-    if digit < 10 {
-        digit
-    } else if letter < 6 {
-        letter + 10
-    } else {
-        NO_DIGIT
-    }
+    const WORTH: [u8; 256] = {
+        let (mut all, mut byte) = ([NO_DIGIT; 256], 0_u32);
+        while let Some((_, rest)) = all.split_at_mut_checked(byte as usize)
+            && let Some((worth, _)) = rest.split_first_mut()
+        {
+            *worth = match byte as u8 {
+                digit @ b'0'..=b'9' => digit - b'0',
+                letter @ b'a'..=b'f' => letter - b'a' + 10,
+                letter @ b'A'..=b'F' => letter - b'A' + 10,
+                _ => NO_DIGIT,
+            };
+            byte += 1;
+        }
+        all
+    };
+    WORTH.get(usize::from(byte)).copied().unwrap_or(NO_DIGIT)
 }
 
 /// The hash of a gizwits log-in; the secret is `{mac},{auth key}`.

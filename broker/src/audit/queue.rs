@@ -20,7 +20,7 @@ use super::book::Book;
 use super::files::{Index, Segment};
 
 /// Records that make the writer begin before the interval is over.
-pub(super) const GROUP_RECORDS: usize = 1024;
+pub(super) const GROUP_RECORDS: usize = 512;
 /// Bytes that wait to be written.
 const QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Seconds of the rate that refused log-ins may use up at once.
