@@ -66,7 +66,7 @@ fn of_a_crowd_nobodys_bytes_are_mixed_up() {
     }
     let staying = clients.split_off(CROWD / 2);
     drop(clients);
-    let mut came = vec![false; CROWD];
+    let mut came = [false; CROWD];
     for _ in 0..CROWD {
         let (_, body) = subscriber.receive();
         let topic = usize::from(u16::from_be_bytes([body[0], body[1]]));
