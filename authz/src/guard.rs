@@ -263,6 +263,9 @@ impl Guard {
     }
 
     fn is_banned_for_failures(&self, address: IpAddr, now_ms: u64) -> bool {
+        if self.origins.is_empty() {
+            return false;
+        }
         self.origins.peek(Origin::of(address), |origin| origin.ban.left_ms(now_ms) > 0).unwrap_or(false)
     }
 
@@ -283,7 +286,7 @@ impl Guard {
         let now_ms = now.mono_ms;
         // Banned since it was accepted.
         let mut verdict = if self.is_banned(address, now_ms) { Err(Denied::Banned) } else { Ok(()) };
-        if let Some(who) = who.filter(|_| verdict.is_ok()) {
+        if let Some(who) = who.filter(|_| verdict.is_ok() && !self.pairs.is_empty()) {
             let waits = |pair: &OfPair| match (pair.back_off.left_ms(now_ms), pair.flapping.left_ms(now_ms)) {
                 (0, 0) => Ok(()),
                 (0, left_ms) => Err(Denied::Flapping(left_ms)),
@@ -386,7 +389,7 @@ impl Guard {
                 events.push(SecurityEvent::Flapping { identity, network, for_ms });
                 verdict = Err(Denied::Flapping(for_ms));
             }
-        } else if verdict.is_ok() {
+        } else if verdict.is_ok() && !self.pairs.is_empty() {
             self.pairs.change(who.key(Some(origin)), |pair| pair.back_off = tally::Sentence::default());
         }
         Judged { verdict: self.count_denied(verdict), events }
@@ -397,6 +400,9 @@ impl Guard {
     /// # Errors
     /// [`Denied::Suspected`]
     pub fn suspicion(&self, who: Who<'_>, now: Now) -> Result<(), Denied> {
+        if self.identities.is_empty() {
+            return Ok(());
+        }
         let left_ms =
             self.identities.peek(who.key(None), |identity| identity.refused_until_ms.saturating_sub(now.mono_ms));
         match left_ms {
@@ -438,10 +444,10 @@ impl Guard {
     /// it may not while it is connected from another network. (Two that come on two shards at the same moment may both get in: [`Self::came`]
     /// tells of them.)
     pub fn arrives(&self, address: IpAddr, who: Who<'_>, instead_of: Option<IpAddr>, now: Now) -> Judged {
-        let (settings, key) = (self.settings(), who.key(None));
+        let settings = self.settings();
         let calm = Judged { verdict: Ok(()), events: Vec::new() };
         let refuses = settings.sees_clones_at_once() && self.refuses_clones(who.product, &settings);
-        if !refuses || !self.presence.is_elsewhere(key, Network::of(address), instead_of.map(Network::of)) {
+        if !refuses || !self.presence.is_elsewhere(who.key(None), Network::of(address), instead_of.map(Network::of)) {
             return calm;
         }
         let events = self.tell_connected_twice(address, who, true, &settings, now).into_iter().collect();

@@ -31,6 +31,7 @@ use turnpike_core::meter::Meter;
 use turnpike_mqtt::{ConnectReason, TopicFilter, TopicName};
 
 use crate::attest::bare_user_name;
+use crate::cut::cut;
 use crate::guard::{Denied, Guard, Judged, SecurityEvent, Who};
 use crate::people::log_in::SERVICE_PRODUCT;
 use crate::plan::Change;
@@ -66,10 +67,9 @@ impl<G> std::fmt::Debug for Guarded<G> {
 #[must_use]
 pub fn claimed_by_user_name<'a>(attempt: &Attempt<'a>) -> Option<Who<'a>> {
     let user_name = bare_user_name(attempt.user_name?);
-    let named = user_name.split_once('/');
-    let (product, name) = named
-        .or_else(|| user_name.split_once('&').map(|(device, product)| (product, device)))
-        .unwrap_or(("", user_name));
+    let named = cut(user_name, b'/');
+    let (product, name) =
+        named.or_else(|| cut(user_name, b'&').map(|(device, product)| (product, device))).unwrap_or(("", user_name));
     Some(Who { product, name })
 }
 

@@ -46,6 +46,7 @@ pub mod audit;
 pub mod callout;
 pub mod cipher;
 pub mod credential;
+mod cut;
 pub mod desk;
 pub mod gate;
 pub mod guard;

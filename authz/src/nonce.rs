@@ -14,9 +14,10 @@
 //! with those of all others who came in the same turn ([`NonceJournal`]), and gives back at the next start ([`Nonces::restore`]). A record says until when its nonce counts, on the clock of
 //! the world, since the other one begins anew; one whose time is over is left out.
 //!
-//! A look-up is a SHA-256 and two locks of sixteen, about 0.4 µs.
+//! A look-up is a SHA-256 and two locks of sixteen, at most 0.4 µs.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
@@ -48,7 +49,7 @@ const PARTS: usize = 16;
 /// Bytes of a hash that are kept: nobody finds a nonce that meets another device's.
 type Key = [u8; 16];
 type Keys = HashSet<Key, foldhash::fast::RandomState>;
-/// 8 bytes of a holder's hash: two of a million that meet share a share, and nothing worse.
+/// A holder's hash, of this process's own: two of a million that meet share a share, and nothing worse.
 type HolderKey = u64;
 /// After a log-in that found no room it counts as full for so long, milliseconds.
 const FULL_MS: u64 = 60 * 1000;
@@ -69,6 +70,8 @@ pub struct Holder<'a> {
 pub struct Nonces {
     parts: [Mutex<Part>; PARTS],
     shares: [Mutex<Shares>; PARTS],
+    /// Of holders. Nothing of it is kept.
+    hash: foldhash::quality::RandomState,
     per_part_max: usize,
     /// One more than the moment of the last nonce that found no room, on the clock that never goes back; 0 for never.
     full_ms: AtomicU64,
@@ -124,6 +127,7 @@ impl Nonces {
         Self {
             parts: std::array::from_fn(|_| Mutex::default()),
             shares: std::array::from_fn(|_| Mutex::default()),
+            hash: foldhash::quality::RandomState::default(),
             per_part_max: max.div_ceil(PARTS),
             full_ms: AtomicU64::new(0),
         }
@@ -132,7 +136,7 @@ impl Nonces {
     /// Uses a nonce of a holder. `until_ms`: until when a password with it could be acceptable, milliseconds since 1970 UTC, at most
     /// [`REMEMBERED_MS`] from now; it goes into the record.
     pub fn take(&self, holder: Holder<'_>, nonce: &str, until_ms: u64, mono_ms: u64) -> Use {
-        let (of, key) = keys(holder, nonce);
+        let (of, key) = (self.hash.hash_one((holder.product, holder.device)), key(holder, nonce));
         // Held until it is taken, so that no two of a holder take the last of its share.
         let mut shares = self.shares.get(usize::from(of.to_le_bytes()[0]) % PARTS).map(|shares| shares.lock());
         let mut is_over = false;
@@ -230,19 +234,14 @@ pub fn until_ms(record: &[u8; RECORD_BYTES]) -> u64 {
 }
 
 /// No part has a `\0`: names can't, and a nonce is visible characters.
-fn keys(holder: Holder<'_>, nonce: &str) -> (HolderKey, Key) {
+fn key(holder: Holder<'_>, nonce: &str) -> Key {
     let mut hash = Sha256::new();
-    let mut add = |part: &str| {
+    for part in [holder.product, holder.device, nonce] {
         hash.update(part);
         hash.update([0]);
-        let so_far: [u8; 32] = hash.clone().finalize().into();
-        so_far
-    };
-    add(holder.product);
-    let of = add(holder.device);
-    let all = add(nonce);
-    let of = u64::from_le_bytes(*of.first_chunk().expect("8 of 32 bytes"));
-    (of, *all.first_chunk().expect("16 of 32 bytes"))
+    }
+    let hash: [u8; 32] = hash.finalize().into();
+    *hash.first_chunk().expect("16 of 32 bytes")
 }
 
 impl Shares {

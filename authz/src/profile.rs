@@ -261,7 +261,10 @@ impl<'a> Claim<'a> {
 
 /// A number in decimal digits. `parse` would take a sign, which what is signed doesn't have.
 fn digits(text: &str) -> Option<u64> {
-    text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
+    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    text.parse().ok()
 }
 
 #[cfg(test)]

@@ -270,7 +270,9 @@ impl Quotas {
             Subject::User { app, .. } => self.user_limits(app),
         };
         let Some((allowance, pool)) = limits else {
-            self.owners.remove(self.names.hash_one(subject));
+            if !self.owners.is_empty() {
+                self.owners.remove(self.names.hash_one(subject));
+            }
             return None;
         };
         let own = |owner: &mut Owner| Arc::clone(owner.0.get_or_insert_default());

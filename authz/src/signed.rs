@@ -19,7 +19,10 @@ pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 pub(crate) fn native_text(client_id: &str, product: &str, device: &str, timestamp_ms: u64, nonce: &str) -> String {
-    format!("v1\n{client_id}\n{product}\n{device}\n{timestamp_ms}\n{nonce}")
+    let mut digits = [0; DECIMAL_DIGITS_MAX];
+    let timestamp = decimal(timestamp_ms, &mut digits);
+    // Most log-ins are of this kind, and to format it would cost half of what its HMAC does.
+    ["v1\n", client_id, "\n", product, "\n", device, "\n", timestamp, "\n", nonce].concat()
 }
 
 pub(crate) fn challenge_text(client_id: &str, product: &str, device: &str, challenge: &[u8]) -> String {
@@ -45,6 +48,23 @@ pub(crate) fn key_of_base64(secret: &Secret) -> (Zeroizing<Vec<u8>>, bool) {
         Ok(key) => (Zeroizing::new(key), true),
         Err(_) => (Zeroizing::new(secret.expose().to_vec()), false),
     }
+}
+
+/// Of a `u64`.
+const DECIMAL_DIGITS_MAX: usize = 20;
+
+/// A number as `Display` writes it.
+fn decimal(mut number: u64, space: &mut [u8; DECIMAL_DIGITS_MAX]) -> &str {
+    let mut begin = space.len();
+    for place in space.iter_mut().rev() {
+        *place = b'0' + (number % 10) as u8;
+        begin -= 1;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    space.get(begin..).and_then(|digits| std::str::from_utf8(digits).ok()).unwrap_or_default()
 }
 
 fn keyed<M: Mac + KeyInit>(key: &[u8], message: &[u8]) -> M {
@@ -87,10 +107,38 @@ pub(crate) fn is_signature_hex(method: SignMethod, key: &[u8], message: impl AsR
 
 /// Up to 32 bytes of hexadecimal digits; nothing if they are none.
 fn unhexed<'a>(text: &str, bytes: &'a mut [u8; 32]) -> &'a [u8] {
-    match bytes.get_mut(..text.len() / 2) {
-        Some(bytes) => hex::decode_to_slice(text, bytes).map(|()| &*bytes).unwrap_or_default(),
-        None => &[],
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    let Some(bytes) = bytes.get_mut(..pairs.len()).filter(|_| rest.is_empty()) else { return &[] };
+    // Judged at the end and not digit by digit: a processor can't guess which digit comes next, and a wrong guess costs as much as ten of them.
+    let mut faults = 0;
+    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+        let (high, low) = (worth(*high), worth(*low));
+        faults |= high | low;
+        *byte = high << 4 | low & 0xf;
     }
+    if faults & NO_DIGIT == 0 { bytes } else { &[] }
+}
+
+const NO_DIGIT: u8 = 0x80;
+
+/// What a byte is worth as a hexadecimal digit.
+fn worth(byte: u8) -> u8 {
+    const WORTH: [u8; 256] = {
+        let (mut all, mut byte) = ([NO_DIGIT; 256], 0_u32);
+        while let Some((_, rest)) = all.split_at_mut_checked(byte as usize)
+            && let Some((worth, _)) = rest.split_first_mut()
+        {
+            *worth = match byte as u8 {
+                digit @ b'0'..=b'9' => digit - b'0',
+                letter @ b'a'..=b'f' => letter - b'a' + 10,
+                letter @ b'A'..=b'F' => letter - b'A' + 10,
+                _ => NO_DIGIT,
+            };
+            byte += 1;
+        }
+        all
+    };
+    WORTH.get(usize::from(byte)).copied().unwrap_or(NO_DIGIT)
 }
 
 /// The hash of a gizwits log-in; the secret is `{mac},{auth key}`.
@@ -112,4 +160,43 @@ pub(crate) fn is_same(given: &[u8], other: &[u8]) -> bool {
     // The lengths of their hashes are the same always.
     let [given, other]: [[u8; 32]; 2] = [given, other].map(|text| Sha256::digest(text).into());
     given.as_slice().ct_eq(other.as_slice()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn numbers_are_written_as_display_does(number in any::<u64>(), shift in 0_u32..64) {
+            let number = number >> shift;
+            prop_assert_eq!(decimal(number, &mut [0; DECIMAL_DIGITS_MAX]), number.to_string());
+        }
+
+        #[test]
+        fn what_is_signed_is_as_documented(
+            client_id in ".{0,40}", product in "[a-z]{1,8}", device in "[a-z]{1,8}", timestamp_ms in any::<u64>(), nonce in "[!-~]{1,64}",
+        ) {
+            let text = format!("v1\n{client_id}\n{product}\n{device}\n{timestamp_ms}\n{nonce}");
+            prop_assert_eq!(native_text(&client_id, &product, &device, timestamp_ms, &nonce), text);
+        }
+
+        #[test]
+        fn digits_are_read_as_others_read_them(text in prop_oneof!["[0-9a-fA-F]{0,66}", "[0-9a-g]{60,64}", ".{0,64}"]) {
+            let read = hex::decode(&text).ok().filter(|bytes| bytes.len() <= 32).unwrap_or_default();
+            prop_assert_eq!(unhexed(&text, &mut [0; 32]), read);
+        }
+    }
+
+    #[test]
+    fn each_byte_is_a_digit_or_none() {
+        for byte in 0..=u8::MAX {
+            let expected = char::from(byte).to_digit(16).map_or(NO_DIGIT, |digit| digit as u8);
+            assert_eq!(worth(byte), expected, "{byte}");
+        }
+        assert_eq!(decimal(0, &mut [0; DECIMAL_DIGITS_MAX]), "0");
+        assert_eq!(decimal(u64::MAX, &mut [0; DECIMAL_DIGITS_MAX]), "18446744073709551615");
+    }
 }

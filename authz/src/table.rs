@@ -9,6 +9,7 @@
 //! bytes (addresses) are 29 to 58 MB, of 32 bytes 38 to 76 MB.
 
 use std::hash::{BuildHasher, Hash};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use hashbrown::HashTable;
 use parking_lot::Mutex;
@@ -31,6 +32,8 @@ pub(crate) trait Fades: Default {
 #[derive(Debug)]
 pub(crate) struct Table<K, V> {
     parts: Box<[Mutex<Part<K, V>>]>,
+    /// Parts that aren't empty. Changed under their locks.
+    occupied: AtomicUsize,
     hash: foldhash::fast::RandomState,
     per_part_max: usize,
 }
@@ -47,6 +50,7 @@ impl<K: Hash + Eq + Copy, V: Fades> Table<K, V> {
     pub(crate) fn new(max: usize) -> Self {
         Self {
             parts: (0..PARTS).map(|_| Mutex::new(Part { entries: HashTable::new(), cursor: 0 })).collect(),
+            occupied: AtomicUsize::new(0),
             hash: foldhash::fast::RandomState::default(),
             per_part_max: max.div_ceil(PARTS).max(1),
         }
@@ -62,13 +66,20 @@ impl<K: Hash + Eq + Copy, V: Fades> Table<K, V> {
         let mut value = V::default();
         let result = act(&mut value);
         if value.weight(now) > 0 {
+            let was_empty = part.entries.is_empty();
             part.sweep_step(now);
             if part.entries.len() >= self.per_part_max {
                 part.evict(now);
             }
             part.entries.insert_unique(hash, (key, value), |(known, _)| self.hash.hash_one(known));
+            self.occupied.fetch_add(usize::from(was_empty), Relaxed);
         }
         result
+    }
+
+    /// Whether there is nothing in it, not even what has faded. One load: a key that would be looked for in vain needn't be made.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.occupied.load(Relaxed) == 0
     }
 
     /// Looks at a key's value, if it has one. (It may have faded.)
@@ -89,8 +100,9 @@ impl<K: Hash + Eq + Copy, V: Fades> Table<K, V> {
     pub(crate) fn remove(&self, key: K) -> Option<V> {
         let hash = self.hash.hash_one(key);
         let mut part = self.part(hash).lock();
-        let entry = part.entries.find_entry(hash, |(known, _)| *known == key).ok()?;
-        Some(entry.remove().0.1)
+        let (_, value) = part.entries.find_entry(hash, |(known, _)| *known == key).ok()?.remove().0;
+        self.occupied.fetch_sub(usize::from(part.entries.is_empty()), Relaxed);
+        Some(value)
     }
 
     /// Frees all that has faded, and memory that is hardly used. Holds each of 64 locks in turn: a million keys are 16,000 at a
@@ -98,7 +110,9 @@ impl<K: Hash + Eq + Copy, V: Fades> Table<K, V> {
     pub(crate) fn sweep(&self, now: u64) {
         for part in &self.parts {
             let mut part = part.lock();
+            let was_empty = part.entries.is_empty();
             part.entries.retain(|(_, value)| value.weight(now) > 0);
+            self.occupied.fetch_sub(usize::from(!was_empty && part.entries.is_empty()), Relaxed);
             if part.entries.len() < part.entries.capacity() / 4 {
                 part.entries.shrink_to_fit(|(known, _)| self.hash.hash_one(known));
             }

@@ -69,16 +69,20 @@ use crate::server::Control;
 use crate::tls::{Acceptor, Live, TlsError};
 use record::{Read, Wanted};
 
-/// Between two steps of the scheduler.
+/// Between two steps of the scheduler, and the longest that a coming or going waits to be noticed.
 const STEP_INTERVAL: Duration = Duration::from_millis(200);
 
 /// What the thread is given.
 enum Work {
     Errand(Matter, Box<Errand>, Done),
-    Came(Arc<DeviceIdentity>),
-    Went(Arc<DeviceIdentity>),
     /// It is no more.
     Gone(Arc<DeviceIdentity>),
+}
+
+/// What a device's connection did.
+enum Move {
+    Came,
+    Went,
 }
 
 /// What was done.
@@ -174,6 +178,8 @@ pub struct OtaDesk {
     counts: Counts,
     refused: Refused,
     work: UnboundedSender<Work>,
+    /// Comings and goings since the thread last looked. It isn't woken for them: that would cost a log-in more than all else that is done for it here.
+    moves: Mutex<Vec<(Arc<DeviceIdentity>, Move)>>,
     beginning: Mutex<Option<Beginning>>,
     shell: OnceLock<Shell>,
     /// What links begin with; none where devices don't download over HTTP.
@@ -214,6 +220,7 @@ impl OtaDesk {
             counts: Counts::default(),
             refused: Refused::default(),
             work,
+            moves: Mutex::default(),
             beginning: Mutex::new(Some(Beginning { work: receiver, campaigns: Vec::new(), standings: HashMap::new() })),
             shell: OnceLock::new(),
             link: OnceLock::new(),
@@ -348,18 +355,18 @@ impl OtaDesk {
     /// Takes a message of a device. Never waits: how many there are the shards bound.
     pub fn take(&self, matter: Matter, errand: Errand, done: Done) {
         // If the thread is gone it is dropped, which refuses the message.
-        let _ = self.work.send(Work::Errand(matter, Box::new(errand), done));
+        let _ = self.work.send(Work(matter, Box::new(errand), done));
     }
 
     /// Hears of comings and goings. Never waits.
     pub fn passed(&self, visit: &Visit<'_>, passage: Passage) {
         if let Some(Principal::Device(identity)) = visit.principal {
-            let work = match passage {
-                Passage::In => Work::Came(Arc::clone(identity)),
-                Passage::Out(_) => Work::Went(Arc::clone(identity)),
+            let did = match passage {
+                Passage::In => Move::Came,
+                Passage::Out(_) => Move::Went,
                 Passage::Refused(_) | Passage::TurnedAway(_) => return,
             };
-            let _ = self.work.send(work);
+            self.moves.lock().push((Arc::clone(identity), did));
         }
     }
 
@@ -403,17 +410,34 @@ impl OtaDesk {
             tokio::select! {
                 _ = steps.tick() => self.step(),
                 next = work.recv() => match next {
-                    Some(Work::Errand(matter, errand, done)) => self.errand(matter, *errand, done),
-                    Some(Work::Came(identity)) => self.came(&identity),
-                    Some(Work::Went(identity)) => self.went(&identity),
-                    Some(Work::Gone(identity)) => self.forget_device(&identity.product, &identity.device),
+                    Some(Work::Errand(matter, errand, done)) => {
+                        // Who sends something came before.
+                        self.follow();
+                        self.errand(matter, *errand, done);
+                    }
+                    Some(Work::Gone(identity)) => {
+                        self.follow();
+                        self.forget_device(&identity.product, &identity.device);
+                    }
                     None => return,
                 },
             }
         }
     }
 
+    /// Takes note of comings and goings, in their order.
+    fn follow(&self) {
+        let moves = std::mem::take(&mut *self.moves.lock());
+        for (identity, did) in moves {
+            match did {
+                Move::Came => self.came(&identity),
+                Move::Went => self.went(&identity),
+            }
+        }
+    }
+
     fn step(&self) {
+        self.follow();
         let now = self.shell().control.now();
         let mut state = self.state.lock();
         let actions = state.scheduler.step(now);

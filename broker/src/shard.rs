@@ -18,6 +18,7 @@
 mod accept;
 mod certificates;
 mod link;
+mod newcomer;
 mod outside;
 mod read;
 mod stats;
@@ -47,6 +48,7 @@ use turnpike_store::CommitterHandle;
 pub(crate) use accept::{Door, Entrance};
 pub(crate) use link::MovedLink;
 use link::{Deadlines, Flags, Link};
+use newcomer::Newcomer;
 pub use outside::{OutsideMessage, Slice, SliceOutcome, SliceRecord};
 pub use stats::{HISTOGRAM_BUCKETS, Histogram, NetCounters, ShardStats};
 
@@ -203,6 +205,11 @@ pub(crate) struct ShardThread<G> {
     handshaking: u32,
     endings: Deadlines,
 
+    /// Those that come in, what was read of them, and their keys; each is empty between two groups.
+    newcomers: Vec<Newcomer>,
+    outcomes: Vec<read::Outcome>,
+    admitted: Vec<u32>,
+
     /// Where reads land.
     scratch: Vec<u8>,
     layer_scratch: Scratch,
@@ -262,6 +269,9 @@ impl<G: Gate> ShardThread<G> {
             handshakes: Deadlines::default(),
             handshaking: 0,
             endings: Deadlines::default(),
+            newcomers: Vec::new(),
+            outcomes: Vec::new(),
+            admitted: Vec::new(),
             scratch: vec![0; read::SCRATCH_BYTES],
             layer_scratch: Scratch::default(),
             pool: Vec::new(),

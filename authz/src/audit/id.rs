@@ -5,6 +5,7 @@ use turnpike_core::mask::Identifier;
 
 use super::chain::ChainKey;
 use crate::attest::bare_user_name;
+use crate::cut::cut;
 use crate::names::{DeviceName, ProductKey};
 
 /// Bytes of an identifier that are kept; what is longer is cut and ends in `…`.
@@ -45,7 +46,7 @@ impl std::fmt::Debug for Id<'_> {
 /// A client id as an audit names the client: without what some formats append to it behind a `|`, which are the terms of its signature.
 #[must_use]
 pub fn client(client_id: &str) -> Id<'_> {
-    Id(client_id.split('|').next().unwrap_or_default())
+    Id(cut(client_id, b'|').map_or(client_id, |(client, _)| client))
 }
 
 /// The id of a session's client.

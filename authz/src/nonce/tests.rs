@@ -69,6 +69,15 @@ fn a_restart_forgets_nothing_that_counts() {
     }
 }
 
+/// Files outlive the program: what one version keeps the next one has to know.
+#[test]
+fn a_record_is_what_it_has_always_been() {
+    let holder = Holder { product: "lamp", device: "one", share: Some(1) };
+    let Use::First { record } = Nonces::new(10).take(holder, "n", 5000, 77) else { panic!("new") };
+    let hash = Sha256::digest("lamp\0one\0n\0");
+    assert_eq!(record, *[&hash[..16], &5000_u64.to_be_bytes()].concat());
+}
+
 #[test]
 fn what_is_restored_is_bounded_and_what_is_lost_is_counted() {
     let before = Nonces::new(100_000);

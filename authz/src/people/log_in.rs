@@ -28,6 +28,7 @@ use super::ids::UserKey;
 use super::log_ins::{LogIn, Proof};
 use super::record::{app_owner, service_owner};
 use super::tokens::{self, Expected, TokenFault};
+use crate::cut::cut;
 use crate::nonce::WINDOW_MS;
 use crate::profile::SignMethod;
 use crate::refusal::Refusal;
@@ -73,7 +74,7 @@ impl<'a> Claim<'a> {
         if let Some(key) = user_name.strip_prefix(SERVICE_PREFIX) {
             return Some(Self::Service { key, password });
         }
-        let user = user_name.split_once('/')?;
+        let user = cut(user_name, b'/')?;
         let password = std::str::from_utf8(password).ok()?;
         if password.starts_with(PREFIX) {
             Some(Self::Code { user, code: password })

@@ -13,6 +13,7 @@
 use turnpike_core::clock::Now;
 
 use super::{Freshness, Holder, Identity, Login, Profile, SignMethod, digits};
+use crate::cut::cut;
 use crate::nonce::WINDOW_MS;
 use crate::secret::Secret;
 use crate::signed::{challenge_text, is_signature, is_signature_hex, native_text};
@@ -36,11 +37,11 @@ pub struct Native<'a> {
 impl<'a> Native<'a> {
     /// `rest` is what stands behind [`PREFIX`].
     pub(crate) fn parse(client_id: &'a str, user_name: &'a str, rest: &'a str) -> Option<Self> {
-        let (product, device) = user_name.split_once('/')?;
-        let mut fields = rest.split(';');
-        let (timestamp, nonce, signature) = (fields.next()?, fields.next()?, fields.next()?);
+        let (product, device) = cut(user_name, b'/')?;
+        let (timestamp, rest) = cut(rest, b';')?;
+        let (nonce, signature) = cut(rest, b';')?;
         let nonce_fits = (1..=64).contains(&nonce.len()) && nonce.bytes().all(|byte| byte.is_ascii_graphic());
-        if fields.next().is_some() || !nonce_fits {
+        if signature.as_bytes().contains(&b';') || !nonce_fits {
             return None;
         }
         Some(Self { product, device, client_id, timestamp_ms: digits(timestamp)?, nonce, signature })

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 /// Fades at its time; matters more the later that is.
@@ -71,4 +73,22 @@ fn a_table_of_one_holds_one_a_part() {
         assert_eq!(table.peek(key, |value| value.0), Some(10), "the newest is there");
     }
     assert!(table.len() <= PARTS);
+}
+
+proptest! {
+    #[test]
+    fn it_knows_that_it_is_empty(steps in prop::collection::vec((0_u8..4, 0_u64..100, 0_u64..50), 1..100)) {
+        let (table, mut now) = (Table::new(64), 0);
+        for (step, key, passes) in steps {
+            now += passes;
+            match step {
+                0 | 1 => put(&table, key, now + 20 * u64::from(step), now),
+                2 => drop(table.remove(key)),
+                _ => table.sweep(now),
+            }
+            prop_assert_eq!(table.is_empty(), table.len() == 0);
+        }
+        table.sweep(u64::MAX);
+        prop_assert!(table.is_empty());
+    }
 }

@@ -92,6 +92,8 @@ pub(crate) struct Session {
     /// Seconds that the session outlives its connection; `u32::MAX` for ever.
     pub(crate) expiry_s: u32,
     pub(crate) conn: Option<ConnId>,
+    /// Of client and principal, for the index by client ([`crate::sessions`]). Takes up what alignment leaves.
+    pub(crate) hash: u32,
     pub(crate) mqtt3: bool,
     /// What it publishes may go to users' feeds.
     pub(crate) fed: bool,
@@ -124,6 +126,7 @@ impl Session {
             kin: Kin::default(),
             expiry_s: 0,
             conn: None,
+            hash: 0,
             mqtt3: false,
             fed: false,
             next_seq: Seq(0),

@@ -12,6 +12,7 @@ use turnpike_store::memory::MemoryStore;
 
 use super::*;
 
+mod crowds;
 mod handshakes;
 mod limits;
 mod tcp;

@@ -11,6 +11,7 @@ use turnpike_core::gate::Gate;
 use turnpike_core::ids::ShardId;
 
 use super::link::{Flags, Link, MovedLink, peer};
+use super::newcomer::Newcomer;
 use super::{ShardThread, WAKE};
 use crate::inbox::Envelope;
 use crate::tls::Acceptor;
@@ -18,6 +19,8 @@ use crate::transport::{Layers, Stack};
 
 /// Connections accepted at one entrance in one turn.
 const ACCEPTS_PER_TURN: usize = 256;
+/// Connections that are accepted and read before the core hears of them.
+const GROUP: usize = 64;
 /// Wait after the kernel has run out of descriptors or memory.
 const ACCEPT_RETRY_MS: u64 = 100;
 /// The same complaint isn't logged more often.
@@ -89,12 +92,27 @@ impl<G: Gate> ShardThread<G> {
         self.handshaking < self.transport.handshakes_max
     }
 
+    /// In groups: all of a group are accepted, then read, then shown to the core, then registered. Each of these is code of its own, some of it
+    /// the kernel's, and what the processor has loaded of it serves a group instead of one connection.
     fn accept_at(&mut self, index: usize, scratch: &mut [u8]) {
-        for _ in 0..ACCEPTS_PER_TURN {
+        let mut group = std::mem::take(&mut self.newcomers);
+        for _ in 0..ACCEPTS_PER_TURN / GROUP {
+            let goes_on = self.gather(index, &mut group, scratch);
+            self.admit(&mut group, scratch);
+            if !goes_on {
+                break;
+            }
+        }
+        self.newcomers = group;
+    }
+
+    /// Accepts a group. Those with a handshake before them begin it at once. Says whether there may be more.
+    fn gather(&mut self, index: usize, group: &mut Vec<Newcomer>, scratch: &mut [u8]) -> bool {
+        for _ in 0..GROUP {
             let room = self.has_room();
-            let Some(entrance) = self.entrances.get_mut(index) else { return };
+            let Some(entrance) = self.entrances.get_mut(index) else { return false };
             if entrance.door.has_handshake() && !room {
-                return;
+                return false;
             }
             match entrance.listener.accept() {
                 Ok((stream, addr)) => {
@@ -108,24 +126,29 @@ impl<G: Gate> ShardThread<G> {
                     if !entrance.door.proxy && !self.core.accepts(addr.ip(), self.now) {
                         continue;
                     }
-                    let door = Arc::clone(&entrance.door);
-                    self.admit(stream, addr, &door, scratch);
+                    if entrance.door.has_handshake() {
+                        let door = Arc::clone(&entrance.door);
+                        self.begin_handshake(stream, &door, scratch);
+                    } else {
+                        group.push(Newcomer { stream, addr });
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     entrance.ready = false;
-                    return;
+                    return false;
                 }
                 Err(error) if is_exhaustion(&error) => {
                     entrance.retry_at_ms = Some(self.now.mono_ms + ACCEPT_RETRY_MS);
                     let listener = entrance.door.name.clone();
                     self.net.accept_errors += 1;
                     self.complain(&listener, &error);
-                    return;
+                    return false;
                 }
                 // The peer has gone meanwhile, or a signal came.
                 Err(_) => {}
             }
         }
+        true
     }
 
     fn complain(&mut self, listener: &str, error: &io::Error) {
@@ -135,37 +158,26 @@ impl<G: Gate> ShardThread<G> {
         }
     }
 
-    /// Reads at once, since the kernel gives us connections whose first bytes have come. So a connection that is at home on another shard
-    /// moves there without this shard's poll ever knowing it.
-    fn admit(&mut self, stream: TcpStream, addr: SocketAddr, door: &Door, scratch: &mut [u8]) {
-        let layers = if door.has_handshake() {
-            match Layers::new(&door.stack()) {
-                Ok(layers) => Some(Box::new(layers)),
-                Err(fault) => {
-                    tracing::error!(listener = door.name, %fault, "can't begin a handshake");
-                    return;
-                }
+    fn begin_handshake(&mut self, stream: TcpStream, door: &Door, scratch: &mut [u8]) {
+        let layers = match Layers::new(&door.stack()) {
+            Ok(layers) => Box::new(layers),
+            Err(fault) => {
+                tracing::error!(listener = door.name, %fault, "can't begin a handshake");
+                return;
             }
-        } else {
-            None
         };
-        let handshaking = layers.is_some();
-        let key = self.insert(stream, layers);
-        if handshaking {
-            self.handshaking += 1;
-            let link = &mut self.links[key as usize];
-            link.flags.set(Flags::HANDSHAKING);
-            let at_ms = self.now.mono_ms + u64::from(self.transport.handshake_timeout_ms);
-            self.handshakes.push(at_ms, key, link.serial);
-        } else if !self.open(key, Some(addr)) {
-            return;
-        }
+        let key = self.insert(stream, Some(layers));
+        self.handshaking += 1;
+        let link = &mut self.links[key as usize];
+        link.flags.set(Flags::HANDSHAKING);
+        let at_ms = self.now.mono_ms + u64::from(self.transport.handshake_timeout_ms);
+        self.handshakes.push(at_ms, key, link.serial);
         self.read_link(key, scratch);
         self.register(key);
     }
 
     /// Has the poll watch the socket. Nothing that lies in it is missed: registration reports what is there.
-    fn register(&mut self, key: u32) {
+    pub(super) fn register(&mut self, key: u32) {
         let Some(link) = self.links.get_mut(key as usize) else { return };
         let interest = Interest::READABLE | Interest::WRITABLE;
         match self.poll.registry().register(&mut link.stream, Token(key as usize), interest) {
@@ -178,7 +190,7 @@ impl<G: Gate> ShardThread<G> {
         }
     }
 
-    fn insert(&mut self, stream: TcpStream, layers: Option<Box<Layers>>) -> u32 {
+    pub(super) fn insert(&mut self, stream: TcpStream, layers: Option<Box<Layers>>) -> u32 {
         self.next_serial = self.next_serial.wrapping_add(1);
         let key = self.links.insert(Link {
             stream,

@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 use std::time::Instant;
 
+use mio::net::TcpStream;
 use turnpike_core::gate::Gate;
 use turnpike_core::shard::{Next, Received};
 
@@ -20,7 +21,8 @@ const READ_BYTES_OF_HISTORY: usize = 4 << 10;
 pub(super) const SCRATCH_BYTES: usize = RAW_BYTES_MAX + READ_BYTES;
 
 /// What came of one read.
-enum Outcome {
+#[derive(Debug)]
+pub(super) enum Outcome {
     /// So many bytes: whether there may be more.
     Some {
         n: usize,
@@ -28,6 +30,16 @@ enum Outcome {
     },
     Nothing,
     Closed,
+}
+
+impl Outcome {
+    /// How many have come.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Some { n, .. } => *n,
+            Self::Nothing | Self::Closed => 0,
+        }
+    }
 }
 
 impl<G: Gate> ShardThread<G> {
@@ -66,7 +78,7 @@ impl<G: Gate> ShardThread<G> {
             None => 0,
         };
         let most = if self.slices.is_empty() { READ_BYTES } else { READ_BYTES_OF_HISTORY };
-        let outcome = read(link, &mut scratch[kept..kept + most]);
+        let outcome = read(&link.stream, link.flags.has(Flags::READ_CLOSED), &mut scratch[kept..kept + most]);
         let Outcome::Some { n, more } = outcome else {
             if matches!(outcome, Outcome::Closed) {
                 self.peer_closed(key);
@@ -88,6 +100,20 @@ impl<G: Gate> ShardThread<G> {
             }
         }
         n
+    }
+
+    /// What came of the first read of a link that has no layers.
+    pub(super) fn take_read(&mut self, key: u32, outcome: &Outcome, bytes: &[u8]) {
+        match outcome {
+            Outcome::Some { more, .. } => {
+                if *more {
+                    self.queue(key);
+                }
+                self.feed(key, bytes);
+            }
+            Outcome::Nothing => {}
+            Outcome::Closed => self.peer_closed(key),
+        }
     }
 
     /// Bytes that stand in front of `bytes` are too many to copy there.
@@ -246,13 +272,14 @@ fn copy_in(scratch: &mut [u8], bytes: &[u8]) -> usize {
     bytes.len()
 }
 
-fn read(link: &mut Link, space: &mut [u8]) -> Outcome {
+/// `closed`: the kernel has said that the peer has.
+pub(super) fn read(mut stream: &TcpStream, closed: bool, space: &mut [u8]) -> Outcome {
     loop {
-        return match (&link.stream).read(space) {
+        return match stream.read(space) {
             Ok(0) => Outcome::Closed,
             // A short read has emptied the socket, and the kernel will say when more comes; unless the peer has closed, of which it has
             // spoken already.
-            Ok(n) => Outcome::Some { n, more: n == space.len() || link.flags.has(Flags::READ_CLOSED) },
+            Ok(n) => Outcome::Some { n, more: n == space.len() || closed },
             Err(error) => match error.kind() {
                 io::ErrorKind::WouldBlock => Outcome::Nothing,
                 io::ErrorKind::Interrupted => continue,

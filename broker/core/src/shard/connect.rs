@@ -298,8 +298,10 @@ impl<G: Gate> Shard<G> {
         let data = data.as_deref();
         let will = self.judge_will(connect, &principal)?;
         let assigned = if connect.client_id.is_empty() { Some(self.new_client_id(&principal)) } else { None };
-        let client = ClientId::new(assigned.as_deref().or(client_id.as_deref()).unwrap_or(connect.client_id));
-        if home(client.as_str(), self.shards) != self.id {
+        let other = assigned.as_deref().or(client_id.as_deref());
+        let client = ClientId::new(other.unwrap_or(connect.client_id));
+        // That of the id that was sent is known to be here.
+        if other.is_some_and(|id| home(id, self.shards) != self.id) {
             // Its session would be out of reach of everybody else who names it.
             return Err(ConnectReason::ClientIdentifierNotValid);
         }
@@ -317,12 +319,15 @@ impl<G: Gate> Shard<G> {
         }
         let cipher = self.begin_cipher(connect, cipher, now)?;
         let mut bytes = Vec::new();
-        let ack = self.connack(connect, false, assigned.as_deref(), expiry_s, data);
-        encode(connect.version, &Packet::ConnAck(Box::new(ack)), &mut bytes);
-        if connect.properties.maximum_packet_size.is_some_and(|most| bytes.len() > most as usize) {
-            // [MQTT-3.1.2-24] there is nothing that could be said to such a client.
-            self.end(conn);
-            return Ok(Next::Ending);
+        if let Some(most) = connect.properties.maximum_packet_size {
+            let ack = self.connack(connect, false, assigned.as_deref(), expiry_s, data);
+            encode(connect.version, &Packet::ConnAck(Box::new(ack)), &mut bytes);
+            if bytes.len() > most as usize {
+                // [MQTT-3.1.2-24] there is nothing that could be said to such a client.
+                self.end(conn);
+                return Ok(Next::Ending);
+            }
+            bytes.clear();
         }
         let ops = self.ticket.ops.len();
         let existing = existing.and_then(|slot| self.take_over(slot, connect.clean_start, now));
@@ -336,7 +341,6 @@ impl<G: Gate> Shard<G> {
         self.end_authentication_at(conn, until_ms, now);
         self.give_cipher(conn, cipher);
         self.tell_passage(conn, slot, Passage::In, now);
-        bytes.clear();
         let ack = self.connack(connect, committed_before, assigned.as_deref(), expiry_s, data);
         encode(connect.version, &Packet::ConnAck(Box::new(ack)), &mut bytes);
         self.counters.accepted += 1;

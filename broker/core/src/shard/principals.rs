@@ -33,9 +33,9 @@ impl Principals {
         !matches!(principal, Principal::Anonymous | Principal::Broker)
     }
 
-    fn first_of(&self, principal: &Principal, sessions: &Sessions) -> Option<u32> {
+    fn first_of(&self, hash: u64, principal: &Principal, sessions: &Sessions) -> Option<u32> {
         let is_its = |slot: &u32| sessions.get(*slot).is_some_and(|session| session.principal == *principal);
-        self.first.find(Self::hash(&self.hasher, principal), is_its).copied()
+        self.first.find(hash, is_its).copied()
     }
 
     /// A session that is in the table now.
@@ -43,7 +43,8 @@ impl Principals {
         let Some(session) = sessions.get(slot).filter(|session| Self::is_indexed(&session.principal)) else {
             return;
         };
-        if let Some(first) = self.first_of(&session.principal, sessions) {
+        let hash = Self::hash(&self.hasher, &session.principal);
+        if let Some(first) = self.first_of(hash, &session.principal, sessions) {
             let second = sessions.get(first).and_then(|first| first.kin.next());
             link(Some(first), Some(slot), sessions);
             link(Some(slot), second, sessions);
@@ -51,7 +52,7 @@ impl Principals {
         }
         let hasher = &self.hasher;
         let rehash = |slot: &u32| sessions.get(*slot).map_or(0, |session| Self::hash(hasher, &session.principal));
-        self.first.insert_unique(Self::hash(hasher, &session.principal), slot, rehash);
+        self.first.insert_unique(hash, slot, rehash);
     }
 
     /// A session that won't be in it any more, and still is.
@@ -77,7 +78,8 @@ impl Principals {
         let all = |first: u32| std::iter::successors(Some(first), next);
         match concern {
             Concern::Principal(principal) => {
-                self.first_of(principal, sessions).filter(covers).into_iter().flat_map(all).collect()
+                let hash = Self::hash(&self.hasher, principal);
+                self.first_of(hash, principal, sessions).filter(covers).into_iter().flat_map(all).collect()
             }
             Concern::Product(_) | Concern::App(_) | Concern::Users | Concern::Services => {
                 self.first.iter().copied().filter(covers).flat_map(all).collect()
