@@ -355,7 +355,7 @@ impl OtaDesk {
     /// Takes a message of a device. Never waits: how many there are the shards bound.
     pub fn take(&self, matter: Matter, errand: Errand, done: Done) {
         // If the thread is gone it is dropped, which refuses the message.
-        let _ = self.work.send(Work(matter, Box::new(errand), done));
+        let _ = self.work.send(Work::Errand(matter, Box::new(errand), done));
     }
 
     /// Hears of comings and goings. Never waits.
