@@ -1,7 +1,8 @@
 //! Threads that are load: they step back behind the broker.
 //!
 //! A nice thread still has its turn to the end once it has begun, which is milliseconds for whoever wakes up meanwhile. Linux interrupts a thread of the
-//! class `SCHED_IDLE` at once for any that isn't. There is no safe call for that class in what this package uses, so here is one that isn't.
+//! class `SCHED_IDLE` at once for any that isn't. That is what the `unsafe` below pays for: no crate that we have sets a thread's class. One call with a pointer
+//! to a local variable, which the kernel reads before the call returns.
 
 use std::io;
 use std::thread::{self, JoinHandle};
