@@ -31,9 +31,7 @@ use crate::server::Control;
 use crate::shard::{OutsideMessage, Slice, SliceOutcome, SliceRecord};
 
 /// Between two looks at how late live traffic is, while there is history.
-const LOOK_INTERVAL: Duration = Duration::from_millis(25);
-/// So many looks make a judgement: the last but one of them by lateness, since a single hiccup may be the machine's.
-const LOOKS: usize = 10;
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// Before a record is offered again for which a back end's queue had no room; doubled each time.
 const ROOM_WAIT: Duration = Duration::from_millis(5);
 const ROOM_WAIT_MAX: Duration = Duration::from_millis(500);
@@ -73,19 +71,12 @@ impl Shared {
 
     /// Tells the budget how late live traffic is: how long a shard takes to come round to what it is asked.
     async fn look(&self) {
-        let mut found = Vec::with_capacity(LOOKS);
         loop {
             tokio::time::sleep(LOOK_INTERVAL).await;
             if self.under_way.available_permits() >= self.settings.under_way_max {
                 continue;
             }
-            found.push(self.control.turn_around().await);
-            if found.len() < LOOKS {
-                continue;
-            }
-            found.sort_unstable();
-            let late = found.iter().rev().nth(1).copied().unwrap_or_default();
-            found.clear();
+            let late = self.control.turn_around().await;
             let late_ns = u64::try_from(late.as_nanos()).unwrap_or(u64::MAX);
             let now_ns = self.control.now().mono_ns();
             let mut budget = self.budget.lock();

@@ -17,6 +17,7 @@
 //! Where runs lie and what is marked is known in memory, 40 bytes for each run, and read when the store is opened. It changes only after a
 //! commit succeeded ([`Runs::apply`]), so a group that is tried again is encoded from what was there before it.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 
 use fjall::{UserKey, UserValue};
@@ -109,7 +110,12 @@ impl OfSession {
 
 /// The runs on disk.
 #[derive(Default)]
-pub(super) struct Runs(HashMap<SessionKey, OfSession>);
+pub(super) struct Runs {
+    sessions: HashMap<SessionKey, OfSession>,
+    /// What the engine said of sessions' first free places, for a group that isn't known to be on disk: should it be, and be tried again,
+    /// the engine would say something else.
+    asked: RefCell<HashMap<SessionKey, u64>>,
+}
 
 impl Runs {
     /// Looks for them.
@@ -123,7 +129,7 @@ impl Runs {
                 record::OwedKey::One(_) => {}
                 record::OwedKey::Run { first, count } => {
                     let run = Run { first: first.0, count, done: 0 };
-                    found.0.entry(session).or_default().runs.insert(first.0, run);
+                    found.sessions.entry(session).or_default().runs.insert(first.0, run);
                 }
                 record::OwedKey::Marks { first, count } => {
                     let done = record::decode_marks(&value, count).map_err(malformed)?;
@@ -139,20 +145,26 @@ impl Runs {
         for change in changes {
             match change {
                 Change::Made { session, first, count } => {
-                    self.0.entry(session).or_default().runs.insert(first, Run { first, count, done: 0 });
+                    self.sessions.entry(session).or_default().runs.insert(first, Run { first, count, done: 0 });
                 }
                 Change::Marked { session, first, done } => {
-                    if let Some(run) = self.0.get_mut(&session).and_then(|of| of.runs.get_mut(&first)) {
+                    if let Some(run) = self.sessions.get_mut(&session).and_then(|of| of.runs.get_mut(&first)) {
                         run.done = done;
                     }
                 }
                 Change::Over { session, first } => {
-                    if let Some(of) = self.0.get_mut(&session) {
+                    if let Some(of) = self.sessions.get_mut(&session) {
                         of.runs.remove(&first);
                     }
                 }
-                Change::Free { session, from } => self.0.entry(session).or_default().free_from = Some(from),
-                Change::Gone { session } => drop(self.0.remove(&session)),
+                Change::Free { session, from } => {
+                    self.sessions.entry(session).or_default().free_from = Some(from);
+                    self.asked.get_mut().remove(&session);
+                }
+                Change::Gone { session } => {
+                    self.sessions.remove(&session);
+                    self.asked.get_mut().remove(&session);
+                }
             }
         }
     }
@@ -176,31 +188,32 @@ impl Runs {
         let mut changes = Vec::new();
         for places in places.chunk_by_mut(|a, b| a.session == b.session) {
             let Some(session) = places.first().map(|place| place.session) else { continue };
-            let of = self.0.get(&session);
+            let of = self.sessions.get(&session);
             let mut out = Out { session, items: &mut *items, changes: &mut changes };
             out.mark(of, places);
-            out.put(of, engine, places)?;
+            out.put(of.and_then(|of| of.free_from), || self.free_from(engine, session), places)?;
         }
         Ok(changes)
     }
 
     /// The first place from which on nothing of a session is there.
-    fn free_from(of: Option<&OfSession>, engine: &Engine, session: SessionKey) -> Result<u64, StoreError> {
-        if let Some(from) = of.and_then(|of| of.free_from) {
-            return Ok(from);
+    fn free_from(&self, engine: &Engine, session: SessionKey) -> Result<u64, StoreError> {
+        if let Some(from) = self.asked.borrow().get(&session) {
+            return Ok(*from);
         }
-        let after_runs =
-            of.and_then(|of| of.runs.last_key_value()).map_or(0, |(first, run)| first + u64::from(run.count));
-        let Some(last) = engine.space(Space::Owed).prefix(record::session_key(session)).next_back() else {
-            return Ok(after_runs);
-        };
-        let key = last.key().map_err(|e| engine.error("look for the end of a queue", e))?;
-        let malformed = |why| engine.malformed(Space::Owed, &key, why);
-        let (_, rest) = record::split_session(&key).map_err(malformed)?;
-        Ok(match record::parse_owed_key(rest).map_err(malformed)? {
-            record::OwedKey::One(seq) => seq.0.saturating_add(1).max(after_runs),
-            record::OwedKey::Run { .. } | record::OwedKey::Marks { .. } => after_runs,
-        })
+        let last_run = self.sessions.get(&session).and_then(|of| of.runs.last_key_value());
+        let mut from = last_run.map_or(0, |(first, run)| first + u64::from(run.count));
+        if let Some(last) = engine.space(Space::Owed).prefix(record::session_key(session)).next_back() {
+            let key = last.key().map_err(|e| engine.error("look for the end of a queue", e))?;
+            let malformed = |why| engine.malformed(Space::Owed, &key, why);
+            let (_, rest) = record::split_session(&key).map_err(malformed)?;
+            // A run is known.
+            if let record::OwedKey::One(seq) = record::parse_owed_key(rest).map_err(malformed)? {
+                from = from.max(seq.0.saturating_add(1));
+            }
+        }
+        self.asked.borrow_mut().insert(session, from);
+        Ok(from)
     }
 }
 
@@ -253,10 +266,14 @@ impl Out<'_> {
         }
     }
 
-    /// Puts what is to be there, in runs where it can.
-    fn put(&mut self, of: Option<&OfSession>, engine: &Engine, places: &mut [Place]) -> Result<(), StoreError> {
+    /// Puts what is to be there, in runs where it can. `ask` says from where on the session has nothing, if that isn't known.
+    fn put(
+        &mut self,
+        mut free_from: Option<u64>,
+        ask: impl Fn() -> Result<u64, StoreError>,
+        places: &mut [Place],
+    ) -> Result<(), StoreError> {
         let session = self.session;
-        let mut free_from = of.and_then(|of| of.free_from);
         let mut last = None;
         for stretch in places.chunk_by_mut(|a, b| a.joins && b.joins && a.seq.checked_add(1) == Some(b.seq)) {
             let mut rest = stretch;
@@ -266,7 +283,7 @@ impl Out<'_> {
                 rest = after;
                 let Some(first) = some.first().map(|place| place.seq) else { continue };
                 if some.len() >= RUN_MIN && free_from.is_none() {
-                    free_from = Some(Runs::free_from(of, engine, session)?);
+                    free_from = Some(ask()?);
                 }
                 if some.len() >= RUN_MIN && free_from.is_some_and(|from| first >= from) {
                     let count = u8::try_from(some.len()).expect("no more than RUN_MAX");
