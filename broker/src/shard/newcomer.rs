@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use mio::net::TcpStream;
 use turnpike_core::gate::Gate;
 
+use super::link::Flags;
 use super::read::{Outcome, read};
 use super::{READ_BYTES, ShardThread};
 
@@ -36,9 +37,11 @@ impl<G: Gate> ShardThread<G> {
             }
             self.outcomes = outcomes;
         }
-        // Those that have moved or gone meanwhile aren't there any more, and nobody has had their places.
         for key in keys.drain(..) {
-            self.register(key);
+            // One that has moved or gone meanwhile isn't there any more; a later one may have its place, and then be named twice.
+            if self.links.get(key as usize).is_some_and(|link| !link.flags.has(Flags::REGISTERED)) {
+                self.register(key);
+            }
         }
         self.admitted = keys;
     }
