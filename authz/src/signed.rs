@@ -172,7 +172,8 @@ mod tests {
         #[test]
         fn numbers_are_written_as_display_does(number in any::<u64>(), shift in 0_u32..64) {
             let number = number >> shift;
-            prop_assert_eq!(decimal(number, &mut [0; DECIMAL_DIGITS_MAX]), number.to_string());
+            let mut space = [0; DECIMAL_DIGITS_MAX];
+            prop_assert_eq!(decimal(number, &mut space), number.to_string());
         }
 
         #[test]
@@ -186,7 +187,8 @@ mod tests {
         #[test]
         fn digits_are_read_as_others_read_them(text in prop_oneof!["[0-9a-fA-F]{0,66}", "[0-9a-g]{60,64}", ".{0,64}"]) {
             let read = hex::decode(&text).ok().filter(|bytes| bytes.len() <= 32).unwrap_or_default();
-            prop_assert_eq!(unhexed(&text, &mut [0; 32]), read);
+            let mut space = [0; 32];
+            prop_assert_eq!(unhexed(&text, &mut space), read);
         }
     }
 
