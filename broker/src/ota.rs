@@ -331,7 +331,7 @@ impl OtaDesk {
             runtime.block_on(async {
                 desk.clear_bucket().await;
                 std::future::pending::<()>().await;
-            })
+            });
         })?;
         Ok(())
     }

@@ -253,7 +253,9 @@ impl Api {
             _ => None,
         });
         let labelled: Vec<_> = labelled.collect();
-        let Some(ota) = self.ota.as_ref().filter(|_| !labelled.is_empty()) else { return self.commit(changes).await };
+        let Some(ota) = self.desks.ota.as_ref().filter(|_| !labelled.is_empty()) else {
+            return self.commit(changes).await;
+        };
         let _changing = ota.changing().await;
         // First: after a crash between the two, what was held is what it would be without.
         if let Some(held) = ota.hold(&labelled) {

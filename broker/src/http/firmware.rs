@@ -399,7 +399,7 @@ impl Api {
     fn refuse_firmware(&self, action: Action, product: &ProductKey, why: impl Into<Problem>) -> Problem {
         let problem = why.into();
         self.audit.fail_one(action, Subject::product(product), problem.code);
-        if let Some(ota) = &self.ota {
+        if let Some(ota) = &self.desks.ota {
             ota.refused().add(problem.code);
         }
         problem

@@ -275,7 +275,7 @@ pub(super) async fn gizwits_check(
     Bounded(bytes): Bounded,
 ) -> Response {
     let said = |status: StatusCode, error: &str| (status, FORM, format!("error={error}")).into_response();
-    let Some(ota) = &api.ota else { return said(StatusCode::NOT_FOUND, "no_update") };
+    let Some(ota) = &api.desks.ota else { return said(StatusCode::NOT_FOUND, "no_update") };
     let Ok(check) = Check::read(&bytes) else { return said(StatusCode::BAD_REQUEST, "malformed") };
     let Some(product) = api.gate.passcode_owner(&did, &check.passcode, guest.tls) else {
         // A guess, as at any other door.

@@ -323,7 +323,10 @@ mod tests {
             headers.insert(header::IF_RANGE, validator.parse().expect("a value"));
         }
         let digests = Digests { sha256: [0; 32], md5: [0; 16], crc32: 0 };
-        part(&headers, &Granted { whole: Whole { bytes: 100, digests }, etag: "\"tag\"".to_owned(), md5: String::new() })
+        part(
+            &headers,
+            &Granted { whole: Whole { bytes: 100, digests }, etag: "\"tag\"".to_owned(), md5: String::new() },
+        )
     }
 
     #[test]

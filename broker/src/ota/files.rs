@@ -172,11 +172,11 @@ impl OtaDesk {
     /// # Errors
     /// [`FileError`].
     pub async fn spool(&self, id: FirmwareId, now_s: u64) -> Result<Writing, FileError> {
-        if self.stage(id).is_some() { Err(FileError::Storing) } else { self.hold(id, now_s).await }
+        if self.stage(id).is_some() { Err(FileError::Storing) } else { self.open_spool(id, now_s).await }
     }
 
     /// The same for who brings it to the bucket.
-    pub(super) async fn hold(&self, id: FirmwareId, now_s: u64) -> Result<Writing, FileError> {
+    pub(super) async fn open_spool(&self, id: FirmwareId, now_s: u64) -> Result<Writing, FileError> {
         let declared = {
             let state = self.state.lock();
             match state.catalog.get(id).map(|firmware| &firmware.state) {

@@ -117,7 +117,8 @@ mod tests {
         let settings = CampaignRequest::plain("spring", 4).settings(&firmware, 0).expect("settings");
         let campaign = Campaign::new(ID, settings, NOW.unix_s()).expect("no fault");
         let mut state = State::default();
-        let device = candidate("p", "d", 0, None, None);
+        let target = target();
+        let device = candidate(("p", "d", 0), None, &target, None);
         drop(state.scheduler.add(campaign, [device], NOW).expect("added"));
         drop(state.scheduler.step(NOW));
         state.here.insert(("p".into(), "d".into()), 1);

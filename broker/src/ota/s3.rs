@@ -241,10 +241,9 @@ impl Bucket for S3 {
                 // One that is gone is aborted; one that can't be reached is found by the list.
                 let _ = within(SHORT, self.store.abort_multipart(&path, &begun.id)).await;
             }
-            match self.abort_all(name).await {
-                Err(error @ ShelfError::Unreachable(_)) => return Err(error),
-                // Not every account may list them, and not every S3 can.
-                Ok(_) | Err(_) => {}
+            // Not every account may list them, and not every S3 can.
+            if let Err(error @ ShelfError::Unreachable(_)) = self.abort_all(name).await {
+                return Err(error);
             }
             match within(SHORT, self.store.delete(&path)).await {
                 Ok(()) | Err(ShelfError::Missing(_)) => Ok(()),

@@ -275,7 +275,7 @@ impl OtaDesk {
             Some(held) => held,
             None => {
                 let now_s = now_ms() / 1000;
-                let read = async { self.hold(id, now_s).await?.finish(now_s).await };
+                let read = async { self.open_spool(id, now_s).await?.finish(now_s).await };
                 match read.await {
                     Ok(read) => held.insert(read),
                     // It was deleted before the start.

@@ -111,7 +111,7 @@ impl OtaDesk {
         }
     }
 
-    async fn sweep_some(&self, product: &ProductKey) -> Result<Swept, NotCommitted> {
+    async fn sweep_some(self: &Arc<Self>, product: &ProductKey) -> Result<Swept, NotCommitted> {
         let _changing = self.changing.lock().await;
         let is_its = |campaign: &&Campaign| *campaign.settings().filter.product == *product.as_str();
         let parts = {
@@ -128,6 +128,12 @@ impl OtaDesk {
         }
         let changes = self.state.lock().catalog.plan_sweep(product, DELETED_AT_ONCE);
         if !changes.is_empty() {
+            for change in &changes {
+                // What a crash leaves of the file in a bucket is found by this.
+                if let Change::Delete(id) = change {
+                    self.mark_gone(*id).map_err(|_| NotCommitted)?;
+                }
+            }
             self.commit_catalog(&changes).await.map_err(|_| NotCommitted)?;
             for change in changes {
                 let file = if let Change::Delete(id) = &change { Some(*id) } else { None };
