@@ -86,7 +86,8 @@ proptest! {
                 2 => drop(table.remove(key)),
                 _ => table.sweep(now),
             }
-            prop_assert_eq!(table.is_empty(), table.len() == 0);
+            let entries = table.len();
+            prop_assert_eq!(table.is_empty(), entries == 0);
         }
         table.sweep(u64::MAX);
         prop_assert!(table.is_empty());
