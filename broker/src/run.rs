@@ -211,7 +211,7 @@ fn open(
         tracing::info!(%name, kind = %listener.kind.as_str(), %address, "listening");
     }
     if let Some(backfill) = &own.backfill {
-        start_backfill(backfill, &control, gate, config).context("a thread can't be started")?;
+        start_backfill(backfill, &control, audit, (gate, config)).context("a thread can't be started")?;
     }
     let (changing, registrar) = (Changing::default(), own.registrar);
     let chores = Chores {
@@ -275,12 +275,12 @@ fn open(
 fn start_backfill(
     backfill: &Arc<Backfill>,
     control: &Control,
-    gate: &Arc<Gatekeeper>,
-    config: &Config,
+    audit: &Audit,
+    (gate, config): (&Arc<Gatekeeper>, &Config),
 ) -> std::io::Result<()> {
     // Devices that only the call-out knows are in no registry, and are there all the same.
     let strangers = config.callout.as_ref().is_some_and(|callout| callout.bounds.strangers);
-    backfill.start(control, &|device| !strangers && gate.is_gone(device))?;
+    backfill.start(control, audit.sink(), &|device| !strangers && gate.is_gone(device))?;
     let backfill = Arc::clone(backfill);
     control.when_gone(move |concern| backfill.forget(concern));
     Ok(())

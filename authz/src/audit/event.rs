@@ -182,6 +182,8 @@ labels! {
         CampaignRetry = "campaign_retry",
         /// What was kept of a campaign that is over was deleted.
         CampaignDelete = "campaign_delete",
+        /// A device has handed in stored data that is bad, or more than is kept.
+        BackfillRefused = "backfill_refused",
         /// A token was issued.
         TokenIssue = "token_issue",
         /// A token was revoked.

@@ -157,10 +157,11 @@ impl Control {
 
     /// The same, without waiting: each shard does it before it takes anything that comes later.
     pub fn forget_soon(&self, concern: &Concern) {
+        // Shards first: what they are asked by whoever hears of it comes after that.
+        drop(self.ask(|reply| Command::Forget(concern.clone(), reply)));
         if let Some(Hearer(tell)) = self.plane.gone.get() {
             tell(concern);
         }
-        drop(self.ask(|reply| Command::Forget(concern.clone(), reply)));
     }
 
     /// Has somebody hear of devices that are no more ([`Self::forget_soon`]): whatever else is known of them is to go as well. Once.

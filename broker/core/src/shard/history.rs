@@ -2,6 +2,10 @@
 //!
 //! A slice is what happens between two calls of [`Shard::end_turn`]: records, what the desk wants kept with them ([`Shard::keep`]), and a number
 //! by which [`Shard::next_taken`] names the slice once all of it is on disk ([`Shard::name_when_kept`]).
+//!
+//! **Invariant:** only a service's session holds history back. It is a back end, which is to have every record, and the device waits for it. Anybody else's, such as
+//! that of a phone that is away, has none of a record for which its half is full, which is counted like a live message that finds a queue full: nobody who may
+//! see a device can keep its records from those who gather them.
 
 use turnpike_mqtt::{QoS, ReasonCode, TopicName};
 
@@ -11,11 +15,12 @@ use super::{Shard, Taken};
 use crate::clock::Now;
 use crate::durable::Op;
 use crate::gate::{Gate, Principal};
+use crate::ids::SessionRef;
 use crate::message::MessageParts;
 
 impl<G: Gate> Shard<G> {
-    /// Publishes a record as its device, unless a session that is to have it with QoS 1 or 2 hasn't room left below what live messages
-    /// need: half of its queue.
+    /// Publishes a record as its device, unless a service's session that is to have it with QoS 1 or 2 hasn't room left below what live messages
+    /// need: half of its queue. Sessions of others that have no room are passed over.
     ///
     /// # Errors
     /// [`ReasonCode::QuotaExceeded`] if there is no room, or the store doesn't take it: later. Others: the device may not publish it, ever.
@@ -31,7 +36,9 @@ impl<G: Gate> Shard<G> {
         {
             return Err(ReasonCode::QuotaExceeded);
         }
+        let room = std::mem::replace(&mut self.room, Room::Half);
         let _ = self.publish(&parts, now);
+        self.room = room;
         self.counters.history += 1;
         Ok(())
     }
@@ -52,14 +59,25 @@ impl<G: Gate> Shard<G> {
         self.shared.router.route(topic, choice, &mut matches);
         let has_room = matches.iter().filter(|found| found.qos.min(qos) != QoS::AtMostOnce).all(|found| {
             if found.session.shard == self.id {
-                self.queue_has_room(found.session, bytes, Room::Half)
+                !self.waits_for(found.session) || self.queue_has_room(found.session, bytes, Room::Half)
             } else {
-                !self.shared.full.contains(found.session)
+                !self.shared.full.holds_back(found.session)
             }
         });
         self.matches = matches;
         has_room
     }
+
+    /// Whether history waits for a session of this shard.
+    fn waits_for(&self, session: SessionRef) -> bool {
+        let found = self.sessions.get(session.slot).filter(|found| found.generation == session.generation);
+        found.is_some_and(|found| holds_history_back(&found.principal))
+    }
+}
+
+/// Whether history waits until a session of this one has room.
+pub(super) fn holds_history_back(principal: &Principal) -> bool {
+    matches!(principal, Principal::Service(_))
 }
 
 #[cfg(test)]
