@@ -39,7 +39,7 @@ fn while_a_back_end_has_no_room_its_devices_hear_so_at_once_and_are_served() {
         // A ping, and the live message behind it.
         let heard = client.drain();
         let paces: Vec<_> = heard.iter().filter(|packet| matches!(packet, Packet::Publish(_))).collect();
-        let [Packet::Publish(pace)] = paces[..] else { panic!("{heard:?}") };
+        let [Packet::Publish(pace)] = &paces[..] else { panic!("{heard:?}") };
         let said: Value = serde_json::from_str(pace.text()).expect("JSON");
         assert!(pace.topic.ends_with("/pace") && said["after_ms"].as_u64() >= Some(10_000), "{said}");
         let codes = heard.iter().filter_map(|packet| match packet {
@@ -63,7 +63,8 @@ fn whoever_hands_in_and_leaves_again_and_again_leaves_nothing_behind() {
     let taken = fill_up(&broker, &mut client, "one");
     let batch = json!([record(1, taken + 1, "up/temp", &"x".repeat(60_000))]).to_string();
     let ways = ["paced", "left", "batches"].map(|outcome| format!("turnpike_backfill_total{{outcome=\"{outcome}\"}}"));
-    let ways = [&ways[0], &ways[1], &ways[2], "turnpike_messages_dropped_total{reason=\"desk_full\"}"];
+    let ways =
+        [ways[0].as_str(), ways[1].as_str(), ways[2].as_str(), "turnpike_messages_dropped_total{reason=\"desk_full\"}"];
     let before = counted(&broker, &ways);
     for round in 0..100 {
         let login = native(&format!("one-{}-{round}", now_ms()), "one", SECRET);

@@ -54,7 +54,7 @@ fn nothing_of_a_device_that_is_no_more_goes_on_or_begins() {
             let all = Rc::<UnderWay>::default();
             let old = all.claim(&device("1"), LONG).await.expect("nothing is under way");
             assert!(!old.is_void());
-            assert_eq!(all.close(&concern), [(Box::from("p"), Box::from("1"))]);
+            assert_eq!(all.close(&concern), [(Box::<str>::from("p"), Box::<str>::from("1"))]);
             assert!(old.is_void());
             let stranger = DeviceIdentity::new("q", "1");
             assert!(all.claim(&stranger, LONG).await.is_some_and(|claim| !claim.is_void()));
