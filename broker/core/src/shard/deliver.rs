@@ -164,8 +164,11 @@ impl<G: Gate> Shard<G> {
         };
         let high = self.limits.out_bytes_high as usize;
         let outgoing = queue_of(&mut session.outgoing, session.next_seq);
-        if room == Room::Half && !has_room(outgoing, parts.payload.len(), &self.limits, room) {
-            // History where nobody waits for it.
+        if room == Room::Half
+            && !holds_history_back(&session.principal)
+            && !has_room(outgoing, parts.payload.len(), &self.limits, room)
+        {
+            // History has been waited for where it is to be.
             self.counters.dropped.queue_full += 1;
             return Fate::Full;
         }
