@@ -8,8 +8,15 @@
 //!
 //! `turnpike_backfill` decides; `../backfill/DESIGN.md` has the invariants. A device always has the same worker, a thread with a runtime of its own, which owns
 //! the device's ledger and does one batch of a device after another; batches of different devices are under way together.
+//!
+//! **Invariant:** what batches take of memory has a bound, whoever comes, goes and comes again: packed, as errands of the shards; unpacked, as
+//! [`BackfillSettings::held_bytes_max`]. One of a device is under way and one more waits; who comes beyond any of this is told to come again.
 
+mod forget;
+mod held;
+mod refusals;
 mod settings;
+mod under_way;
 mod worker;
 
 use std::hash::{BuildHasher, Hasher};
@@ -25,8 +32,10 @@ use turnpike_core::durable::Op;
 use turnpike_core::gate::{DeviceIdentity, Principal};
 use turnpike_core::shard::Errand;
 
+pub use refusals::ByCode;
 pub use settings::BackfillSettings;
 
+use crate::audit::AuditSink;
 use crate::desk::Done;
 use crate::server::Control;
 
@@ -51,18 +60,23 @@ pub struct Counts {
     pub refused: AtomicU64,
     /// Batches whose device was told to come later.
     pub paced: AtomicU64,
+    /// Batches whose connection had gone before their turn came.
+    pub left: AtomicU64,
+    /// What was refused, by why.
+    pub refusals: ByCode,
 }
 
 impl Counts {
     /// With the outcome that each counts.
     #[must_use]
-    pub fn all(&self) -> [(&'static str, u64); 5] {
+    pub fn all(&self) -> [(&'static str, u64); 6] {
         [
             ("batches", &self.batches),
             ("taken", &self.taken),
             ("known", &self.known),
             ("refused", &self.refused),
             ("paced", &self.paced),
+            ("left", &self.left),
         ]
         .map(|(name, count)| (name, count.load(Relaxed)))
     }
@@ -114,7 +128,7 @@ impl Backfill {
     ///
     /// # Errors
     /// A thread can't be started.
-    pub fn start(&self, control: &Control, is_gone: &dyn Fn(&Principal) -> bool) -> io::Result<()> {
+    pub fn start(&self, control: &Control, audit: AuditSink, is_gone: &dyn Fn(&Principal) -> bool) -> io::Result<()> {
         let mut beginning = std::mem::take(&mut *self.beginning.lock());
         for (ledgers, _) in &mut beginning {
             let gone = |product: &str, device: &str| {
@@ -125,14 +139,14 @@ impl Backfill {
                 drop(control.commit_registry(keys.into_iter().map(Op::RegistryDelete).collect()));
             }
         }
-        let shared = worker::Shared::new(&self.settings, control, &self.counts);
+        let shared = worker::Shared::new(&self.settings, control, &self.counts, audit);
         for (ledgers, receiver) in beginning {
             worker::start(Arc::clone(&shared), ledgers, receiver)?;
         }
         Ok(())
     }
 
-    /// Takes a batch. Never waits: how many there are the shards bound.
+    /// Takes a batch. Never waits: how many there are the shards bound, until it is done.
     pub fn take(&self, errand: Errand, done: Done) {
         let worker = self.worker_of(&errand.device.product, &errand.device.device);
         if let Some(sender) = self.senders.get(worker) {

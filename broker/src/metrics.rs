@@ -131,6 +131,10 @@ pub fn text(
             MetricType::COUNTER,
             samples,
         );
+        let refusals = backfill.counts().refusals.all();
+        let samples = refusals.into_iter().map(|(code, count)| counter(&[("code", code)], count)).collect();
+        let help = "Batches and records refused, by why, as their devices are told.";
+        families.family("backfill_refused_total", help, MetricType::COUNTER, samples);
     }
     messages(&mut families, shards);
     store(&mut families, commits, totals);

@@ -223,7 +223,7 @@ fn open(
         tracing::info!(%name, kind = %listener.kind.as_str(), %address, "listening");
     }
     if let Some(backfill) = &own.desks.backfill {
-        start_backfill(backfill, &control, gate, config).context("a thread can't be started")?;
+        start_backfill(backfill, &control, audit, (gate, config)).context("a thread can't be started")?;
     }
     let (changing, registrar) = (Changing::default(), own.registrar);
     let chores = Chores {
@@ -296,11 +296,11 @@ fn has_strangers(config: &Config) -> bool {
 fn start_backfill(
     backfill: &Arc<Backfill>,
     control: &Control,
-    gate: &Arc<Gatekeeper>,
-    config: &Config,
+    audit: &Audit,
+    (gate, config): (&Arc<Gatekeeper>, &Config),
 ) -> std::io::Result<()> {
     let strangers = has_strangers(config);
-    backfill.start(control, &|device| !strangers && gate.is_gone(device))?;
+    backfill.start(control, audit.sink(), &|device| !strangers && gate.is_gone(device))?;
     let backfill = Arc::clone(backfill);
     control.when_gone(move |concern| backfill.forget(concern));
     Ok(())

@@ -1,5 +1,7 @@
 //! Stored data: a device hands in what it kept, a durable back end gets each record once.
 
+mod held;
+
 use serde_json::{Value, json};
 use turnpike_tests::broker::{Broker, Setup};
 use turnpike_tests::client::{Client, End};

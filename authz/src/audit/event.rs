@@ -200,6 +200,8 @@ labels! {
         LogRead = "log_read",
         /// A device's log was deleted.
         LogDelete = "log_delete",
+        /// A device has handed in stored data that is bad, or more than is kept.
+        BackfillRefused = "backfill_refused",
         /// A token was issued.
         TokenIssue = "token_issue",
         /// A token was revoked.

@@ -125,12 +125,22 @@ impl Tally {
         self.of(boot).2 += 1;
     }
 
-    /// A boot is to be answered although no record of it is counted: ranges of it were declared lost.
+    /// A boot is to be answered although no record of it is counted: ranges of it were declared lost, or a record of it is bad.
     pub fn touch(&mut self, boot: u64) {
         self.of(boot);
     }
 
-    /// One answer for each boot, in the order in which they came, the error in the last one; if there is an error and no boot, an answer with nothing else.
+    /// The boot of the record at which the batch stopped, whose answer has the error: the last one.
+    pub fn stop_in(&mut self, boot: u64) {
+        self.touch(boot);
+        if let Some(at) = self.boots.iter().position(|entry| entry.0 == boot) {
+            let entry = self.boots.remove(at);
+            self.boots.push(entry);
+        }
+    }
+
+    /// One answer for each boot, in the order in which they came, the error in the last one; if there is no boot, one answer without any: every
+    /// batch is answered.
     #[must_use]
     pub fn acks(&self, ledger: &Ledger, error: Option<Stop>) -> Vec<Ack> {
         let ack = |&(boot, taken, known): &(u64, u64, u64)| {
@@ -141,8 +151,7 @@ impl Tally {
         let mut acks: Vec<Ack> = self.boots.iter().map(ack).collect();
         match acks.last_mut() {
             Some(last) => last.error = error,
-            None if error.is_some() => acks.push(Ack { error, ..Ack::default() }),
-            None => {}
+            None => acks.push(Ack { error, ..Ack::default() }),
         }
         acks
     }

@@ -241,6 +241,8 @@ pub struct Batch {
     slots: Vec<Slot>,
     lost: Vec<Lost>,
     stopped: Option<(usize, RecordError)>,
+    /// Of the record at which it stopped, where that could be read.
+    stopped_boot: Option<u64>,
     encoding: Encoding,
 }
 
@@ -280,6 +282,18 @@ impl Batch {
         self.stopped
     }
 
+    /// Of which boot the first bad record is; none if there is none, or that could not be read.
+    #[must_use]
+    pub fn stopped_boot(&self) -> Option<u64> {
+        self.stopped_boot
+    }
+
+    /// Bytes on the heap, as asked for.
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        self.bytes.capacity() + self.slots.capacity() * size_of::<Slot>() + self.lost.capacity() * size_of::<Lost>()
+    }
+
     /// In what the answer is to be written.
     #[must_use]
     pub fn encoding(&self) -> Encoding {
@@ -294,7 +308,8 @@ impl Batch {
 
     /// Drops the record at `index` and all after it, for this reason. Nothing if there are no so many: an earlier reason stays.
     pub fn stop_at(&mut self, index: usize, error: RecordError) {
-        if index < self.slots.len() {
+        if let Some(slot) = self.slots.get(index) {
+            self.stopped_boot = Some(slot.boot);
             self.slots.truncate(index);
             self.stopped = Some((index, error));
         }
@@ -350,10 +365,19 @@ pub fn decode(payload: &[u8], content_type: Option<&str>, bounds: &Bounds) -> Re
 }
 
 impl Encoding {
-    /// In what to answer a batch that couldn't be read: CBOR, unless it looks like JSON.
+    /// In what to answer a batch that couldn't be read: what its content type says, if that is one; else CBOR, unless it looks like JSON.
     #[must_use]
-    pub fn guess(payload: &[u8]) -> Self {
-        sniff(payload).unwrap_or_default()
+    pub fn guess(payload: &[u8], content_type: Option<&str>) -> Self {
+        let said = content_type.map(kind_and_packing).and_then(|(kind, _)| Self::named(kind));
+        said.or_else(|| sniff(payload)).unwrap_or_default()
+    }
+
+    fn named(kind: &str) -> Option<Self> {
+        match () {
+            () if kind.eq_ignore_ascii_case("application/cbor") => Some(Self::Cbor),
+            () if kind.eq_ignore_ascii_case("application/json") => Some(Self::Json),
+            () => None,
+        }
     }
 }
 
@@ -365,14 +389,15 @@ fn sniff(bytes: &[u8]) -> Option<Encoding> {
     }
 }
 
-fn parse_content_type(text: &str) -> Result<(Encoding, Option<Packing>), BatchError> {
+/// `application/json+zlib` in two, without parameters.
+fn kind_and_packing(text: &str) -> (&str, Option<&str>) {
     let essence = text.split(';').next().unwrap_or_default().trim();
-    let (kind, packing) = essence.split_once('+').map_or((essence, None), |(kind, packing)| (kind, Some(packing)));
-    let encoding = match () {
-        () if kind.eq_ignore_ascii_case("application/cbor") => Encoding::Cbor,
-        () if kind.eq_ignore_ascii_case("application/json") => Encoding::Json,
-        () => return Err(BatchError::ContentType),
-    };
+    essence.split_once('+').map_or((essence, None), |(kind, packing)| (kind, Some(packing)))
+}
+
+fn parse_content_type(text: &str) -> Result<(Encoding, Option<Packing>), BatchError> {
+    let (kind, packing) = kind_and_packing(text);
+    let encoding = Encoding::named(kind).ok_or(BatchError::ContentType)?;
     let packing = packing.map(|name| Packing::named(name).ok_or(BatchError::ContentType)).transpose()?;
     Ok((encoding, packing))
 }
@@ -388,16 +413,31 @@ struct Draft<'b> {
     lost: Vec<Lost>,
     boots: Vec<u64>,
     stopped: Option<RecordError>,
+    stopped_boot: Option<u64>,
 }
 
 impl<'b> Draft<'b> {
     fn new(bounds: &'b Bounds, base: usize) -> Self {
         // The shortest record is about 16 bytes.
         let slots = Vec::with_capacity((base / 16).min(bounds.records_max));
-        Self { bounds, base, added: Vec::new(), slots, lost: Vec::new(), boots: Vec::new(), stopped: None }
+        Self {
+            bounds,
+            base,
+            added: Vec::new(),
+            slots,
+            lost: Vec::new(),
+            boots: Vec::new(),
+            stopped: None,
+            stopped_boot: None,
+        }
     }
 
     fn push(&mut self, slot: Slot) -> Result<(), RecordError> {
+        let boot = slot.boot;
+        self.add(slot).inspect_err(|_| self.stopped_boot = Some(boot))
+    }
+
+    fn add(&mut self, slot: Slot) -> Result<(), RecordError> {
         if self.slots.len() >= self.bounds.records_max {
             return Err(RecordError::TooMany);
         }
@@ -428,7 +468,7 @@ impl<'b> Draft<'b> {
     fn finish(self, mut bytes: Vec<u8>, encoding: Encoding) -> Batch {
         bytes.extend_from_slice(&self.added);
         let stopped = self.stopped.map(|error| (self.slots.len(), error));
-        Batch { bytes, slots: self.slots, lost: self.lost, stopped, encoding }
+        Batch { bytes, slots: self.slots, lost: self.lost, stopped, stopped_boot: self.stopped_boot, encoding }
     }
 }
 

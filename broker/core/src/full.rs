@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use hashbrown::HashSet;
+use hashbrown::HashMap;
 use parking_lot::RwLock;
 
 use crate::ids::SessionRef;
@@ -14,17 +14,18 @@ use crate::ids::SessionRef;
 #[derive(Debug, Default)]
 pub(crate) struct FullQueues {
     marks: AtomicUsize,
-    sessions: RwLock<HashSet<SessionRef, foldhash::fast::RandomState>>,
+    /// Whether each holds history back.
+    sessions: RwLock<HashMap<SessionRef, bool, foldhash::fast::RandomState>>,
 }
 
 impl FullQueues {
-    /// Marks a session; false if it is marked already.
-    pub(crate) fn mark(&self, session: SessionRef) -> bool {
+    /// Marks a session, which holds history back or lets it pass; false if it is marked already.
+    pub(crate) fn mark(&self, session: SessionRef, holds_back: bool) -> bool {
         if self.contains(session) {
             return false;
         }
         let mut sessions = self.sessions.write();
-        let new = sessions.insert(session);
+        let new = sessions.insert(session, holds_back).is_none();
         self.marks.store(sessions.len(), Ordering::Relaxed);
         new
     }
@@ -41,6 +42,11 @@ impl FullQueues {
 
     /// Whether it is marked.
     pub(crate) fn contains(&self, session: SessionRef) -> bool {
-        self.marks.load(Ordering::Relaxed) > 0 && self.sessions.read().contains(&session)
+        self.marks.load(Ordering::Relaxed) > 0 && self.sessions.read().contains_key(&session)
+    }
+
+    /// Whether it is marked, and holds history back.
+    pub(crate) fn holds_back(&self, session: SessionRef) -> bool {
+        self.marks.load(Ordering::Relaxed) > 0 && self.sessions.read().get(&session).copied().unwrap_or(false)
     }
 }

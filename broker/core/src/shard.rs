@@ -69,6 +69,7 @@ use crate::table::Table;
 use crate::wheel::Wheel;
 
 pub use asking::{Inquiry, InquiryId};
+use deliver::Room;
 use durability::{Release, TicketBuffer};
 use errand::Handed;
 pub use errand::{Errand, ErrandId};
@@ -202,9 +203,11 @@ pub struct Shard<G> {
     taken: VecDeque<Taken>,
     /// Messages of this turn for desks.
     errands: VecDeque<Errand>,
-    /// Those that desks are at, by connection, and their bytes.
-    handed: HashMap<ConnId, Handed, foldhash::fast::RandomState>,
+    /// Those that desks are at, whether or not their connections are still there, and their bytes.
+    handed: HashMap<ErrandId, Handed, foldhash::fast::RandomState>,
     handed_bytes: usize,
+    /// How far what is published now may fill a queue here: live messages to its bounds.
+    room: Room,
     /// The gate has judged since it was last told to keep what it has to remember.
     judged: bool,
     draining: bool,
@@ -288,6 +291,7 @@ impl<G: Gate> Shard<G> {
             errands: VecDeque::new(),
             handed: HashMap::default(),
             handed_bytes: 0,
+            room: Room::Bounds,
             judged: false,
             draining: false,
             counters: Counters::default(),
@@ -458,7 +462,7 @@ impl<G: Gate> Shard<G> {
     pub fn closed(&mut self, conn: ConnId, now: Now) {
         if self.conns.contains(conn.0 as usize) {
             self.forget_partial(conn);
-            let _ = self.forget_errand(conn);
+            self.abandon_errand(conn);
             self.detach(conn, lifecycle::Leaving::Abruptly, now);
             if let Some(connection) = self.conns.remove(conn.0 as usize) {
                 if connection.counted {

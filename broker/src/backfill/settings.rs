@@ -24,6 +24,8 @@ pub struct BackfillSettings {
     pub slice_records_max: usize,
     /// Records under way to the shards.
     pub under_way_max: usize,
+    /// Bytes of batches that are unpacked, under way or waiting. Alone, one may be larger.
+    pub held_bytes_max: usize,
     /// For so long a batch that came too early waits; a device that would have to wait for longer is told to come later.
     pub hold: Duration,
     /// Whether each record goes out a second time on `dev/{p}/{d}/backfill/history/{ts}/{topic}`, for subscribers that can't read user properties.
@@ -41,6 +43,7 @@ impl Default for BackfillSettings {
             devices_max: 10_000_000,
             slice_records_max: 64,
             under_way_max: 2_048,
+            held_bytes_max: 128 << 20,
             hold: Duration::from_secs(2),
             parallel: false,
         }

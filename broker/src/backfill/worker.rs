@@ -1,7 +1,7 @@
-//! A worker: batches of its devices, one after another of each device.
+//! A worker: batches of its devices, one after another of each device. A batch that can't go on within moments is let go and its device told when to come again:
+//! its connection isn't read meanwhile, nor are its pings answered.
 
-use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::cell::{Cell, RefCell};
 use std::fmt::Write;
 use std::io;
 use std::rc::Rc;
@@ -12,20 +12,25 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{Semaphore, oneshot};
+use tokio::time::Instant;
 use turnpike_backfill::answer::{Ack, Stop, Tally, encode_pace};
 use turnpike_backfill::batch::{Batch, Encoding, RecordError, Tree, decode};
 use turnpike_backfill::bounds::Bounds;
 use turnpike_backfill::budget::{Answer, Budget};
 use turnpike_backfill::ledger::{self, Ledger, Ledgers, Verdict};
 use turnpike_backfill::pace::{Pace, Pacer};
-use turnpike_core::concern::Concern;
 use turnpike_core::durable::Op;
 use turnpike_core::gate::{DeviceIdentity, Principal};
 use turnpike_core::message::{Message, MessageParts};
 use turnpike_core::shard::Errand;
 use turnpike_mqtt::{Forwardable, ForwardableItem, QoS, ReasonCode, TopicName, Version};
 
+use super::forget::Leaving;
+use super::held::Held;
+use super::refusals::Refusals;
+use super::under_way::{Claim, UnderWay};
 use super::{BackfillSettings, Counts, Work};
+use crate::audit::AuditSink;
 use crate::desk::Done;
 use crate::server::Control;
 use crate::shard::{OutsideMessage, Slice, SliceOutcome, SliceRecord};
@@ -35,8 +40,15 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// Before a record is offered again for which a back end's queue had no room; doubled each time.
 const ROOM_WAIT: Duration = Duration::from_millis(5);
 const ROOM_WAIT_MAX: Duration = Duration::from_millis(500);
-/// Then the rest of the batch is left to the device.
-const ROOM_TIME_MAX: Duration = Duration::from_secs(30);
+/// Then the rest of the batch is left to the device, which comes again after so many milliseconds if nothing of it was taken.
+const ROOM_TIME_MAX: Duration = Duration::from_secs(1);
+const ROOM_AFTER_MS: u64 = 10_000;
+/// A batch that takes longer is cut between two slices: the device hears how far it came.
+const PUBLISH_TIME_MAX: Duration = Duration::from_secs(5);
+/// For so long a batch waits for the one before it of the same device.
+const CLAIM_TIME_MAX: Duration = Duration::from_secs(1);
+/// When to come again who came while there was too much to do.
+const AGAIN_MS: u64 = 1_000;
 /// For so long an answer that isn't delivered is good: the device asks again anyway.
 const ANSWER_MS: u64 = 60_000;
 
@@ -47,16 +59,23 @@ const NICE: i32 = 10;
 /// What all workers have in common.
 pub(super) struct Shared {
     settings: BackfillSettings,
-    control: Control,
+    pub(super) control: Control,
     counts: Arc<Counts>,
     budget: Mutex<Budget>,
     pacer: Mutex<Pacer>,
     /// A permit for each record under way.
     under_way: Semaphore,
+    held: Arc<Held>,
+    refusals: Refusals,
 }
 
 impl Shared {
-    pub(super) fn new(settings: &BackfillSettings, control: &Control, counts: &Arc<Counts>) -> Arc<Self> {
+    pub(super) fn new(
+        settings: &BackfillSettings,
+        control: &Control,
+        counts: &Arc<Counts>,
+        audit: AuditSink,
+    ) -> Arc<Self> {
         let budget = Budget::new(settings.budget);
         let pacer = Pacer::new(settings.pace, budget.records_per_s());
         Arc::new(Self {
@@ -66,6 +85,8 @@ impl Shared {
             budget: Mutex::new(budget),
             pacer: Mutex::new(pacer),
             under_way: Semaphore::new(settings.under_way_max.max(settings.slice_records_max)),
+            held: Held::new(settings.held_bytes_max),
+            refusals: Refusals::new(audit),
         })
     }
 
@@ -96,6 +117,25 @@ impl Shared {
             expires_at_ms: self.control.now().unix_ms + ANSWER_MS,
         }));
     }
+
+    /// Tells a device when to come again instead of taking its batch.
+    fn turn_away(&self, errand: &Errand, pace: Pace, encoding: Encoding) -> Result<(), ReasonCode> {
+        self.counts.paced.fetch_add(1, Relaxed);
+        self.tell(&errand.device, "pace", encode_pace(pace, encoding));
+        // MQTT 3 has no word for it but the end of the connection, and a device that comes back at once is what a pace is to prevent.
+        if errand.version == Version::V5 { Err(ReasonCode::QuotaExceeded) } else { Ok(()) }
+    }
+
+    /// Its turn, but not before so many milliseconds: those who are told together get turns, so that they don't come together.
+    fn later(&self, device: &DeviceIdentity, after_ms: u64) -> Pace {
+        let turn = self.pacer.lock().slot(self.control.now().mono_ms, &device.product, &device.device);
+        Pace { after_ms: after_ms.max(turn.after_ms), ..turn }
+    }
+
+    fn refused(&self, device: &DeviceIdentity, code: &'static str) {
+        self.counts.refused.fetch_add(1, Relaxed);
+        self.refusals.note(&self.counts.refusals, device, code, self.control.now().unix_ms);
+    }
 }
 
 /// Starts a worker, which ends when the desk is dropped.
@@ -103,7 +143,13 @@ pub(super) fn start(shared: Arc<Shared>, ledgers: Ledgers, receiver: UnboundedRe
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let work = move || {
         give_way();
-        let worker = Rc::new(Worker { shared, ledgers: RefCell::new(ledgers), waiting: RefCell::default() });
+        let worker = Rc::new(Worker {
+            shared,
+            ledgers: RefCell::new(ledgers),
+            under_way: Rc::default(),
+            leaving: RefCell::default(),
+            is_sweeping: Cell::new(false),
+        });
         tokio::task::LocalSet::new().block_on(&runtime, worker.run(receiver));
     };
     std::thread::Builder::new().name("backfill".to_owned()).spawn(work).map(drop)
@@ -118,15 +164,13 @@ fn give_way() {
     }
 }
 
-type Key = (Box<str>, Box<str>);
-/// Batches of a device, in the order in which they came.
-type Queue = VecDeque<(Box<Errand>, Done)>;
-
-struct Worker {
-    shared: Arc<Shared>,
-    ledgers: RefCell<Ledgers>,
-    /// Devices of which a batch is under way, and those that have come meanwhile.
-    waiting: RefCell<HashMap<Key, Queue>>,
+pub(super) struct Worker {
+    pub(super) shared: Arc<Shared>,
+    pub(super) ledgers: RefCell<Ledgers>,
+    pub(super) under_way: Rc<UnderWay>,
+    /// Devices that are no more, of which something may still be under way.
+    pub(super) leaving: RefCell<Leaving>,
+    pub(super) is_sweeping: Cell<bool>,
 }
 
 impl Worker {
@@ -136,88 +180,89 @@ impl Worker {
         while let Some(work) = receiver.recv().await {
             match work {
                 Work::Batch(errand, done) => self.begin(errand, done),
-                Work::Forget(concern) => self.forget(&concern),
+                Work::Forget(concern) => self.forget(concern),
             }
         }
     }
 
     fn begin(self: &Rc<Self>, errand: Box<Errand>, done: Done) {
-        let key = (errand.device.product.clone(), errand.device.device.clone());
-        if let Some(queue) = self.waiting.borrow_mut().get_mut(&key) {
-            return queue.push_back((errand, done));
-        }
-        self.waiting.borrow_mut().insert(key.clone(), Queue::new());
         let worker = Rc::clone(self);
         tokio::task::spawn_local(async move {
-            let mut next = Some((errand, done));
-            while let Some((errand, done)) = next {
-                let outcome = worker.serve(&errand).await;
-                done.say(outcome);
-                let mut waiting = worker.waiting.borrow_mut();
-                next = waiting.get_mut(&key).and_then(Queue::pop_front);
-                if next.is_none() {
-                    waiting.remove(&key);
-                }
-            }
+            let outcome = worker.serve(&errand).await;
+            done.say(outcome);
         });
-    }
-
-    fn forget(&self, concern: &Concern) {
-        let mut ledgers = self.ledgers.borrow_mut();
-        let gone = |product: &str, device: &str| {
-            concern.covers(&Principal::Device(Arc::new(DeviceIdentity::new(product, device))))
-        };
-        let keys = ledgers.remove_all(gone);
-        if !keys.is_empty() {
-            // Whoever has the name next waits for nothing of this: its own record comes after it.
-            drop(self.shared.control.commit_registry(keys.into_iter().map(Op::RegistryDelete).collect()));
-        }
     }
 
     /// Does one batch. The outcome is of the MQTT message: that it was heard, and what there is to be answered has been.
     async fn serve(&self, errand: &Errand) -> Result<(), ReasonCode> {
         let (shared, device) = (&*self.shared, &*errand.device);
-        let now = shared.control.now();
-        let parts = errand.message.parts();
-        let content_type = content_type(parts.properties);
-        let bounds = &shared.settings.bounds;
-        let mut batch = match decode(parts.payload, content_type, bounds) {
-            Ok(batch) => batch,
-            Err(error) => {
-                shared.counts.refused.fetch_add(1, Relaxed);
-                let encoding = Encoding::guess(parts.payload);
-                let ack = Ack { error: Some(error.into()), ..Ack::default() };
+        let Some(batch) = self.read(errand) else { return Ok(()) };
+        let encoding = batch.encoding();
+        let Some(_hold) = shared.held.hold(batch.heap_bytes() + batch.len() * size_of::<(u32, u64, u64)>()) else {
+            return shared.turn_away(errand, shared.later(device, AGAIN_MS), encoding);
+        };
+        let Some(claim) = self.under_way.claim(device, CLAIM_TIME_MAX).await else {
+            return shared.turn_away(errand, shared.later(device, AGAIN_MS), encoding);
+        };
+        if !errand.is_wanted() {
+            // It isn't acknowledged, so its device has it still. Or that is no more, and somebody else has its name.
+            shared.counts.left.fetch_add(1, Relaxed);
+            return Err(ReasonCode::UnspecifiedError);
+        }
+        let mut going = match Going::new(&self.ledgers.borrow(), device, batch, &shared.settings) {
+            Ok(going) => going,
+            Err(ack) => {
+                ack.error.iter().for_each(|stop| shared.refused(device, stop.code));
                 shared.tell(device, "ack", ack.encode(encoding));
                 return Ok(());
             }
         };
-        batch.check(&Tree::new(&device.product, &device.device), now.unix_ms, bounds);
-        let mut going = match Going::new(&self.ledgers.borrow(), device, batch, &shared.settings) {
-            Ok(going) => going,
-            Err(ack) => {
-                shared.counts.refused.fetch_add(1, Relaxed);
-                shared.tell(device, "ack", ack.1.encode(ack.0));
-                return Ok(());
-            }
-        };
-        if let Some(pace) = self.too_early(device, &going).await {
-            shared.counts.paced.fetch_add(1, Relaxed);
-            shared.tell(device, "pace", encode_pace(pace, going.batch.encoding()));
-            // MQTT 3 has no word for it but the end of the connection, and a device that comes back at once is what a pace is to prevent.
-            return if errand.version == Version::V5 { Err(ReasonCode::QuotaExceeded) } else { Ok(()) };
+        let early = self.too_early(device, &going).await;
+        if claim.is_void() {
+            return Err(ReasonCode::NotAuthorized);
+        }
+        if let Some(pace) = early {
+            return shared.turn_away(errand, pace, encoding);
         }
         let principal = Principal::Device(Arc::clone(&errand.device));
-        let published = self.publish(&principal, device, &mut going).await;
+        let published = self.publish(&principal, device, &mut going, &claim).await;
         going.count(&shared.counts);
         let rest = published?;
+        if claim.is_void() {
+            return Err(ReasonCode::NotAuthorized);
+        }
+        if let Some(pace) = rest.filter(|_| !going.has_changed_anything()) {
+            return shared.turn_away(errand, pace, encoding);
+        }
+        going.stop.iter().for_each(|stop| shared.refused(device, stop.code));
         for ack in going.acks() {
-            shared.tell(device, "ack", ack.encode(going.batch.encoding()));
+            shared.tell(device, "ack", ack.encode(encoding));
         }
         if let Some(pace) = rest {
-            shared.tell(device, "pace", encode_pace(pace, going.batch.encoding()));
+            shared.tell(device, "pace", encode_pace(pace, encoding));
         }
         shared.counts.batches.fetch_add(1, Relaxed);
         Ok(())
+    }
+
+    /// The batch, its records checked. None if it can't be read, which is answered.
+    fn read(&self, errand: &Errand) -> Option<Batch> {
+        let (shared, device) = (&*self.shared, &*errand.device);
+        let (parts, bounds) = (errand.message.parts(), &shared.settings.bounds);
+        let content_type = content_type(parts.properties);
+        match decode(parts.payload, content_type, bounds) {
+            Ok(mut batch) => {
+                let tree = Tree::new(&device.product, &device.device);
+                batch.check(&tree, shared.control.now().unix_ms, bounds);
+                Some(batch)
+            }
+            Err(error) => {
+                shared.refused(device, error.code());
+                let ack = Ack { error: Some(error.into()), ..Ack::default() };
+                shared.tell(device, "ack", ack.encode(Encoding::guess(parts.payload, content_type)));
+                None
+            }
+        }
     }
 
     /// Waits for the budget, if that isn't long; else when to come again.
@@ -237,33 +282,49 @@ impl Worker {
                 Answer::Wait { ns } => ns.div_ceil(1_000_000),
             };
             if now.mono_ms.saturating_add(wait_ms) > until_ms {
-                // Those who are told together get turns, so that they don't come together.
-                let turn = shared.pacer.lock().slot(now.mono_ms, &device.product, &device.device);
-                return Some(Pace { after_ms: wait_ms.max(turn.after_ms), ..turn });
+                return Some(shared.later(device, wait_ms));
             }
             tokio::time::sleep(Duration::from_millis(wait_ms)).await;
         }
     }
 
-    /// Publishes what is new, slice by slice, and keeps what was lost. Gives a pace if back ends have no room for the rest.
+    /// Publishes what is new, and keeps what was lost. Gives a pace if the rest is left to the device.
     async fn publish(
         &self,
         principal: &Principal,
         device: &DeviceIdentity,
         going: &mut Going,
+        claim: &Claim,
     ) -> Result<Option<Pace>, ReasonCode> {
-        if going.fresh.is_empty() {
-            if going.lost_any {
-                self.keep(device, going).await?;
-            }
-            return Ok(None);
+        let rest = self.publish_fresh(principal, device, going, claim).await?;
+        // What was lost is kept with the first slice. Where there is none, it is kept alone: it is confirmed, and what is confirmed is on disk.
+        if going.done == 0 && going.lost_any && !claim.is_void() {
+            self.keep(device, going, claim).await?;
         }
+        Ok(rest)
+    }
+
+    /// Slice by slice, until all is done, back ends have no room, or it takes too long.
+    async fn publish_fresh(
+        &self,
+        principal: &Principal,
+        device: &DeviceIdentity,
+        going: &mut Going,
+        claim: &Claim,
+    ) -> Result<Option<Pace>, ReasonCode> {
+        let shared = &*self.shared;
+        let until = Instant::now() + PUBLISH_TIME_MAX;
         let (mut wait, mut waited) = (ROOM_WAIT, Duration::ZERO);
         while going.done < going.fresh.len() {
-            let outcome = self.slice(principal, device, going).await?;
-            going.advance(outcome.taken, &self.shared.settings.bounds);
+            if claim.is_void() {
+                return Err(ReasonCode::NotAuthorized);
+            }
+            let Some(outcome) = self.slice(principal, device, going, until).await? else {
+                return Ok(Some(shared.later(device, AGAIN_MS)));
+            };
+            going.advance(outcome.taken, &shared.settings.bounds);
             if outcome.taken > 0 {
-                self.remember(device, going);
+                self.remember(device, going, claim);
                 (wait, waited) = (ROOM_WAIT, Duration::ZERO);
             }
             match outcome.stopped {
@@ -274,8 +335,8 @@ impl Worker {
                     wait = (wait * 2).min(ROOM_WAIT_MAX);
                 }
                 Some(ReasonCode::QuotaExceeded) => {
-                    let after_ms = u64::try_from(ROOM_TIME_MAX.as_millis()).unwrap_or(u64::MAX);
-                    return Ok(Some(Pace { after_ms, records_per_s: self.shared.settings.pace.device_records_per_s }));
+                    let after_ms = if going.done == 0 { ROOM_AFTER_MS } else { AGAIN_MS };
+                    return Ok(Some(shared.later(device, after_ms)));
                 }
                 Some(_) => {
                     going.refuse("not_allowed");
@@ -286,36 +347,47 @@ impl Worker {
         Ok(None)
     }
 
+    /// The next one; none if its turn doesn't come in time.
     async fn slice(
         &self,
         principal: &Principal,
         device: &DeviceIdentity,
         going: &Going,
-    ) -> Result<SliceOutcome, ReasonCode> {
+        until: Instant,
+    ) -> Result<Option<SliceOutcome>, ReasonCode> {
         let shared = &*self.shared;
+        if Instant::now() >= until {
+            return Ok(None);
+        }
         let records = going.slice(device, &shared.settings);
         let permits = u32::try_from(records.len()).unwrap_or(u32::MAX);
+        let Ok(permits) = tokio::time::timeout_at(until, shared.under_way.acquire_many(permits)).await else {
+            return Ok(None);
+        };
         let gone = |_| ReasonCode::ServerShuttingDown;
-        let _permits = shared.under_way.acquire_many(permits).await.map_err(|_| ReasonCode::ServerShuttingDown)?;
+        let _permits = permits.map_err(|_| ReasonCode::ServerShuttingDown)?;
         let (reply, outcome) = oneshot::channel();
         let keep = going.keeper(device, shared.settings.bounds);
         shared.control.publish_slice(device, Slice { principal: principal.clone(), records, keep, reply });
-        outcome.await.map_err(gone)
+        outcome.await.map(Some).map_err(gone)
     }
 
     /// Has a ledger kept that has changed without a record being published.
-    async fn keep(&self, device: &DeviceIdentity, going: &mut Going) -> Result<(), ReasonCode> {
+    async fn keep(&self, device: &DeviceIdentity, going: &Going, claim: &Claim) -> Result<(), ReasonCode> {
         let (reply, outcome) = oneshot::channel();
         let principal = Principal::Broker;
         let keep = going.keeper(device, self.shared.settings.bounds);
         self.shared.control.publish_slice(device, Slice { principal, records: Vec::new(), keep, reply });
         outcome.await.map_err(|_| ReasonCode::ServerShuttingDown)?;
-        self.remember(device, going);
+        self.remember(device, going, claim);
         Ok(())
     }
 
-    /// What is on disk is known from now on.
-    fn remember(&self, device: &DeviceIdentity, going: &Going) {
+    /// What is on disk is known from now on, unless the device is no more.
+    fn remember(&self, device: &DeviceIdentity, going: &Going, claim: &Claim) {
+        if claim.is_void() {
+            return;
+        }
         let mut ledgers = self.ledgers.borrow_mut();
         if let Ok(ledger) = ledgers.get_or_create(&device.product, &device.device) {
             ledger.clone_from(&going.ledger);
@@ -336,6 +408,8 @@ struct Going {
     tally: Tally,
     known: u64,
     stop: Option<Stop>,
+    /// Of which boot the record is at which it stopped.
+    stop_boot: Option<u64>,
 }
 
 impl Going {
@@ -345,12 +419,12 @@ impl Going {
         device: &DeviceIdentity,
         mut batch: Batch,
         settings: &BackfillSettings,
-    ) -> Result<Self, (Encoding, Ack)> {
+    ) -> Result<Self, Ack> {
         let bounds = &settings.bounds;
         let found = ledgers.get(&device.product, &device.device);
         if found.is_none() && ledgers.len() >= settings.devices_max.div_ceil(settings.workers.max(1)) {
             let stop = Stop { index: None, code: "full" };
-            return Err((batch.encoding(), Ack { error: Some(stop), ..Ack::default() }));
+            return Err(Ack { error: Some(stop), ..Ack::default() });
         }
         let mut ledger = found.cloned().unwrap_or_default();
         let mut tally = Tally::default();
@@ -369,12 +443,10 @@ impl Going {
                     tally.known(record.boot);
                 }
                 Verdict::TooFar => {
-                    tally.touch(record.boot);
                     stop = Some((index, RecordError::TooFar));
                     break;
                 }
                 Verdict::BootForgotten => {
-                    tally.touch(record.boot);
                     stop = Some((index, RecordError::BootForgotten));
                     break;
                 }
@@ -384,7 +456,8 @@ impl Going {
             batch.stop_at(index, error);
         }
         let stop = batch.stopped().map(Stop::from);
-        Ok(Self { batch, fresh: fresh.into(), lost_any, done: 0, ledger, tally, known, stop })
+        let stop_boot = batch.stopped_boot();
+        Ok(Self { batch, fresh: fresh.into(), lost_any, done: 0, ledger, tally, known, stop, stop_boot })
     }
 
     /// The messages of the next slice.
@@ -430,13 +503,22 @@ impl Going {
 
     /// The record after those that are done isn't taken, ever.
     fn refuse(&mut self, code: &'static str) {
-        let index = self.fresh.get(self.done).map(|(index, ..)| u64::from(*index));
-        self.stop = Some(Stop { index, code });
+        let refused = self.fresh.get(self.done);
+        self.stop = Some(Stop { index: refused.map(|(index, ..)| u64::from(*index)), code });
+        self.stop_boot = refused.map(|(_, boot, _)| *boot);
+    }
+
+    /// Whether there is something to confirm: records, or what was lost.
+    fn has_changed_anything(&self) -> bool {
+        self.done > 0 || self.lost_any
     }
 
     fn acks(&mut self) -> Vec<Ack> {
         for (_, boot, _) in self.fresh.iter().take(self.done) {
             self.tally.taken(*boot);
+        }
+        if let Some(boot) = self.stop_boot {
+            self.tally.stop_in(boot);
         }
         self.tally.acks(&self.ledger, self.stop)
     }
@@ -444,7 +526,6 @@ impl Going {
     fn count(&self, counts: &Counts) {
         counts.taken.fetch_add(self.done as u64, Relaxed);
         counts.known.fetch_add(self.known, Relaxed);
-        counts.refused.fetch_add(u64::from(self.stop.is_some()), Relaxed);
     }
 }
 

@@ -12,6 +12,7 @@ pub(super) fn read(section: &mut Section<'_>, settings: &mut BackfillSettings) {
     section.integer("devices_max", &mut settings.devices_max, 1..=1_000_000_000);
     section.integer("slice_records_max", &mut settings.slice_records_max, 1..=4_096);
     section.integer("under_way_max", &mut settings.under_way_max, 1..=1_000_000);
+    section.integer("held_bytes_max", &mut settings.held_bytes_max, 1 << 20..=1 << 40);
     section.millis("hold_ms", &mut settings.hold, 0..=60_000);
     section.boolean("parallel", &mut settings.parallel);
     let bounds = &mut settings.bounds;

@@ -167,8 +167,9 @@ impl Control {
 
     /// The same, without waiting: each shard does it before it takes anything that comes later.
     pub fn forget_soon(&self, concern: &Concern) {
-        self.plane.gone.read().iter().for_each(|Hearer(tell)| tell(concern));
+        // Shards first: what they are asked by whoever hears of it comes after that.
         drop(self.ask(|reply| Command::Forget(concern.clone(), reply)));
+        self.plane.gone.read().iter().for_each(|Hearer(tell)| tell(concern));
     }
 
     /// Has somebody hear of devices that are no more ([`Self::forget_soon`]): whatever else is known of them is to go as well. Whoever

@@ -32,7 +32,23 @@ fn a_batch_that_cannot_be_read_is_answered_without_a_boot() {
     let acks = Tally::default().acks(&Ledger::default(), Some(BatchError::NotABatch.into()));
     let json: Value = serde_json::from_slice(&acks[0].encode(Encoding::Json)).unwrap();
     assert_eq!(json, json!({ "upto": 0, "gaps": [], "taken": 0, "known": 0, "error": { "code": "not_a_batch" } }));
-    assert!(Tally::default().acks(&Ledger::default(), None).is_empty());
+    // Nothing in it, and nothing wrong with it.
+    assert_eq!(Tally::default().acks(&Ledger::default(), None), [Ack::default()]);
+}
+
+#[test]
+fn the_error_is_in_the_answer_of_the_boot_whose_record_is_bad() {
+    let (mut ledger, mut tally, bounds) = (Ledger::default(), Tally::default(), Bounds::default());
+    for (boot, seq) in [(1, 1), (2, 1)] {
+        assert_eq!(ledger.take(boot, seq, &bounds), Verdict::Fresh);
+        tally.taken(boot);
+    }
+    tally.stop_in(1);
+    let acks = tally.acks(&ledger, Some((2, RecordError::TooOld).into()));
+    let told: Vec<_> = acks.iter().map(|ack| (ack.boot, ack.error.is_some())).collect();
+    assert_eq!(told, [(Some(2), false), (Some(1), true)]);
+    tally.stop_in(9);
+    assert_eq!(tally.acks(&ledger, None).last().map(|ack| (ack.boot, ack.upto)), Some((Some(9), 0)));
 }
 
 #[test]

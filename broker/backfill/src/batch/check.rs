@@ -8,7 +8,8 @@ use crate::bounds::Bounds;
 /// From this far on, either way, a time says nothing of the record: ten years in milliseconds.
 pub const CLOCK_OFF_MS: u64 = 3_653 * 24 * 3600 * 1000;
 
-/// What of its own tree a device doesn't hand in later: the exchange itself, and what the broker answers at once or not at all.
+/// What of its own tree a device doesn't hand in later: the exchange itself, and what the broker answers at once or not at all. So with
+/// [`Tree::is_of_firmware`].
 const RESERVED: [&str; 3] = ["backfill", "ota", "sys"];
 
 /// A device's own topics, `dev/{product}/{device}/…`.
@@ -41,7 +42,10 @@ impl<'a> Tree<'a> {
             return Err(RecordError::TopicTooLong);
         }
         TopicName::parse(written).map_err(|_| RecordError::BadTopic)?;
-        if written.starts_with('$') && written.split('/').next() == Some("$SYS") || self.is_reserved(written) {
+        if written.starts_with('$') && written.split('/').next() == Some("$SYS")
+            || self.is_reserved(written)
+            || self.is_of_firmware(written)
+        {
             return Err(RecordError::ReservedTopic);
         }
         Ok(())
@@ -52,6 +56,17 @@ impl<'a> Tree<'a> {
         let own =
             levels.next() == Some("dev") && levels.next() == Some(self.product) && levels.next() == Some(self.device);
         own && levels.next().is_some_and(|level| RESERVED.contains(&level))
+    }
+
+    /// The exchange about firmware on the topics of Aliyun's devices: `/ota/…` and `/sys/{product}/{device}/thing/ota/…`.
+    fn is_of_firmware(&self, whole: &str) -> bool {
+        if whole.starts_with("/ota/") {
+            return true;
+        }
+        let Some(rest) = whole.strip_prefix("/sys/") else { return false };
+        let rest = rest.strip_prefix(self.product).and_then(|rest| rest.strip_prefix('/'));
+        let rest = rest.and_then(|rest| rest.strip_prefix(self.device));
+        rest.is_some_and(|rest| rest == "/thing/ota" || rest.starts_with("/thing/ota/"))
     }
 }
 

@@ -186,6 +186,13 @@ fn topics_and_times_are_checked() {
         assert_eq!(batch.stopped(), error.map(|error| (1, error)), "{topic} {ts}");
         assert_eq!(batch.len(), if error.is_some() { 1 } else { 2 });
     }
+    let reserved = |topic: &str| tree.check(topic, &Bounds::default()) == Err(RecordError::ReservedTopic);
+    for topic in ["/ota/device/inform/p/d", "/ota/device/progress/p/d", "/sys/p/d/thing/ota/firmware/get"] {
+        assert!(reserved(topic), "{topic}");
+    }
+    for topic in ["/sys/p/d/thing/event/property/post", "/sys/p/x/thing/ota/firmware/get", "/sys/p/d/thing/otaku"] {
+        assert!(!reserved(topic), "{topic}");
+    }
     let mut topic = String::new();
     tree.topic("up/t", &mut topic);
     assert_eq!(topic, "dev/p/d/up/t");
@@ -207,6 +214,33 @@ fn content_types_say_how_it_is_packed_and_written() {
         assert_eq!(decode(&bytes, Some(bad), &Bounds::default()).unwrap_err(), BatchError::ContentType, "{bad}");
     }
     assert_eq!(decode(&bytes, Some("application/json"), &Bounds::default()).unwrap_err(), BatchError::NotABatch);
+}
+
+#[test]
+fn the_boot_of_a_bad_record_is_known_where_it_could_be_read() {
+    let bounds = Bounds { payload_bytes_max: 3, ..Bounds::default() };
+    let of = |records: &str| {
+        let mut batch = decode(format!("[{records}]").as_bytes(), None, &bounds).unwrap();
+        batch.check(&Tree::new("p", "d"), NOW_MS, &bounds);
+        (batch.stopped().is_some(), batch.stopped_boot())
+    };
+    let record = |boot: u64, topic: &str, payload: &str| {
+        format!(r#"{{"boot":{boot},"seq":1,"ts":{NOW_MS},"topic":"{topic}","payload":"{payload}"}}"#)
+    };
+    assert_eq!(of(&record(3, "up/t", "x")), (false, None));
+    assert_eq!(of(&format!("{},{}", record(3, "up/t", "x"), record(4, "up/#", "x"))), (true, Some(4)));
+    assert_eq!(of(&record(5, "up/t", "long")), (true, Some(5)));
+    assert_eq!(of(r#"{"boot":"?"}"#), (true, None));
+}
+
+#[test]
+fn what_cannot_be_read_is_answered_as_its_content_type_says() {
+    let guess = |payload: &[u8], content_type| Encoding::guess(payload, content_type);
+    let zlib = packed::pack(packed::ALL[0], b"[]");
+    assert_eq!(guess(&zlib, Some("application/json+zlib")), Encoding::Json);
+    assert_eq!(guess(b"[", Some("application/cbor; x=1")), Encoding::Cbor);
+    assert_eq!((guess(b" [", None), guess(b" [", Some("text/plain"))), (Encoding::Json, Encoding::Json));
+    assert_eq!((guess(&zlib, None), guess(b"\x80", None)), (Encoding::Cbor, Encoding::Cbor));
 }
 
 /// The blocks of hexadecimal digits of the page that devices are written by.

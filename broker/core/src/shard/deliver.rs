@@ -5,6 +5,7 @@ use std::sync::Arc;
 use turnpike_mqtt::{AckKind, Delivery, PacketId, QoS, ReasonCode, Version, delivery_len, encode_ack, encode_delivery};
 
 use super::durability::Release;
+use super::history::holds_history_back;
 use super::{Shard, touch, writable};
 use crate::batch::{Batch, Recipient};
 use crate::clock::Now;
@@ -163,10 +164,18 @@ impl<G: Gate> Shard<G> {
         };
         let high = self.limits.out_bytes_high as usize;
         let outgoing = queue_of(&mut session.outgoing, session.next_seq);
+        if room == Room::Half
+            && !holds_history_back(&session.principal)
+            && !has_room(outgoing, parts.payload.len(), &self.limits, room)
+        {
+            // History has been waited for where it is to be.
+            self.counters.dropped.queue_full += 1;
+            return Fate::Full;
+        }
         if !has_room(outgoing, parts.payload.len(), &self.limits, Room::Bounds) {
             if self.shards > 1 && !is_low(outgoing, &self.limits) {
                 let full = SessionRef { shard: self.id, slot: to.slot, generation: to.generation };
-                if self.shared.full.mark(full) {
+                if self.shared.full.mark(full, holds_history_back(&session.principal)) {
                     self.full.push_back(full);
                 }
             }

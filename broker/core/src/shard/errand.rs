@@ -5,10 +5,13 @@
 //!                               └── the connection closes meanwhile: the desk's answer finds nobody
 //! ```
 //!
+//! **Invariant:** an errand counts against [`crate::limits::Limits::errands_max`] and `errand_bytes_max` from [`Shard::next_errand`] until the desk says
+//! that it is done, whatever becomes of its connection: whoever hands in and leaves, again and again, fills no memory.
+//!
 //! Meanwhile the connection isn't read. So a client has one errand under way at most, its acknowledgements keep their order
 //! [MQTT-4.6.0-2], and a desk that is slow slows down those who come to it and nobody else.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use turnpike_mqtt::{AckKind, PacketId, Publish, QoS, ReasonCode, SubscribeOptions, TopicFilter, TopicName, Version};
 
@@ -40,13 +43,24 @@ pub struct Errand {
     pub private: bool,
     /// The message, its payload in the clear.
     pub message: Arc<Message>,
+    /// Upgrades for as long as its connection isn't ending.
+    life: Weak<()>,
+}
+
+impl Errand {
+    /// Whether its connection is there. One that has gone, or been ended with its session, hears of no answer: what hasn't been begun for it needn't be.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.life.strong_count() > 0
+    }
 }
 
 /// What is to be acknowledged when the desk is done.
 #[derive(Debug)]
 pub(super) struct Handed {
-    serial: u32,
     bytes: usize,
+    /// Gone when its connection begins to end.
+    life: Option<Arc<()>>,
     ack: Option<(AckKind, PacketId)>,
     /// It was routed as well, and that is being committed.
     needs_commit: bool,
@@ -58,7 +72,7 @@ impl<G: Gate> Shard<G> {
         self.errands.pop_front()
     }
 
-    /// Errands under way, and their bytes.
+    /// Errands under way, and their bytes. Those of connections that are gone count until their desk is done with them.
     #[must_use]
     pub fn errands_under_way(&self) -> (usize, usize) {
         (self.handed.len(), self.handed_bytes)
@@ -86,16 +100,19 @@ impl<G: Gate> Shard<G> {
             QoS::ExactlyOnce => (AckKind::PubRec, id),
             QoS::AtLeastOnce | QoS::AtMostOnce => (AckKind::PubAck, id),
         });
-        let serial = connection.serial;
+        let id = ErrandId { conn, serial: connection.serial };
         self.handed_bytes += bytes;
-        self.handed.insert(conn, Handed { serial, bytes, ack, needs_commit });
+        let life = Arc::new(());
+        let weak = Arc::downgrade(&life);
+        self.handed.insert(id, Handed { bytes, life: Some(life), ack, needs_commit });
         self.counters.errands += 1;
         self.errands.push_back(Errand {
-            id: ErrandId { conn, serial },
+            id,
             device,
             version: connection.version,
             private: connection.tls || connection.sealing != crate::connection::Sealing::Never,
             message: Arc::new(Message::new(parts)),
+            life: weak,
         });
         Ok(())
     }
@@ -123,12 +140,11 @@ impl<G: Gate> Shard<G> {
     /// The desk is done: the message is acknowledged, or refused as the gate refuses one. What the desk has had committed by this shard before
     /// is on disk before the acknowledgement leaves if `needs_commit`. An errand of a connection that is gone is dropped.
     pub fn errand_done(&mut self, id: ErrandId, outcome: Result<(), ReasonCode>, needs_commit: bool, now: Now) {
+        let Some(handed) = self.handed.remove(&id) else { return };
+        self.handed_bytes -= handed.bytes;
         let ErrandId { conn, serial } = id;
-        if self.handed.get(&conn).is_none_or(|handed| handed.serial != serial) {
-            return;
-        }
-        let Some(handed) = self.forget_errand(conn) else { return };
-        let Some(connection) = self.conns.get_mut(conn.0 as usize) else { return };
+        let connection = self.conns.get_mut(conn.0 as usize).filter(|connection| connection.serial == serial);
+        let Some(connection) = connection else { return };
         connection.handed = false;
         // It could not be heard meanwhile.
         connection.last_heard_ms = now.mono_ms;
@@ -136,6 +152,14 @@ impl<G: Gate> Shard<G> {
             self.acknowledge_errand(conn, &handed, outcome, needs_commit, now);
         }
         self.resume(conn);
+    }
+
+    /// A connection begins to end: nobody waits for its errand any more.
+    pub(super) fn abandon_errand(&mut self, conn: ConnId) {
+        let Some(connection) = self.conns.get(conn.0 as usize).filter(|connection| connection.handed) else { return };
+        if let Some(handed) = self.handed.get_mut(&ErrandId { conn, serial: connection.serial }) {
+            handed.life = None;
+        }
     }
 
     fn acknowledge_errand(
@@ -167,13 +191,6 @@ impl<G: Gate> Shard<G> {
         let Some(key) = session.key else { return false };
         self.ticket.ops.push(Op::IncomingPut { session: key, id });
         true
-    }
-
-    /// The errand of a connection that ends, or is done.
-    pub(super) fn forget_errand(&mut self, conn: ConnId) -> Option<Handed> {
-        let handed = self.handed.remove(&conn)?;
-        self.handed_bytes -= handed.bytes;
-        Some(handed)
     }
 }
 

@@ -2,6 +2,10 @@
 //!
 //! A slice is what happens between two calls of [`Shard::end_turn`]: records, what the desk wants kept with them ([`Shard::keep`]), and a number
 //! by which [`Shard::next_taken`] names the slice once all of it is on disk ([`Shard::name_when_kept`]).
+//!
+//! **Invariant:** only a service's session holds history back. It is a back end, which is to have every record, and the device waits for it. Anybody else's, such as
+//! that of a phone that is away, has none of a record for which its half is full, which is counted like a live message that finds a queue full: nobody who may
+//! see a device can keep its records from those who gather them.
 
 use std::sync::Arc;
 
@@ -13,12 +17,13 @@ use super::{Shard, Taken};
 use crate::clock::Now;
 use crate::durable::Op;
 use crate::gate::{Gate, Principal};
+use crate::ids::SessionRef;
 use crate::message::{Message, MessageParts};
 use crate::router::Matches;
 
 impl<G: Gate> Shard<G> {
-    /// Publishes a record as its device, unless a session that is to have it with QoS 1 or 2 hasn't room left below what live messages
-    /// need: half of its queue.
+    /// Publishes a record as its device, unless a service's session that is to have it with QoS 1 or 2 hasn't room left below what live messages
+    /// need: half of its queue. Sessions of others that have no room are passed over.
     ///
     /// # Errors
     /// [`ReasonCode::QuotaExceeded`] if there is no room, or the store doesn't take it: later. Others: the device may not publish it, ever.
@@ -43,7 +48,9 @@ impl<G: Gate> Shard<G> {
             }
             // The gate may have another name for the topic.
             let kept = (permitted.topic == parts.topic).then_some(message);
+            let room = std::mem::replace(&mut self.room, Room::Half);
             let _ = self.hand_to(&matches, &permitted, kept, now);
+            self.room = room;
             self.counters.history += 1;
         }
         self.matches = matches;
@@ -63,12 +70,23 @@ impl<G: Gate> Shard<G> {
     fn has_room_for_history(&self, matches: &Matches, parts: &MessageParts<'_>) -> bool {
         matches.iter().filter(|found| found.qos.min(parts.qos) != QoS::AtMostOnce).all(|found| {
             if found.session.shard == self.id {
-                self.queue_has_room(found.session, parts.payload.len(), Room::Half)
+                !self.waits_for(found.session) || self.queue_has_room(found.session, parts.payload.len(), Room::Half)
             } else {
-                !self.shared.full.contains(found.session)
+                !self.shared.full.holds_back(found.session)
             }
         })
     }
+
+    /// Whether history waits for a session of this shard.
+    fn waits_for(&self, session: SessionRef) -> bool {
+        let found = self.sessions.get(session.slot).filter(|found| found.generation == session.generation);
+        found.is_some_and(|found| holds_history_back(&found.principal))
+    }
+}
+
+/// Whether history waits until a session of this one has room.
+pub(super) fn holds_history_back(principal: &Principal) -> bool {
+    matches!(principal, Principal::Service(_))
 }
 
 #[cfg(test)]

@@ -157,6 +157,7 @@ impl<G: Gate> Shard<G> {
     /// Nothing more is read; what is encoded is written, then the shell closes.
     /// Implements [MQTT-3.14.4-2] [MQTT3-4.8.0-1] [MQTT3-4.8.0-2].
     pub(super) fn end(&mut self, conn: ConnId) {
+        self.abandon_errand(conn);
         if let Some(connection) = self.conns.get_mut(conn.0 as usize) {
             connection.state = State::Ending;
             self.touch(conn);

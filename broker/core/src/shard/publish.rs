@@ -338,7 +338,7 @@ impl<G: Gate> Shard<G> {
                 share: matches.share(found),
             };
             if found.session.shard == self.id {
-                let fate = self.deliver_one(parts, &mut kept, &recipient, Room::Bounds, now);
+                let fate = self.deliver_one(parts, &mut kept, &recipient, self.room, now);
                 published.count(recipient.qos, fate);
             } else if recipient.qos != QoS::AtMostOnce && self.shared.full.contains(found.session) {
                 self.counters.dropped.queue_full += 1;

@@ -235,13 +235,58 @@ fn an_answer_for_a_connection_that_is_gone_finds_nobody() {
     let conn = world.connect("d", None);
     let _ = world.publish(conn, "desk", QoS::AtLeastOnce, 1);
     let errand = world.errand();
+    assert!(errand.is_wanted());
     world.shard.closed(conn, NOW);
-    assert_eq!(world.shard.errands_under_way(), (0, 0));
+    assert!(!errand.is_wanted());
     let next = world.connect("d", None);
     assert_eq!(conn, next, "it has the place of the one that is gone");
     let _ = world.publish(next, "desk", QoS::AtLeastOnce, 2);
+    assert_eq!(world.shard.errands_under_way().0, 2);
     world.shard.errand_done(errand.id, Ok(()), false, NOW);
     assert!(world.heard(next).is_empty());
+    assert_eq!(world.shard.errands_under_way().0, 1);
+    let errand = world.errand();
+    world.shard.errand_done(errand.id, Ok(()), false, NOW);
+    assert_eq!(world.heard(next), ["PubAck 2 Success"]);
+    assert_eq!(world.shard.errands_under_way(), (0, 0));
+}
+
+/// Before its socket is closed: whoever has its name next isn't taken for it.
+#[test]
+fn nobody_wants_the_errand_of_a_device_that_is_no_more() {
+    let mut world = World::new(Version::V5, Limits::default());
+    let conn = world.connect("d", None);
+    let _ = world.publish(conn, "desk", QoS::AtLeastOnce, 1);
+    let errand = world.errand();
+    world.shard.forget(&crate::concern::Concern::device("p", "other"), NOW);
+    assert!(errand.is_wanted());
+    world.shard.forget(&crate::concern::Concern::device("p", "d"), NOW);
+    assert!(!errand.is_wanted());
+}
+
+/// Whoever hands in and leaves, again and again, has handed in all that a desk may be at.
+#[test]
+fn what_a_desk_is_at_counts_although_its_connection_is_gone() {
+    for limits in [Limits { errands_max: 3, ..Limits::default() }, Limits { errand_bytes_max: 15, ..Limits::default() }]
+    {
+        let mut world = World::new(Version::V5, limits);
+        let mut left = Vec::new();
+        for round in 1..=10 {
+            let conn = world.connect("d", None);
+            let _ = world.publish(conn, "desk", QoS::AtLeastOnce, 1);
+            world.kept.clear();
+            let taken = world.shard.next_errand();
+            assert_eq!(taken.is_some(), round <= 3, "round {round}");
+            left.extend(taken);
+            world.shard.closed(conn, NOW);
+        }
+        assert_eq!(world.shard.errands_under_way(), (3, 15));
+        assert_eq!(world.shard.counters().dropped.desk_full, 7);
+        for errand in left {
+            world.shard.errand_done(errand.id, Err(ReasonCode::QuotaExceeded), false, NOW);
+        }
+        assert_eq!(world.shard.errands_under_way(), (0, 0));
+    }
 }
 
 #[test]

@@ -9,19 +9,24 @@ use turnpike_mqtt::{
 
 use super::*;
 use crate::durable::Part;
-use crate::gate::{Admission, Attempt, DeviceIdentity, Verdict};
+use crate::gate::{Admission, Attempt, DeviceIdentity, ServiceIdentity, Verdict};
 use crate::ids::ConnId;
 use crate::limits::Limits;
-use crate::shard::testing::{alone, nobody_is_challenged, peer};
+use crate::shard::home;
+use crate::shard::testing::{alone, nobody_is_challenged, peer, several};
 
 const NOW: Now = Now { mono_ms: 1_000, unix_ms: 1_700_000_000_000 };
 
-/// Everybody is a device, and may do everything but publish on `forbidden`.
+/// `back end` is a service, everybody else a device. They may do everything but publish on `forbidden`.
 struct Most;
 
 impl Gate for Most {
     fn authenticate(&self, attempt: &Attempt<'_>, _: Now, _: [u8; 32]) -> Verdict {
-        Verdict::Granted(Admission::new(device(attempt.client_id)))
+        let principal = match attempt.client_id {
+            "back end" => Principal::Service(Arc::new(ServiceIdentity { key: "back".into() })),
+            name => device(name),
+        };
+        Verdict::Granted(Admission::new(principal))
     }
 
     nobody_is_challenged!();
@@ -46,13 +51,19 @@ fn device(name: &str) -> Principal {
 /// A shard with a durable back end that subscribes to everything.
 fn world(limits: Limits) -> (Shard<Most>, ConnId) {
     let mut shard = alone(&Arc::new(Most), limits, NOW);
+    let conn = subscribe(&mut shard, "back end");
+    (shard, conn)
+}
+
+/// Somebody with a durable session who subscribes to everything.
+fn subscribe(shard: &mut Shard<Most>, client_id: &str) -> ConnId {
     let conn = shard.open(peer(false), NOW).expect("room");
     let connect = Connect {
         version: Version::V5,
         bridge: false,
         clean_start: false,
         keep_alive_s: 0,
-        client_id: "back end",
+        client_id,
         will: None,
         user_name: None,
         password: None,
@@ -61,13 +72,13 @@ fn world(limits: Limits) -> (Shard<Most>, ConnId) {
     let mut bytes = Vec::new();
     encode(Version::V5, &Packet::Connect(Box::new(connect)), &mut bytes);
     let _ = shard.receive(conn, &bytes, NOW);
-    commit(&mut shard);
+    commit(shard);
     bytes.clear();
     let requests = [(TopicFilter::parse("#").expect("a filter"), SubscribeOptions::qos(QoS::AtLeastOnce))];
     encode_subscribe(Version::V5, PacketId::new(1).expect("not 0"), None, requests, &mut bytes);
     let _ = shard.receive(conn, &bytes, NOW);
-    commit(&mut shard);
-    (shard, conn)
+    commit(shard);
+    conn
 }
 
 fn commit(shard: &mut Shard<Most>) -> Vec<Part> {
@@ -152,4 +163,57 @@ fn what_is_on_disk_is_said_in_portions_and_in_its_order() {
         said.extend(new.find("up/").and_then(|at| new.get(at..at + 4)).map(str::to_owned));
     }
     assert_eq!(said, ["up/1", "1", "up/2", "2", "up/3", "3"]);
+}
+
+#[test]
+fn only_a_service_holds_history_back_whoever_else_has_no_room_goes_without() {
+    let mut shard = alone(&Arc::new(Most), Limits { queued_messages_max: 10, ..Limits::default() }, NOW);
+    let phone = subscribe(&mut shard, "phone");
+    shard.closed(phone, NOW);
+    commit(&mut shard);
+    let mut taken = || (0..7).filter(|_| record(&mut shard, "up/1").is_ok()).count();
+    assert_eq!(taken(), 7, "nobody waits for a phone");
+    assert_eq!((shard.counters().dropped.queue_full, shard.counters().queued_messages), (2, 5));
+    let back_end = subscribe(&mut shard, "back end");
+    shard.closed(back_end, NOW);
+    commit(&mut shard);
+    let taken: Vec<_> = (0..7).map(|_| record(&mut shard, "up/1")).collect();
+    assert_eq!(taken.iter().filter(|taken| taken.is_ok()).count(), 5, "the back end has what the phone hasn't");
+    assert_eq!(taken[5..], [Err(ReasonCode::QuotaExceeded); 2]);
+    assert_eq!((shard.counters().dropped.queue_full, shard.counters().queued_messages), (7, 10));
+    // The other half is for live messages.
+    let topic = TopicName::parse("live").expect("a name");
+    let live = MessageParts {
+        topic,
+        properties: &[],
+        payload: b"x",
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        expires_at_ms: None,
+        publisher: None,
+    };
+    for _ in 0..5 {
+        let _ = shard.publish(&live, NOW);
+    }
+    assert_eq!((shard.counters().dropped.queue_full, shard.counters().queued_messages), (7, 20));
+}
+
+#[test]
+fn a_full_session_of_another_shard_holds_history_back_if_it_is_a_service_s() {
+    for (name, expected) in [("phone", Ok(())), ("back end", Err(ReasonCode::QuotaExceeded))] {
+        let limits = Limits { queued_messages_max: 10, ..Limits::default() };
+        let (mut shards, _) = several(2, &Arc::new(Most), limits, NOW);
+        let at = usize::from(home(name, 2).0);
+        let conn = subscribe(&mut shards[at], name);
+        shards[at].closed(conn, NOW);
+        commit(&mut shards[at]);
+        let mut last = Ok(());
+        for _ in 0..30 {
+            last = record(&mut shards[1 - at], "up/1");
+            for (to, batch) in shards[1 - at].end_turn().batches {
+                let _ = shards[usize::from(to.0)].deliver(&batch, NOW);
+            }
+        }
+        assert_eq!(last, expected, "{name}");
+    }
 }
