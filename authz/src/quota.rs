@@ -184,7 +184,7 @@ impl Quotas {
             products: RwLock::default(),
             devices: RwLock::default(),
             apps: RwLock::default(),
-            names: RandomState::new(),
+            names: RandomState::default(),
             owners: Table::new(sizes.owners_max),
             origins: Table::new(sizes.origins_max),
             requests: Table::new(sizes.callers_max),

@@ -337,6 +337,12 @@ fn next(state: State, event: Event) -> Next {
 }
 
 impl Standing {
+    /// In the queue, and not to be offered anything before the device says more.
+    #[must_use]
+    pub fn is_withheld(self) -> bool {
+        self.state == State::Queued && matches!(self.reason, Reason::HARDWARE_UNKNOWN | Reason::NOT_READY)
+    }
+
     /// In the queue since `since_s`.
     #[must_use]
     pub const fn queued(since_s: u32) -> Self {

@@ -267,6 +267,12 @@ impl Scheduler {
         fleet.member(fleet.find(device)?).map(|member| member.standing.state.kind())
     }
 
+    /// A campaign can't offer the device anything yet, and so keeps nobody else from it.
+    fn is_withheld(&self, id: CampaignId, device: DeviceKey) -> bool {
+        let member = self.runs.get(&id).and_then(|run| run.fleet.member(run.fleet.find(device)?));
+        member.is_some_and(|member| member.standing.is_withheld())
+    }
+
     /// Another campaign has the device.
     fn is_taken(&self, id: CampaignId, device: DeviceKey) -> bool {
         let Some(run) = self.runs.get(&id) else { return true };
@@ -279,7 +285,7 @@ impl Scheduler {
             let under_way = self.runs.get(&other).is_some_and(|run| run.state().is_under_way());
             match self.kind(other, device) {
                 Some(kind) if kind.is_under_way() => return true,
-                Some(Kind::Queued) if outranks && under_way => return true,
+                Some(Kind::Queued) if outranks && under_way && !self.is_withheld(other, device) => return true,
                 _ => {}
             }
         }

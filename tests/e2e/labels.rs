@@ -196,7 +196,8 @@ fn a_dynamic_campaign_for_each_of_two_targets_sees_the_version_of_its_own() {
     let radio = made["firmware"].as_u64().expect("a number");
     assert_eq!(world.finish(radio, &json!({})).status, 200);
     for (firmware, from) in [(mcu, "1.0"), (radio, "4.0")] {
-        world.campaign(&json!({"name": "d", "firmware": firmware, "versions": [from], "dynamic": true}));
+        let campaign = world.campaign(&json!({"name": "d", "firmware": firmware, "versions": [from], "dynamic": true}));
+        world.reaches(campaign, "running");
     }
     let mut one = world.device("one");
     let ask = json!({"id": 9, "versions": {"mcu": "0.9", "radio": "4.0"}, "tomorrow": {"field": [1]}});

@@ -698,8 +698,12 @@ fn a_reload_takes_new_certificates_for_downloads() {
     );
     let broker = Setup::listeners(&["mqtt"], &before).and_listener(&toml).start();
     let address = broker.address("ota");
-    let [old, new] = authorities.each_ref().map(|authority| Https::new(address, &authority.certificate, None));
-    let trusts = |client: &Https| client.request("GET", "/ota/v1/1", "text/plain", "").map(|answer| answer.status);
+    let [old, new] = authorities.each_ref().map(|authority| authority.certificate.clone());
+    // A client for each time: one that has been here resumes its session and looks at no certificate.
+    let trusts = |authority: &Path| {
+        let client = Https::new(address, authority, None);
+        client.request("GET", "/ota/v1/1", "text/plain", "").map(|answer| answer.status)
+    };
     let reload = |line: &str| {
         let times = || broker.log().matches(line).count();
         let so_far = times();

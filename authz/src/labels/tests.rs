@@ -122,7 +122,8 @@ proptest! {
         let (mut labelled, mut plain) = (Labelled::default(), BTreeMap::new());
         for (device, tag) in steps {
             let (device, tag) = (name(&format!("d{device}")), tag.map(|tag| labels(&[&format!("t{tag}")], "")));
-            labelled.set(device.clone(), tag.clone());
+            // A copy: whoever else holds a set would have it count as used.
+            labelled.set(device.clone(), tag.as_deref().cloned().map(Arc::new));
             match tag {
                 Some(tag) => plain.insert(device, tag),
                 None => plain.remove(&device),

@@ -390,8 +390,8 @@ impl Book {
         }
         let kept: Vec<_> = self.of_device(&product, &device).filter(|command| command.state.is_end()).collect();
         if kept.len() > self.limits.device_kept {
-            let oldest = kept.into_iter().min_by_key(|command| (command.state_at_ms, command.id));
-            if let Some(oldest) = oldest.filter(|oldest| oldest.id != id).map(forgotten) {
+            let others = kept.into_iter().filter(|command| command.id != id);
+            if let Some(oldest) = others.min_by_key(|command| (command.state_at_ms, command.id)).map(forgotten) {
                 changes.push(oldest.clone());
                 self.apply(oldest);
             }

@@ -163,8 +163,7 @@ impl Scheduler {
     }
 
     /// The offer that a campaign has just asked for ([`Action::Offer`]) can't be made yet. The device is queued, and not in line before it
-    /// comes or reports again ([`Scheduler::device_online`]): asking at each step would ask for ever, and so would two campaigns by turns. Others that
-    /// want it are in line since it came.
+    /// comes or reports again ([`Scheduler::device_online`]): asking at each step would ask for ever. Campaigns that can offer it something may.
     pub fn withhold(&mut self, id: CampaignId, device: DeviceKey, reason: Reason, now: Now) -> Vec<Action> {
         let now = self.clock(now);
         let Some(run) = self.runs.get_mut(&id) else { return Vec::new() };
@@ -172,6 +171,14 @@ impl Scheduler {
         let Ok(Some(_)) = run.fleet.apply(slot, Event::Withhold(reason), now) else { return Vec::new() };
         let Some(Member { standing, retries, .. }) = run.fleet.member(slot) else { return Vec::new() };
         let mut out = vec![Action::DeviceChanged { campaign: id, device, standing, retries }];
+        for rival in self.rivals(id) {
+            // Not those that had to withhold theirs: two would ask by turns for ever.
+            if !self.is_withheld(rival, device)
+                && let Some(slot) = self.runs.get(&rival).and_then(|run| run.fleet.find(device))
+            {
+                self.line_up(rival, slot);
+            }
+        }
         self.settle(id, now, &mut out);
         out
     }
