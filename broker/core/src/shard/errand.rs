@@ -120,10 +120,10 @@ impl<G: Gate> Shard<G> {
     /// Subscribes the client whose errand it is, at QoS 1, before its desk is done: there are SDKs that rely on a server which knows what answers they
     /// want, and subscribe to none themselves. A topic that one of the client's own filters matches stays with that one; one that it may not read is left out.
     pub fn subscribe_errand(&mut self, id: ErrandId, topics: &[Box<str>]) {
-        let ErrandId { conn, serial } = id;
-        if self.handed.get(&conn).is_none_or(|handed| handed.serial != serial) {
+        if !self.handed.get(&id).is_some_and(|handed| handed.life.is_some()) {
             return;
         }
+        let conn = id.conn;
         let Some(slot) = self.conns.get(conn.0 as usize).and_then(|connection| connection.session) else { return };
         for topic in topics.iter().filter_map(|topic| TopicName::parse(topic).ok()) {
             let Some(session) = self.sessions.get(slot) else { return };

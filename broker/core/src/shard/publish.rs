@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use turnpike_mqtt::{AckKind, PacketType, Publish, QoS, ReasonCode, TopicName, Version, encode_ack};
 
-use super::deliver::{Fate, Kept, Room};
+use super::deliver::{Fate, Kept};
 use super::durability::Release;
 use super::{Shard, touch, writable};
 use crate::batch::Recipient;
