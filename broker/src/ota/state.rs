@@ -180,11 +180,11 @@ impl State {
         campaigns.sort_by_key(|(id, ..)| *id);
         let mut left = Vec::new();
         for (id, wanted, life) in campaigns {
-            let firmware = self.catalog.get(FirmwareId(wanted.request.firmware));
-            let firmware = firmware.ok_or_else(|| anyhow::anyhow!("the firmware of campaign {id} is gone"))?;
             self.given = self.given.max(id.0);
-            if registry.product(firmware.product.as_str()).is_none() {
-                // Its product is being deleted.
+            let firmware = self.catalog.get(FirmwareId(wanted.request.firmware));
+            let Some(firmware) = firmware.filter(|firmware| registry.product(firmware.product.as_str()).is_some()) else {
+                // Its product is being deleted. Or a store without room took, once it had some, a deletion and a campaign that had both been refused.
+                tracing::error!(campaign = id.0, "a campaign ends: its firmware is gone");
                 left.extend([record::put_given(CampaignId(self.given)), Op::RegistryDelete(record::campaign_key(id))]);
                 continue;
             }
