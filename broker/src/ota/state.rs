@@ -182,12 +182,13 @@ impl State {
         for (id, wanted, life) in campaigns {
             self.given = self.given.max(id.0);
             let firmware = self.catalog.get(FirmwareId(wanted.request.firmware));
-            let Some(firmware) = firmware.filter(|firmware| registry.product(firmware.product.as_str()).is_some()) else {
+            let Some(firmware) = firmware.filter(|firmware| registry.product(firmware.product.as_str()).is_some())
+            else {
                 // Its product is being deleted. Or a store without room took, once it had some, a deletion and a campaign that had both been refused.
-                tracing::error!(campaign = id.0, "a campaign ends: its firmware is gone");
+                tracing::warn!(campaign = id.0, "a campaign ends: its firmware is gone");
                 left.extend([record::put_given(CampaignId(self.given)), Op::RegistryDelete(record::campaign_key(id))]);
                 continue;
-            }
+            };
             let settings = wanted.request.settings(firmware, wanted.salt);
             let settings = settings.map_err(|fault| anyhow::anyhow!("campaign {id}: {fault}"))?;
             let campaign = Campaign::restored(id, settings, life)
