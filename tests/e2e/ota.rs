@@ -700,7 +700,7 @@ fn a_reload_takes_new_certificates_for_downloads() {
     let address = broker.address("ota");
     let [old, new] = authorities.each_ref().map(|authority| authority.certificate.clone());
     // A client for each time: one that has been here resumes its session and looks at no certificate.
-    let trusts = |authority: &Path| {
+    let trusts = |authority: &std::path::Path| {
         let client = Https::new(address, authority, None);
         client.request("GET", "/ota/v1/1", "text/plain", "").map(|answer| answer.status)
     };
