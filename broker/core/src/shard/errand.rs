@@ -120,7 +120,7 @@ impl<G: Gate> Shard<G> {
     /// Subscribes the client whose errand it is, at QoS 1, before its desk is done: there are SDKs that rely on a server which knows what answers they
     /// want, and subscribe to none themselves. A topic that one of the client's own filters matches stays with that one; one that it may not read is left out.
     pub fn subscribe_errand(&mut self, id: ErrandId, topics: &[Box<str>]) {
-        if !self.handed.get(&id).is_some_and(|handed| handed.life.is_some()) {
+        if self.handed.get(&id).is_none_or(|handed| handed.life.is_none()) {
             return;
         }
         let conn = id.conn;
