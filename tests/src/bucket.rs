@@ -8,6 +8,9 @@ use crate::http::{Answer, Http};
 use crate::peers::{Peer, python_with_moto};
 use crate::time::{SOON, until};
 
+/// What moto asks for where an object isn't public; it doesn't look at it unless it demands credentials.
+const ANYBODY: &str = "authorization: AWS4-HMAC-SHA256 Credential=anybody/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0\r\n";
+
 /// A running S3 that anybody may use until [`Server::demand_credentials`].
 pub struct Server {
     address: SocketAddr,
@@ -40,7 +43,8 @@ impl Server {
     /// A request without credentials.
     #[track_caller]
     pub fn ask(&self, method: &str, path: &str) -> Answer {
-        self.http().request(method, path, "", "")
+        // What isn't public may be changed by whoever shows anything, as long as no credentials are demanded.
+        self.http().request_with(method, path, if method == "DELETE" { ANYBODY } else { "" }, "")
     }
 
     /// Makes a bucket.
@@ -79,9 +83,7 @@ impl Server {
     #[must_use]
     #[track_caller]
     pub fn content(&self, bucket: &str, name: &str) -> Vec<u8> {
-        // What isn't public is given to whoever shows anything, as long as no credentials are demanded.
-        let shown = "authorization: AWS4-HMAC-SHA256 Credential=anybody/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0\r\n";
-        let answer = self.http().send("GET", &format!("/{bucket}/{name}"), shown, "");
+        let answer = self.http().send("GET", &format!("/{bucket}/{name}"), ANYBODY, "");
         let end = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("a head");
         assert!(answer[..end].starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer[..end]));
         answer[end + 4..].to_vec()

@@ -122,6 +122,7 @@ fn devices_take_firmware_out_of_a_bucket_by_range_and_in_blocks() {
     stored.holds(second, &small);
     let devices = ["two", "three"];
     let campaign = world.campaign(&json!({"name": "b", "firmware": second, "devices": devices}));
+    world.reaches(campaign, "running");
     for name in devices {
         let mut device = world.device(name);
         let offer = device.check("1.0")["offer"].clone();
