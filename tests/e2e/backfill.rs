@@ -171,17 +171,17 @@ fn what_is_wrong_is_named_and_what_came_before_it_stays() {
     let mut client = device(&broker, Version::V5, "one");
     let foreign = format!("dev/{PRODUCT}/two/up/temp");
     let own = format!("dev/{PRODUCT}/one/ota/check");
-    let at = |ts: i64| json!({ "boot": 1, "seq": 2, "ts": ts, "topic": "up/temp", "payload": "x" });
+    let at = |boot: u64, ts: i64| json!({ "boot": boot, "seq": 2, "ts": ts, "topic": "up/temp", "payload": "x" });
     let now = i64::try_from(now_ms()).expect("a time");
     let mut expected = Vec::new();
     for (boot, bad, code) in [
         (1, record(1, 2, &foreign, "x"), "not_allowed"),
-        (2, record(1, 2, &own, "x"), "reserved_topic"),
-        (3, record(1, 2, "up/#", "x"), "bad_topic"),
-        (4, at(now - 91 * 86_400_000), "too_old"),
-        (5, at(now + 3_600_000), "in_future"),
-        (6, at(now + 30 * 365 * 86_400_000), "clock_off"),
-        (7, json!({ "boot": 1, "seq": 2 }), "field_missing"),
+        (2, record(2, 2, &own, "x"), "reserved_topic"),
+        (3, record(3, 2, "up/#", "x"), "bad_topic"),
+        (4, at(4, now - 91 * 86_400_000), "too_old"),
+        (5, at(5, now + 3_600_000), "in_future"),
+        (6, at(6, now + 30 * 365 * 86_400_000), "clock_off"),
+        (7, json!({ "boot": 7, "seq": 2 }), "field_missing"),
         (8, json!({ "boot": "1", "seq": 2, "ts": 1, "topic": "up/t", "payload": "" }), "field_wrong"),
     ] {
         let batch = json!([record(boot, 1, "up/temp", &format!("{boot}-1")), bad, record(boot, 3, "up/temp", "never")]);
