@@ -42,7 +42,7 @@ use turnpike_ota::record;
 
 use crate::audit::{AuditSink, now_ms};
 use crate::config::CommandSettings;
-use crate::desk::Done;
+use crate::desk::{Done, Shell};
 use crate::server::Control;
 use files::Files;
 use logs::LogWork;
@@ -126,13 +126,6 @@ impl Counts {
 pub struct State {
     /// All commands.
     pub book: Book,
-}
-
-/// What the desk works with, once the broker runs.
-struct Shell {
-    control: Control,
-    registry: Arc<Registry>,
-    audit: AuditSink,
 }
 
 /// The desk.

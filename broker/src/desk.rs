@@ -3,18 +3,28 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use turnpike_authz::registry::Registry;
 use turnpike_core::clock::Now;
 use turnpike_core::ids::ShardId;
 use turnpike_core::shard::{Errand, ErrandId};
 use turnpike_mqtt::ReasonCode;
 
+use crate::audit::AuditSink;
 use crate::inbox::{Envelope, Inbox};
+use crate::server::Control;
 use crate::shard::Clock;
 
 /// Does errands.
 pub trait Desk: Send + Sync {
     /// Takes an errand, on a shard's thread: it must not wait. It may be done at once.
     fn take(&self, errand: Errand, done: Done);
+}
+
+/// What a desk of the platform's works with, once the broker runs.
+pub(crate) struct Shell {
+    pub(crate) control: Control,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) audit: AuditSink,
 }
 
 /// Says that an errand is done: dropped without a word, it refuses the message, so that no device waits for ever.

@@ -64,7 +64,7 @@ pub use storing::Stage;
 
 use crate::audit::AuditSink;
 use crate::config::OtaSettings;
-use crate::desk::{Desk, Done};
+use crate::desk::{Desk, Done, Shell};
 use crate::server::Control;
 use crate::tls::{Acceptor, Live, TlsError};
 use record::{Read, Wanted};
@@ -146,13 +146,6 @@ impl Refused {
 
 fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Relaxed);
-}
-
-/// What the desk works with, once the broker runs.
-struct Shell {
-    control: Control,
-    registry: Arc<Registry>,
-    audit: AuditSink,
 }
 
 /// What was read back, and what comes in before the start.

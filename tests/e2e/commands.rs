@@ -112,18 +112,7 @@ impl Device {
     #[track_caller]
     fn publish_on(&mut self, topic: &str, payload: impl AsRef<[u8]>) -> u8 {
         self.id += 1;
-        let publish = Publish::new(topic, payload).qos(1, self.id);
-        self.client.send(&publish.encode(self.client.version()));
-        loop {
-            match self.client.take_either() {
-                Packet::PubAck(ack) => {
-                    assert_eq!(ack.id, self.id);
-                    return ack.codes.first().copied().unwrap_or(0);
-                }
-                Packet::Publish(publish) => self.heard.push_back(publish),
-                other => panic!("{other:?}"),
-            }
-        }
+        self.client.publish_past(&Publish::new(topic, payload).qos(1, self.id), &mut self.heard)
     }
 
     #[track_caller]

@@ -275,6 +275,25 @@ impl Client {
         }
     }
 
+    /// The same at QoS 1, past messages that come in between: they are kept.
+    ///
+    /// # Panics
+    /// Something else comes.
+    #[track_caller]
+    pub fn publish_past(&mut self, publish: &Publish, heard: &mut VecDeque<Publish>) -> u8 {
+        self.send(&publish.encode(self.version));
+        loop {
+            match self.take_either() {
+                Packet::PubAck(ack) => {
+                    assert_eq!(ack.id, publish.id);
+                    return ack.code();
+                }
+                Packet::Publish(publish) => heard.push_back(publish),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
     /// All that was sent before this has been answered: PINGREQ, and the next packet is its answer.
     #[track_caller]
     pub fn quiet(&mut self) {
