@@ -63,8 +63,19 @@ const READ_BYTES: usize = 32 << 10;
 const TURN_READ_BYTES: usize = 256 << 10;
 /// Written in one turn.
 const TURN_WRITE_BYTES: usize = 4 << 20;
-/// Each phase of a turn begins nothing more after so long: what comes meanwhile waits for a turn to end.
+/// While history is under way, each phase of a turn begins nothing more after so long: what comes meanwhile waits for a turn to end. Without history a turn is as long as its
+/// bounds in bytes let it be: the shorter it is, the more turns, and the clock's readings, each message pays for.
 const PHASE_TIME: Duration = Duration::from_micros(150);
+/// When a phase began, where its time is bounded.
+#[derive(Clone, Copy)]
+struct Phase(Option<Instant>);
+
+impl Phase {
+    fn is_over(self) -> bool {
+        self.0.is_some_and(|begun| begun.elapsed() >= PHASE_TIME)
+    }
+}
+
 /// Said of what was committed between two looks at the clock.
 const SAY_AT_ONCE: usize = 64;
 /// Events taken from the kernel in one turn.
@@ -430,10 +441,16 @@ impl<G: Gate> ShardThread<G> {
 
     /// As much of it as the phase has time for.
     fn say_committed(&mut self) {
-        let begun = Instant::now();
-        while self.core.has_to_say() && begun.elapsed() < PHASE_TIME {
+        let phase = self.phase();
+        while self.core.has_to_say() && !phase.is_over() {
             self.core.say_committed(SAY_AT_ONCE, self.now);
         }
+    }
+
+    /// A phase begins.
+    fn phase(&self) -> Phase {
+        let has_history = !self.history.is_empty() || !self.slices.is_empty();
+        Phase(has_history.then(Instant::now))
     }
 
     fn obey(&mut self, command: Command) {

@@ -1,14 +1,13 @@
 //! From sockets to the core.
 
 use std::io::{self, Read};
-use std::time::Instant;
 
 use mio::net::TcpStream;
 use turnpike_core::gate::Gate;
 use turnpike_core::shard::{Next, Received};
 
 use super::link::{Flags, Link};
-use super::{PHASE_TIME, POOL_BUFFER_BYTES_MAX, POOL_BUFFERS_MAX, READ_BYTES, ShardThread, TURN_READ_BYTES};
+use super::{POOL_BUFFER_BYTES_MAX, POOL_BUFFERS_MAX, READ_BYTES, ShardThread, TURN_READ_BYTES};
 use crate::transport::{Fault, RAW_BYTES_MAX};
 
 /// An unfinished packet up to this size is copied to where the next read lands, so that both are one slice; what is read after a larger
@@ -50,7 +49,7 @@ impl<G: Gate> ShardThread<G> {
         }
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut budget = TURN_READ_BYTES;
-        let begun = Instant::now();
+        let phase = self.phase();
         for _ in 0..self.ready.len() {
             let Some(key) = self.ready.pop_front() else { break };
             let Some(link) = self.links.get_mut(key as usize) else { continue };
@@ -59,7 +58,7 @@ impl<G: Gate> ShardThread<G> {
             if !link.flags.has(Flags::PAUSED) {
                 budget = budget.saturating_sub(self.read_link(key, &mut scratch));
             }
-            if budget == 0 || begun.elapsed() >= PHASE_TIME {
+            if budget == 0 || phase.is_over() {
                 break;
             }
         }

@@ -2,14 +2,13 @@
 
 use std::io::{self, Write};
 use std::net::Shutdown;
-use std::time::Instant;
 
 use mio::net::TcpStream;
 use turnpike_core::gate::Gate;
 use turnpike_core::ids::ConnId;
 
 use super::link::{Flags, Link};
-use super::{PHASE_TIME, ShardThread, TURN_WRITE_BYTES};
+use super::{ShardThread, TURN_WRITE_BYTES};
 use crate::transport::{Layers, Scratch};
 
 /// MQTT bytes sealed at once for a layered connection; bounds what a link keeps when its socket blocks.
@@ -22,7 +21,7 @@ impl<G: Gate> ShardThread<G> {
             self.flush_link(key);
         }
         let mut budget = TURN_WRITE_BYTES;
-        let begun = Instant::now();
+        let phase = self.phase();
         self.unflushed = false;
         while let Some(conn) = self.core.next_touched() {
             let key = self.by_conn.get(conn.0 as usize).copied();
@@ -30,7 +29,7 @@ impl<G: Gate> ShardThread<G> {
                 budget = budget.saturating_sub(self.flush_link(key));
             }
             // What was written makes room for more, so this may go on for long.
-            if budget == 0 || begun.elapsed() >= PHASE_TIME {
+            if budget == 0 || phase.is_over() {
                 self.unflushed = true;
                 return;
             }
