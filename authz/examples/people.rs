@@ -6,6 +6,7 @@ use std::error::Error;
 use std::hint::black_box;
 use std::time::Instant;
 
+use turnpike_authz::labels::LabelsRequest;
 use turnpike_authz::names::{DeviceName, ProductKey};
 use turnpike_authz::people::bindings::{Binding, DeviceKey, Role, User};
 use turnpike_authz::people::ids::{AccessKey, AppId, UserKey};
@@ -52,6 +53,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("memory of a device: {} bytes", (with_devices - before) / devices);
     println!("memory of a binding, a fifth of a user included: {} bytes", (with_bindings - with_devices) / devices);
     println!("both: {} bytes", (with_bindings - before) / devices);
+    for n in 0..devices {
+        // A few sets, as fleets have them.
+        let (tag, region) = (format!("group-{}", n % 10), format!("region-{}", n % 3));
+        let labels = LabelsRequest::new(Some([tag.as_str(), "beta"]), Some(&region))?;
+        registry
+            .plan_label_device(&product, &DeviceName::parse(&device(n))?, &labels)
+            .map(|change| registry.apply(change));
+    }
+    println!("memory of a device's labels: {} bytes", (resident_bytes()? - with_bindings) / devices);
 
     topics(&people, devices);
     feeds(&people, devices);

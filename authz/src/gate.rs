@@ -19,6 +19,7 @@
 mod attest;
 mod login;
 mod means;
+mod passcode;
 mod verify;
 
 pub use verify::Asked;

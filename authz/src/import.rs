@@ -10,10 +10,11 @@
 //!
 //! A row that can't be taken is a fault with its line number and nothing else happens to it; the rest goes on. A device that
 //! exists gets the row's secret and stays enabled or disabled; where the row has no secret, it is left as it is. So the same file can be
-//! imported again after an interruption, and no device in the field loses its secret by that.
+//! imported again after an interruption, and no device in the field loses its secret by that. It is the same with labels: what a row doesn't say stays.
 
 use std::collections::HashSet;
 
+use crate::labels::{LabelError, LabelsRequest};
 use crate::names::{DeviceName, NameError, ProductKey};
 use crate::plan::{Change, Making, PlanError};
 use crate::registry::{Device, Registry};
@@ -34,6 +35,9 @@ pub enum RowError {
     /// Its secret.
     #[error(transparent)]
     Secret(#[from] SecretError),
+    /// Its labels.
+    #[error(transparent)]
+    Labels(#[from] LabelError),
     /// Its product, which may have been deleted meanwhile.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -69,6 +73,12 @@ pub fn first_row(device: &str, secret: &str) -> FirstRow {
         (false, true) => FirstRow::UnknownHeader,
         (false, false) => FirstRow::Device,
     }
+}
+
+/// Whether a header's fields behind those two are the columns `tags` and `region`, or aren't there.
+#[must_use]
+pub fn is_label_header(tags: &str, region: &str) -> bool {
+    matches!((column(tags).as_str(), column(region).as_str()), ("" | "tags", "") | ("tags", "region"))
 }
 
 fn column(field: &str) -> String {
@@ -130,6 +140,8 @@ pub struct Import<'a> {
     registry: &'a Registry,
     product: ProductKey,
     batch: Vec<Row>,
+    /// Behind the batch, in its commit, so that the audit tells of both by one record each.
+    labels: Vec<(DeviceName, LabelsRequest)>,
     /// Those of the batch, which the registry doesn't have yet.
     names: HashSet<DeviceName, foldhash::fast::RandomState>,
     report: Report,
@@ -151,7 +163,7 @@ impl<'a> Import<'a> {
     pub fn new(registry: &'a Registry, product: ProductKey) -> Result<Self, PlanError> {
         registry.product(product.as_str()).ok_or(PlanError::NoSuchProduct)?;
         let batch = Vec::with_capacity(BATCH);
-        Ok(Self { registry, product, batch, names: HashSet::default(), report: Report::default() })
+        Ok(Self { registry, product, batch, labels: Vec::new(), names: HashSet::default(), report: Report::default() })
     }
 
     /// Takes a row: the number of its line, the device's name, the secret if the row has one. Gives back the secret that was made if it has none.
@@ -166,6 +178,26 @@ impl<'a> Import<'a> {
         making: &Making<'_>,
     ) -> Result<Option<Secret>, RowError> {
         self.add(line, device, secret, making).inspect_err(|error| self.report.refused.add(line, *error))
+    }
+
+    /// The same with labels for the device.
+    ///
+    /// # Errors
+    /// As [`Self::row`].
+    pub fn labelled_row(
+        &mut self,
+        line: u64,
+        device: &str,
+        secret: Option<&str>,
+        labels: Result<LabelsRequest, LabelError>,
+        making: &Making<'_>,
+    ) -> Result<Option<Secret>, RowError> {
+        let labels = labels.map_err(RowError::from).inspect_err(|error| self.report.refused.add(line, *error))?;
+        let made = self.row(line, device, secret, making)?;
+        if !labels.is_empty() {
+            self.labels.push((DeviceName::parse(device)?, labels));
+        }
+        Ok(made)
     }
 
     fn add(
@@ -192,7 +224,7 @@ impl<'a> Import<'a> {
     /// Whether it is time for [`Self::take`].
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.batch.len() >= BATCH
+        self.batch.len() >= BATCH || self.labels.len() >= BATCH
     }
 
     /// The changes so far, to be committed and applied before the next row. The caller holds the lock of the control plane from before this call
@@ -200,12 +232,20 @@ impl<'a> Import<'a> {
     #[must_use]
     pub fn take(&mut self) -> Vec<Change> {
         self.names.clear();
+        let labels = std::mem::take(&mut self.labels);
         let rows = std::mem::replace(&mut self.batch, Vec::with_capacity(BATCH));
         if self.registry.product(self.product.as_str()).is_none() {
             rows.iter().for_each(|row| self.report.refused.add(row.line, PlanError::NoSuchProduct.into()));
             return Vec::new();
         }
-        let changes = rows.into_iter().map(|row| self.change(row)).collect();
+        let mut changes: Vec<_> = rows.into_iter().map(|row| self.change(row)).collect();
+        // A row that was kept because its device was there may have come before that was deleted.
+        let exists = |name: &DeviceName| {
+            self.names.contains(name) || self.registry.device(self.product.as_str(), name.as_str()).is_some()
+        };
+        let labels = labels.iter().filter(|(name, _)| exists(name));
+        let planned = labels.filter_map(|(name, asked)| self.registry.plan_label_device(&self.product, name, asked));
+        changes.extend(planned);
         self.names.clear();
         changes
     }
@@ -259,6 +299,15 @@ mod tests {
         ] {
             assert_eq!(first_row(device, secret), FirstRow::UnknownHeader, "{device},{secret}");
         }
+        for (tags, region, is_one) in [
+            ("", "", true),
+            ("Tags", "", true),
+            ("tags", "REGION", true),
+            ("region", "tags", false),
+            ("mac", "", false),
+        ] {
+            assert_eq!(is_label_header(tags, region), is_one, "{tags},{region}");
+        }
         for (device, secret) in [("d1", "0123456789abcdef"), ("device-1", "0123456789abcdef"), ("bad/name", "short")] {
             assert_eq!(first_row(device, secret), FirstRow::Device, "{device},{secret}");
         }
@@ -293,6 +342,36 @@ mod tests {
         let opened = key.open(&crate::registry::owner("p", "given"), &given.secret).expect("opens");
         assert_eq!(opened.expose(), b"another secret");
         assert_eq!(registry.device_count("p"), BATCH);
+    }
+
+    #[test]
+    fn labels_come_behind_the_devices_and_whats_wrong_with_them_refuses_the_row() {
+        let (registry, key) = (Registry::new(), MasterKey::new([7; 32]));
+        let product = product(&registry);
+        let making = Making { key: &key, random: [3; 28], now_s: 9 };
+        let mut import = Import::new(&registry, product.clone()).expect("a product");
+        let row = |import: &mut Import<'_>, device: &str, (tags, region): (&str, &str)| {
+            let labels = LabelsRequest::of_fields(tags, region);
+            import.labelled_row(1, device, Some("given secret"), labels, &making).map(drop)
+        };
+        assert_eq!(row(&mut import, "a", ("beta;shop", "eu")), Ok(()));
+        assert_eq!(row(&mut import, "b", ("beta", "")), Ok(()));
+        assert_eq!(row(&mut import, "c", ("", "")), Ok(()));
+        assert_eq!(row(&mut import, "d", ("", "e u")), Err(RowError::Labels(LabelError::Character)));
+        let changes = import.take();
+        let is_put = |change: &Change| matches!(change, Change::PutDevice(..));
+        assert_eq!(changes.iter().map(is_put).collect::<Vec<_>>(), [true, true, true, false, false]);
+        changes.into_iter().for_each(|change| registry.apply(change));
+        assert_eq!((import.report().created, import.report().refused.count()), (3, 1));
+        assert_eq!(registry.labels("p", "a").expect("labels").region(), Some("eu"));
+        assert_eq!(row(&mut import, "a", ("home", "")), Ok(()));
+        assert_eq!(row(&mut import, "b", ("beta", "")), Ok(()));
+        let changes = import.take();
+        assert_eq!(changes.len(), 3, "b has its labels already");
+        changes.into_iter().for_each(|change| registry.apply(change));
+        let labels = registry.labels("p", "a").expect("labels");
+        assert_eq!((labels.tags(), labels.region()), (&["home".into()][..], Some("eu")));
+        assert_eq!(registry.labels("p", "c"), None);
     }
 
     #[test]

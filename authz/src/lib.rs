@@ -52,6 +52,7 @@ pub mod guard;
 pub mod guarded;
 pub mod import;
 pub mod keys;
+pub mod labels;
 pub mod limits;
 pub mod names;
 pub mod nonce;

@@ -7,6 +7,7 @@ use turnpike_core::durable::Op;
 use crate::attest::Expectation;
 use crate::cipher::PayloadPolicy;
 use crate::keys::Proofs;
+use crate::labels::{Labels, LabelsRequest};
 use crate::limits::{WrittenFlow, WrittenLimits};
 use crate::names::{DeviceName, ProductKey};
 use crate::product::ProductPolicy;
@@ -31,7 +32,7 @@ pub enum Change {
     AllowProfiles(ProductKey, ProfileSet),
     /// Create or replace. The product exists.
     PutDevice(ProductKey, DeviceName, Device),
-    /// Remove. [`Self::SetProofs`], [`Self::SetExpectation`] and [`Self::LimitDevice`] go before it, in the same commit: a new device of the
+    /// Remove. [`Self::SetProofs`], [`Self::SetExpectation`], [`Self::SetLabels`] and [`Self::LimitDevice`] go before it, in the same commit: a new device of the
     /// name must not have the old one's.
     DeleteDevice(ProductKey, DeviceName),
     /// Which public keys and certificates a device has, beside its secret. Independent of [`Self::PutDevice`].
@@ -48,6 +49,8 @@ pub enum Change {
     LimitDevice(ProductKey, DeviceName, Option<Arc<WrittenFlow>>),
     /// What a device is expected to state of itself. Independent of [`Self::PutDevice`].
     SetExpectation(ProductKey, DeviceName, Option<Arc<Expectation>>),
+    /// Which tags a device has, and in which region it is. Independent of [`Self::PutDevice`].
+    SetLabels(ProductKey, DeviceName, Option<Arc<Labels>>),
     /// Who judges a product's devices instead of the broker, if anybody does. Independent of [`Self::PutProduct`].
     SetVerifier(ProductKey, Option<VerifierName>),
     /// Remember that something was done once, such as the demo's provisioning. Without `\0`.
@@ -78,7 +81,8 @@ impl Change {
             | Self::SetProofs(product, name, _)
             | Self::SetExpectation(product, name, _)
             | Self::LimitDevice(product, name, _) => Some((product, Some(name))),
-            Self::Mark(_) => None,
+            // By labels nobody is judged.
+            Self::SetLabels(..) | Self::Mark(_) => None,
         }
     }
 }
@@ -189,6 +193,7 @@ impl Registry {
         let mut changes = self.left_proofs(key, limit);
         changes.extend(self.left_expectations(key, limit.saturating_sub(changes.len())));
         changes.extend(self.left_limits(key, limit.saturating_sub(changes.len())));
+        changes.extend(self.left_labels(key, limit.saturating_sub(changes.len())));
         let names = self.left_of(key.as_str(), limit.saturating_sub(changes.len()));
         changes.extend(names.into_iter().map(|name| Change::DeleteDevice(key.clone(), name)));
         if changes.len() < limit && self.has_left_profiles(key.as_str()) {
@@ -243,6 +248,19 @@ impl Registry {
         Ok(MadeDevice { change, secret: Some(secret), is_new: false })
     }
 
+    /// Gives a device other labels; nothing where it has these. The device exists, or is made in the same commit.
+    #[must_use]
+    pub fn plan_label_device(
+        &self,
+        product: &ProductKey,
+        name: &DeviceName,
+        request: &LabelsRequest,
+    ) -> Option<Change> {
+        let before = self.labels(product.as_str(), name.as_str());
+        let after = request.onto(before.as_deref());
+        (after != before).then(|| Change::SetLabels(product.clone(), name.clone(), after))
+    }
+
     /// Disables or enables a device.
     ///
     /// # Errors
@@ -266,7 +284,7 @@ impl Registry {
         Ok(Change::PutProduct(key.clone(), Product { enabled, ..product }))
     }
 
-    /// Deletes a device, with its keys, its limit and what is expected of it. All of the changes go into one commit.
+    /// Deletes a device, with its keys, its limit, its labels and what is expected of it. All of the changes go into one commit.
     ///
     /// # Errors
     /// [`PlanError::NoSuchDevice`].
@@ -278,6 +296,8 @@ impl Registry {
         let device = Change::DeleteDevice(product.clone(), name.clone());
         let expected = self.expectation(product.as_str(), name.as_str());
         let expected = expected.map(|_| Change::SetExpectation(product.clone(), name.clone(), None));
-        Ok(proofs.into_iter().chain(limit).chain(expected).chain([device]).collect())
+        let labels = self.labels(product.as_str(), name.as_str());
+        let labels = labels.map(|_| Change::SetLabels(product.clone(), name.clone(), None));
+        Ok(proofs.into_iter().chain(limit).chain(expected).chain(labels).chain([device]).collect())
     }
 }

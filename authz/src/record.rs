@@ -13,6 +13,7 @@
 //! | `v\0{product}` | layout, the name of who judges its devices; absent where the broker does |
 //! | `l\0{product}` | layout, flags, then up to two rates of messages and two of bytes as text, each after its length (a byte) |
 //! | `r\0{product}\0{device}` | layout, then a rate of messages and one of bytes, in the same way |
+//! | `g\0{product}\0{device}` | layout, then the region and each tag as text after its length (a byte, 0 where there is no region); absent where it has neither |
 //! | `m\0{mark}` | layout |
 //!
 //! Numbers are big-endian. A secret is sealed for the key of its record, so it opens in no other.
@@ -24,6 +25,7 @@ use turnpike_core::durable::Op;
 use crate::attest::{Expectation, factor_owner};
 use crate::cipher::PayloadPolicy;
 use crate::keys::Proofs;
+use crate::labels::Labels;
 use crate::limits::{WrittenFlow, WrittenLimits};
 use crate::names::{DeviceName, ProductKey};
 use crate::plan::Change;
@@ -105,6 +107,10 @@ pub(crate) fn encode(change: &Change) -> Op {
         Change::LimitDevice(product, name, flow) => {
             let key = format!("r\0{product}\0{name}").into_bytes().into();
             put_or_delete(key, flow.as_ref().map(|flow| flow.to_record()))
+        }
+        Change::SetLabels(product, name, labels) => {
+            let key = format!("g\0{product}\0{name}").into_bytes().into();
+            put_or_delete(key, labels.as_ref().map(|labels| labels.to_record()))
         }
         Change::Mark(mark) => Op::RegistryPut(format!("m\0{mark}").into_bytes().into(), Box::from([LAYOUT])),
     }
@@ -203,6 +209,11 @@ pub(crate) fn decode(key: &[u8], value: &[u8]) -> Result<Change, RecordError> {
             let flow = WrittenFlow::from_record(rest).ok_or_else(damaged)?;
             Ok(Change::LimitDevice(product()?, name, Some(Arc::new(flow))))
         }
+        (Some("g"), Some(device)) => {
+            let name = DeviceName::parse(device).map_err(|_| damaged())?;
+            let labels = Labels::from_record(rest).ok_or_else(damaged)?;
+            Ok(Change::SetLabels(product()?, name, Some(Arc::new(labels))))
+        }
         _ => Err(damaged()),
     }
 }
@@ -233,6 +244,7 @@ mod tests {
     use super::*;
     use crate::cipher::CipherPolicy;
     use crate::keys::{Proof, testing};
+    use crate::labels::LabelsRequest;
     use crate::profile::Profile;
     use crate::x509::Fingerprint;
     use crate::x509::testing::Authority;
@@ -245,7 +257,7 @@ mod tests {
         ProductKey::parse("p").expect("a name")
     }
 
-    fn changes() -> [Change; 14] {
+    fn changes() -> [Change; 15] {
         let (product, name) = (product(), DeviceName::parse("d").expect("a name"));
         let secret = Sealed::from_bytes(&[9; 61]);
         let key = Proof::Key(testing::private(&testing::ed25519_pem()).public().clone());
@@ -264,6 +276,7 @@ mod tests {
         };
         let flow = WrittenFlow { messages: "1/s".parse().expect("a rate"), ..WrittenFlow::default() };
         let limits = WrittenLimits { each_device: Some(flow.clone()), ..WrittenLimits::default() };
+        let labels = LabelsRequest::new(Some(["beta", "shop"]), Some("eu")).expect("labels").onto(None);
         [
             Change::LimitProduct(product.clone(), Some(Arc::new(limits))),
             Change::LimitDevice(product.clone(), name.clone(), Some(Arc::new(flow))),
@@ -276,6 +289,7 @@ mod tests {
             Change::SetAuthorities(product.clone(), Some(Arc::new(Authority::new("ca").authorities()))),
             Change::SetExpectation(product.clone(), name.clone(), Some(Arc::new(expectation))),
             Change::SetVerifier(product.clone(), Some(VerifierName::callout())),
+            Change::SetLabels(product.clone(), name.clone(), labels),
             Change::PutProduct(product.clone(), Product { enabled: true, created_at_s: 7 }),
             Change::PutDevice(product, name, Device { enabled: false, created_at_s: u64::MAX, secret }),
             Change::Mark("demo".into()),
@@ -328,7 +342,7 @@ mod tests {
         #[test]
         fn no_bytes_panic(
             key in proptest::collection::vec(any::<u8>(), 0..20),
-            text in "([padmkyctvlr]|pl)\0[a-z/\0]{0,10}",
+            text in "([padmkyctvlrg]|pl)\0[a-z/\0]{0,10}",
             value in proptest::collection::vec(0_u8..4, 0..20),
         ) {
             let _ = decode(&key, &value);

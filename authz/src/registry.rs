@@ -28,6 +28,7 @@ use crate::allowed::Allowed;
 use crate::attest::Expectation;
 use crate::cipher::PayloadPolicy;
 use crate::keys::Proofs;
+use crate::labels::Labelled;
 use crate::limits::{WrittenFlow, WrittenLimits};
 use crate::names::{DeviceName, ProductKey};
 use crate::plan::Change;
@@ -38,6 +39,7 @@ use crate::secret::Sealed;
 use crate::verifier::VerifierName;
 use crate::x509::{Authorities, Fingerprint};
 
+mod labels;
 mod limits;
 mod proofs;
 
@@ -105,6 +107,8 @@ struct Entry {
     proofs: RwLock<BTreeMap<DeviceName, Arc<Proofs>>>,
     /// Of the devices of which something is expected.
     expectations: RwLock<BTreeMap<DeviceName, Arc<Expectation>>>,
+    /// Of the devices that have some.
+    labels: RwLock<Labelled>,
     authorities: RwLock<Option<Arc<Authorities>>>,
     verifier: RwLock<Option<VerifierName>>,
     limits: RwLock<Limits>,
@@ -212,6 +216,7 @@ impl Registry {
                 self.forget_if_empty(&key, &entry);
             }
             Change::SetExpectation(product, name, expectation) => self.set_expectation(&product, name, expectation),
+            Change::SetLabels(product, name, labels) => self.set_labels(&product, name, labels),
             Change::SetVerifier(key, verifier) => self.set_verifier(&key, verifier),
             Change::LimitProduct(product, limits) => self.set_product_limits(&product, limits),
             Change::LimitDevice(product, name, flow) => self.set_device_limit(&product, name, flow),
@@ -229,7 +234,10 @@ impl Registry {
             && policy == ProductPolicy::default()
             && payloads == PayloadPolicy::Plain;
         let is_empty = || {
-            entry.devices.read().is_empty() && entry.proofs.read().is_empty() && entry.expectations.read().is_empty()
+            entry.devices.read().is_empty()
+                && entry.proofs.read().is_empty()
+                && entry.expectations.read().is_empty()
+                && entry.labels.read().is_empty()
         };
         let has_settings = || entry.authorities.read().is_some() || entry.verifier.read().is_some();
         let is_unlimited = || {

@@ -44,6 +44,13 @@ impl Done {
         self.send(outcome);
     }
 
+    /// Subscribes the device to topics on which it is answered, unless it has done so itself.
+    pub fn subscribe(&self, topics: Box<[Box<str>]>) {
+        if let Some(inbox) = self.inboxes.get(usize::from(self.shard.0)) {
+            inbox.push(Envelope::ErrandTopics(self.id, topics));
+        }
+    }
+
     fn send(&mut self, outcome: Result<(), ReasonCode>) {
         self.is_said = true;
         if let Some(inbox) = self.inboxes.get(usize::from(self.shard.0)) {

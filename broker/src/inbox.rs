@@ -32,6 +32,8 @@ pub(crate) enum Envelope {
     Answered(InquiryId, Answer),
     /// A desk is done with a message.
     ErrandDone(ErrandId, Result<(), ReasonCode>),
+    /// A desk will answer a client on these topics, and the client relies on being subscribed to them.
+    ErrandTopics(ErrandId, Box<[Box<str>]>),
     /// From the control plane.
     Control(Command),
 }

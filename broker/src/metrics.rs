@@ -150,6 +150,9 @@ fn firmware(families: &mut Families, ota: &OtaDesk) {
     let help =
         "Firmware: offers, checks, reports, faults of devices, blocks over MQTT, downloads over HTTP, and their bytes.";
     families.family("ota_total", help, MetricType::COUNTER, samples);
+    let samples = ota.refused().all().into_iter().map(|(code, count)| counter(&[("code", code)], count)).collect();
+    let help = "Firmware, or parts of it, that an operator has uploaded and that weren't taken, by what was wrong.";
+    families.family("firmware_refused_total", help, MetricType::COUNTER, samples);
 }
 
 /// What limits and guard have done, and how much they remember.

@@ -17,11 +17,14 @@ mod devices;
 mod door;
 mod download;
 mod files;
+mod gizwits;
+mod labels;
 mod record;
 mod settings;
+mod spelled;
 mod state;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -106,6 +109,23 @@ impl Counts {
     }
 }
 
+/// Firmware that wasn't taken, by what was wrong with it: as many counters as there are such words.
+#[derive(Debug, Default)]
+pub struct Refused(Mutex<BTreeMap<&'static str, u64>>);
+
+impl Refused {
+    /// Counts one.
+    pub fn add(&self, code: &'static str) {
+        *self.0.lock().entry(code).or_default() += 1;
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub fn all(&self) -> Vec<(&'static str, u64)> {
+        self.0.lock().iter().map(|(code, count)| (*code, *count)).collect()
+    }
+}
+
 fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Relaxed);
 }
@@ -132,6 +152,7 @@ pub struct OtaDesk {
     state: Mutex<State>,
     spools: files::Spools,
     counts: Counts,
+    refused: Refused,
     work: UnboundedSender<Work>,
     beginning: Mutex<Option<Beginning>>,
     shell: OnceLock<Shell>,
@@ -161,6 +182,7 @@ impl OtaDesk {
             state: Mutex::default(),
             spools: files::Spools::default(),
             counts: Counts::default(),
+            refused: Refused::default(),
             work,
             beginning: Mutex::new(Some(Beginning { work: receiver, campaigns: Vec::new(), standings: HashMap::new() })),
             shell: OnceLock::new(),
@@ -202,6 +224,9 @@ impl OtaDesk {
             Read::Given(id) => {
                 let mut state = self.state.lock();
                 state.given = state.given.max(id.0);
+            }
+            Read::LeftOut(id, device) => {
+                self.state.lock().left_out.entry(id).or_default().insert(device);
             }
             Read::Reported(product, device, reported) => {
                 self.state.lock().reported.entry(product).or_default().insert(device, reported);
@@ -270,6 +295,12 @@ impl OtaDesk {
     #[must_use]
     pub fn counts(&self) -> &Counts {
         &self.counts
+    }
+
+    /// What wasn't taken.
+    #[must_use]
+    pub fn refused(&self) -> &Refused {
+        &self.refused
     }
 
     /// Its settings.

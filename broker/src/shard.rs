@@ -395,6 +395,7 @@ impl<G: Gate> ShardThread<G> {
                 Envelope::Committed(tickets) => self.core.committed(&tickets, self.now),
                 Envelope::Answered(id, answer) => self.core.answered(id, answer, self.now),
                 Envelope::ErrandDone(id, outcome) => self.core.errand_done(id, outcome, false, self.now),
+                Envelope::ErrandTopics(id, topics) => self.core.subscribe_errand(id, &topics),
                 Envelope::Adopt(moved) => self.adopt(*moved),
                 Envelope::Control(command) => self.obey(command),
             }

@@ -184,7 +184,9 @@ fn a_header_makes_no_device() {
             "{report}"
         );
     }
-    for header in ["secret,device", "serial,The-Password", "imei,api_key"] {
+    for header in
+        ["device,secret,mac", "device,secret,region,tags", "secret,device", "serial,The-Password", "imei,api_key"]
+    {
         let (status, problem) = broker.ask("POST", import, &format!("{header}\ne,0123456789abcdef\n"));
         assert_eq!((status, &problem["error"]["code"]), (400, &"unknown_header".into()), "{header}");
         assert!(problem["error"]["message"].as_str().is_some_and(|text| text.contains("line 1")), "{problem}");

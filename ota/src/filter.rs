@@ -26,8 +26,8 @@ pub struct Candidate<'a> {
     pub version: Option<&'a str>,
     /// Its hardware version, as far as it has said.
     pub hardware: Option<&'a str>,
-    /// Tags and groups that it has.
-    pub tags: &'a [&'a str],
+    /// Tags that it has, its groups among them.
+    pub tags: &'a [Box<str>],
     /// Where it is, as far as that is known.
     pub region: Option<&'a str>,
     /// Seconds since 1970 UTC.
@@ -55,6 +55,8 @@ pub struct Filter {
     pub versions: Versions,
     /// They have at least one of these tags.
     pub tags: BTreeSet<Box<str>>,
+    /// They have all of these tags.
+    pub tags_all: BTreeSet<Box<str>>,
     /// They are one of these.
     pub devices: BTreeSet<Box<str>>,
     /// They are in one of these regions.
@@ -94,7 +96,8 @@ impl Filter {
             && listed(&self.devices, Some(candidate.device))
             && listed(&self.regions, candidate.region)
             && listed(&self.hardware, candidate.hardware)
-            && (self.tags.is_empty() || candidate.tags.iter().any(|tag| self.tags.contains(*tag)))
+            && (self.tags.is_empty() || candidate.tags.iter().any(|tag| self.tags.contains(tag)))
+            && self.tags_all.iter().all(|tag| candidate.tags.contains(tag))
             && self.created_before_s.is_none_or(|before_s| candidate.created_at_s < before_s)
             && self.share.is_none_or(|share| hash(salt, candidate.device) % u64::from(WHOLE) < u64::from(share))
     }
@@ -102,17 +105,23 @@ impl Filter {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
 
-    const CANDIDATE: Candidate<'_> = Candidate {
-        product: "lamp",
-        device: "d1",
-        version: Some("1.0"),
-        hardware: Some("A1"),
-        tags: &["beta", "shop"],
-        region: Some("cn-east"),
-        created_at_s: 100,
-    };
+    static TAGS: LazyLock<[Box<str>; 2]> = LazyLock::new(|| ["beta", "shop"].map(Box::from));
+
+    fn known() -> Candidate<'static> {
+        Candidate {
+            product: "lamp",
+            device: "d1",
+            version: Some("1.0"),
+            hardware: Some("A1"),
+            tags: &*TAGS,
+            region: Some("cn-east"),
+            created_at_s: 100,
+        }
+    }
 
     fn set(names: &[&str]) -> BTreeSet<Box<str>> {
         names.iter().map(|name| (*name).into()).collect()
@@ -133,6 +142,9 @@ mod tests {
             (Filter { versions: Versions::Not(set(&["1.0"])), ..lamps() }, false),
             (Filter { tags: set(&["shop", "home"]), ..lamps() }, true),
             (Filter { tags: set(&["home"]), ..lamps() }, false),
+            (Filter { tags_all: set(&["shop", "beta"]), ..lamps() }, true),
+            (Filter { tags_all: set(&["shop", "home"]), ..lamps() }, false),
+            (Filter { tags: set(&["home"]), tags_all: set(&["shop"]), ..lamps() }, false),
             (Filter { devices: set(&["d1", "d2"]), ..lamps() }, true),
             (Filter { devices: set(&["d2"]), ..lamps() }, false),
             (Filter { regions: set(&["cn-east"]), ..lamps() }, true),
@@ -145,13 +157,13 @@ mod tests {
             (Filter { tags: set(&["shop"]), regions: set(&["eu"]), ..lamps() }, false),
         ];
         for (filter, matches) in cases {
-            assert_eq!(filter.matches(&CANDIDATE, 7), matches, "{filter:?}");
+            assert_eq!(filter.matches(&known(), 7), matches, "{filter:?}");
         }
     }
 
     #[test]
     fn what_isnt_known_is_in_no_list_and_outside_of_none() {
-        let silent = Candidate { version: None, hardware: None, region: None, tags: &[], ..CANDIDATE };
+        let silent = Candidate { version: None, hardware: None, region: None, tags: &[], ..known() };
         assert!(lamps().matches(&silent, 7));
         for filter in [
             Filter { versions: Versions::Of(set(&["1.0"])), ..lamps() },
@@ -159,6 +171,7 @@ mod tests {
             Filter { hardware: set(&["A1"]), ..lamps() },
             Filter { regions: set(&["eu"]), ..lamps() },
             Filter { tags: set(&["beta"]), ..lamps() },
+            Filter { tags_all: set(&["beta"]), ..lamps() },
         ] {
             assert!(!filter.matches(&silent, 7), "{filter:?}");
         }
@@ -175,7 +188,7 @@ mod tests {
     fn a_share_is_about_that_many_and_within_every_greater_one() {
         let names: Vec<String> = (0..20_000).map(|number| format!("device-{number:06}")).collect();
         let within = |share, salt, device: &str| {
-            Filter { share: Some(share), ..lamps() }.matches(&Candidate { device, ..CANDIDATE }, salt)
+            Filter { share: Some(share), ..lamps() }.matches(&Candidate { device, ..known() }, salt)
         };
         for salt in [0, 1, u64::MAX] {
             let tenth = names.iter().filter(|name| within(1000, salt, name)).count();

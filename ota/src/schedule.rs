@@ -108,6 +108,25 @@ pub enum Action {
     },
 }
 
+/// What is to be recorded of a device in a campaign before it changes ([`Scheduler::hold`]).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Held {
+    /// It is in it, though it won't match any more: its record.
+    In {
+        /// Which campaign.
+        campaign: CampaignId,
+        /// How it stands.
+        standing: Standing,
+        /// How often it has been tried again.
+        retries: u8,
+    },
+    /// It isn't in it, though it will match: it isn't to be among the candidates of [`Scheduler::restore`].
+    Out {
+        /// Which campaign.
+        campaign: CampaignId,
+    },
+}
+
 /// What a device, or the shell for it, reports of an offer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Report<'a> {

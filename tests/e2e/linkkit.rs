@@ -12,6 +12,7 @@ use turnpike_tests::time::{SOON, until};
 use turnpike_tests::wire::{Connect, Publish, Version};
 
 use crate::gate::{register, registered};
+use crate::ota::{World, content};
 
 /// The device's program.
 fn sdk(port: u16, device: &str, secret: &str, authority: Option<&Path>) -> Peer {
@@ -147,6 +148,70 @@ fn the_sdk_over_tls() {
     let mut device = sdk(broker.address("mqtts").port(), "one", SECRET, Some(&authority.certificate));
     tour(&broker, &mut device);
     comes_back(&broker, &mut device);
+}
+
+/// Firmware from the report of the old version to that of the new one, pushed to one who is there and answered to one who asks.
+fn takes_firmware(world: &World, port: u16, folder: &Path, authority: Option<&Path>) {
+    let taken = folder.join("taken");
+    let mut command = peers::python_with_linkkit("linkkit_ota.py");
+    command.args([&port.to_string(), PRODUCT, "one", SECRET, &arg(&taken)]).args(authority.map(arg));
+    let mut device = Peer::start(command);
+    device.expect("connected 0");
+    device.say("report mcu 1.0");
+    until("its version is known", SOON, || {
+        let checks = world
+            .http()
+            .get("/metrics")
+            .body
+            .lines()
+            .find_map(|line| line.strip_prefix("turnpike_ota_total{what=\"checks\"} ").map(str::to_owned));
+        checks.filter(|checks| checks != "0")
+    });
+    let file = content(8, 400_001);
+    let firmware = world.firmware("2.0", &file);
+    // By its version: the report was understood.
+    let campaign = world.campaign(&json!({"name": "linkkit", "firmware": firmware, "versions": ["1.0"]}));
+    device.expect("told 1 2.0 400001 Md5 mcu");
+    device.say("query mcu");
+    device.expect("told 2 2.0 400001 Md5 mcu");
+    device.say("download");
+    device.expect("downloaded SUCCESS");
+    assert!(std::fs::read(&taken).expect("a file") == file.as_bytes());
+    for (percent, state) in [("40", "downloading"), ("100", "downloaded")] {
+        device.say(&format!("step mcu {percent}"));
+        until(state, SOON, || Some(()).filter(|()| world.state(campaign, "one")["state"] == state));
+    }
+    device.say("report mcu 2.0");
+    let shown = world.reaches(campaign, "completed");
+    assert_eq!(shown["groups"][0]["counts"]["succeeded"], 1, "{shown}");
+    device.say("leave");
+    device.finish();
+}
+
+#[test]
+fn the_sdk_takes_firmware_over_http() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Authority::new(folder.path(), "test").sign("broker");
+    let broker = Setup::listeners(&["mqtt"], &server).and_listener("[ota]\naddress = \"127.0.0.1:0\"\n").start();
+    register(&broker);
+    let world = World { broker, folder };
+    takes_firmware(&world, world.broker.mqtt().port(), world.folder.path(), None);
+}
+
+#[test]
+fn the_sdk_takes_firmware_over_https() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let authority = Authority::new(folder.path(), "test");
+    let server = authority.sign("broker");
+    let toml = format!(
+        "[ota]\naddress = \"127.0.0.1:0\"\n[[ota.tls.certificates]]\nchain_file = {:?}\nkey_file = {:?}\n",
+        server.certificate, server.key
+    );
+    let broker = Setup::listeners(&["mqtt", "mqtts"], &server).and_listener(&toml).start();
+    register(&broker);
+    let world = World { broker, folder };
+    let port = world.broker.address("mqtts").port();
+    takes_firmware(&world, port, world.folder.path(), Some(&authority.certificate));
 }
 
 #[test]

@@ -21,12 +21,12 @@ use turnpike_tests::wire::{Connect, Packet, Publish, Version};
 use crate::gate::register;
 
 /// A broker that devices download from.
-struct World {
-    broker: Broker,
-    _folder: TempDir,
+pub(crate) struct World {
+    pub(crate) broker: Broker,
+    pub(crate) folder: TempDir,
 }
 
-fn world() -> World {
+pub(crate) fn world() -> World {
     let folder = tempfile::tempdir().expect("a folder");
     let server = Authority::new(folder.path(), "servers").sign("server");
     let setup = Setup::listeners(&["mqtt"], &server).and_listener("[ota]\naddress = \"127.0.0.1:0\"\n");
@@ -37,11 +37,11 @@ fn world() -> World {
         let answer = broker.http().put(&path, &format!(r#"{{"secret": "{SECRET}"}}"#));
         assert_eq!(answer.status, 201, "{answer:?}");
     }
-    World { broker, _folder: folder }
+    World { broker, folder }
 }
 
 /// A file that is a text, so that it can be sent as one; no two parts of it are the same.
-fn content(seed: u32, bytes: usize) -> String {
+pub(crate) fn content(seed: u32, bytes: usize) -> String {
     let lines = (0..).map(|line: u32| format!("{seed:08x} {line:08x}\n"));
     let mut text = String::with_capacity(bytes + 18);
     lines.take_while(|_| true).find(|line| {
@@ -52,7 +52,7 @@ fn content(seed: u32, bytes: usize) -> String {
     text
 }
 
-fn sha256(bytes: impl AsRef<[u8]>) -> String {
+pub(crate) fn sha256(bytes: impl AsRef<[u8]>) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
@@ -64,17 +64,17 @@ fn crc32(bytes: &[u8]) -> u32 {
 }
 
 #[track_caller]
-fn is(answer: &Answer, status: u16, code: &str) {
+pub(crate) fn is(answer: &Answer, status: u16, code: &str) {
     let said = answer.body.parse::<Value>().map(|body| body["error"]["code"].clone()).unwrap_or_default();
     assert_eq!((answer.status, said.as_str().unwrap_or_default()), (status, code), "{answer:?}");
 }
 
 impl World {
-    fn http(&self) -> Http {
+    pub(crate) fn http(&self) -> Http {
         self.broker.http()
     }
 
-    fn path(rest: &str) -> String {
+    pub(crate) fn path(rest: &str) -> String {
         format!("/api/v1/products/{PRODUCT}/{rest}")
     }
 
@@ -89,18 +89,18 @@ impl World {
         (made["firmware"].as_u64().expect("a number"), made["upload"].as_str().expect("a path").to_owned())
     }
 
-    fn put(&self, upload: &str, offset: usize, part: &str) -> Answer {
+    pub(crate) fn put(&self, upload: &str, offset: usize, part: &str) -> Answer {
         self.http().request_with("PUT", upload, &format!("upload-offset: {offset}\r\n"), part)
     }
 
-    fn finish(&self, firmware: u64, body: &Value) -> Answer {
+    pub(crate) fn finish(&self, firmware: u64, body: &Value) -> Answer {
         let path = Self::path(&format!("firmware/{firmware}/finish"));
         self.http().post(&path, "application/json", &body.to_string())
     }
 
     /// A firmware that is ready.
     #[track_caller]
-    fn firmware(&self, version: &str, content: &str) -> u64 {
+    pub(crate) fn firmware(&self, version: &str, content: &str) -> u64 {
         let (firmware, upload) = self.create(version, content);
         let answer = self.put(&upload, 0, content);
         assert_eq!(answer.status, 200, "{answer:?}");
@@ -110,29 +110,29 @@ impl World {
     }
 
     #[track_caller]
-    fn campaign(&self, settings: &Value) -> u64 {
+    pub(crate) fn campaign(&self, settings: &Value) -> u64 {
         let answer = self.http().post("/api/v1/campaigns", "application/json", &settings.to_string());
         assert_eq!(answer.status, 201, "{answer:?}");
         answer.json()["campaign"].as_u64().expect("a number")
     }
 
-    fn show(&self, campaign: u64) -> Value {
+    pub(crate) fn show(&self, campaign: u64) -> Value {
         self.http().get(&format!("/api/v1/campaigns/{campaign}")).json()
     }
 
     #[track_caller]
-    fn reaches(&self, campaign: u64, state: &str) -> Value {
+    pub(crate) fn reaches(&self, campaign: u64, state: &str) -> Value {
         until(state, SOON, || Some(self.show(campaign)).filter(|shown| shown["state"] == state))
     }
 
     /// State of a device.
-    fn state(&self, campaign: u64, device: &str) -> Value {
+    pub(crate) fn state(&self, campaign: u64, device: &str) -> Value {
         let page = self.http().get(&format!("/api/v1/campaigns/{campaign}/devices")).json();
         let devices = page["devices"].as_array().expect("a list").clone();
         devices.into_iter().find(|shown| shown["device"] == device).expect("it is in the campaign")
     }
 
-    fn device(&self, name: &'static str) -> Device {
+    pub(crate) fn device(&self, name: &'static str) -> Device {
         let mut device = Device { client: self.client(name), name, id: 0, heard: VecDeque::new() };
         device.listen();
         device
@@ -144,7 +144,7 @@ impl World {
         Client::connect(self.broker.mqtt(), &connect)
     }
 
-    fn audited(&self, action: &str) -> Vec<Value> {
+    pub(crate) fn audited(&self, action: &str) -> Vec<Value> {
         let path = format!("/api/v1/audit?order=asc&limit=1000&action={action}");
         self.http().get(&path).json()["records"].as_array().expect("a list").clone()
     }
@@ -163,7 +163,7 @@ impl World {
 }
 
 /// A device with what has come to it.
-struct Device {
+pub(crate) struct Device {
     client: Client,
     name: &'static str,
     id: u16,
@@ -199,7 +199,7 @@ impl Device {
     }
 
     #[track_caller]
-    fn say(&mut self, rest: &str, message: &Value) -> u8 {
+    pub(crate) fn say(&mut self, rest: &str, message: &Value) -> u8 {
         let topic = self.topic(rest);
         self.publish(&topic, message.to_string())
     }
@@ -218,7 +218,7 @@ impl Device {
 
     /// The next offer, pushed or answered.
     #[track_caller]
-    fn offer(&mut self) -> Value {
+    pub(crate) fn offer(&mut self) -> Value {
         let heard = self.hear();
         assert_eq!(heard.topic, self.topic("ota/offer"));
         serde_json::from_slice(&heard.payload).expect("JSON")
@@ -226,12 +226,12 @@ impl Device {
 
     /// Checks, and what it is answered. What was pushed before has no number.
     #[track_caller]
-    fn check(&mut self, version: &str) -> Value {
+    pub(crate) fn check(&mut self, version: &str) -> Value {
         self.check_as(version, None)
     }
 
     #[track_caller]
-    fn check_as(&mut self, version: &str, hardware: Option<&str>) -> Value {
+    pub(crate) fn check_as(&mut self, version: &str, hardware: Option<&str>) -> Value {
         let id = u32::from(self.id) + 1;
         let mut check = json!({"id": id, "versions": {"mcu": version}});
         if let Some(hardware) = hardware {
@@ -255,7 +255,7 @@ impl Device {
 
     /// Takes an offer to its end: downloads, applies, and comes back with the new version.
     #[track_caller]
-    fn update(&mut self, world: &World, offer: &Value, content: &str) {
+    pub(crate) fn update(&mut self, world: &World, offer: &Value, content: &str) {
         let (status, _, body) = world.fetch(offer["url"].as_str().expect("a link"), "");
         assert!(status == 200 && body == content.as_bytes(), "{status}");
         assert_eq!(offer["sha256"], sha256(&body));
@@ -659,7 +659,7 @@ fn paho_mqtt_takes_firmware_over_https_and_mqtt() {
     let broker = Setup::listeners(&["mqtt"], &server).and_listener(&toml).start();
     register(&broker);
     let (ca, taken) = (authority.certificate.clone(), folder.path().join("taken"));
-    let world = World { broker, _folder: folder };
+    let world = World { broker, folder };
     let file = content(7, 700_003);
     let firmware = world.firmware("2.0", &file);
     // One after the other, the second once the first has succeeded.

@@ -77,6 +77,9 @@ fn describe_one(registry: &Registry, change: &Change) -> Option<Described> {
         Change::SetExpectation(product, name, _) => {
             Described { devices: Some((name.clone(), name.clone())), ..plain(Action::DeviceAttestation, product) }
         }
+        Change::SetLabels(product, name, _) => {
+            Described { devices: Some((name.clone(), name.clone())), ..plain(Action::DeviceLabels, product) }
+        }
         Change::SetPolicy(key, _) | Change::SetPayloads(key, _) | Change::SetVerifier(key, _) => {
             plain(Action::ProductSettings, key)
         }
@@ -113,7 +116,9 @@ impl Described {
         match self.action {
             Action::DeviceCreate | Action::DevicePut | Action::DevicesImport => Some(Action::DevicesImport),
             Action::DeviceDelete | Action::DevicesDelete => Some(Action::DevicesDelete),
-            Action::DeviceKeys | Action::DeviceLimits | Action::AllowListPut => Some(self.action),
+            Action::DeviceKeys | Action::DeviceLimits | Action::DeviceLabels | Action::AllowListPut => {
+                Some(self.action)
+            }
             _ => None,
         }
     }

@@ -108,6 +108,8 @@ labels! {
         DeviceAttestation = "device_attestation",
         /// How fast a device may be.
         DeviceLimits = "device_limits",
+        /// Tags or regions of devices were changed.
+        DeviceLabels = "device_labels",
         /// A device may come in.
         DeviceEnable = "device_enable",
         /// A device may no longer come in.
@@ -160,6 +162,8 @@ labels! {
         PlatformRequest = "platform_request",
         /// A firmware is to be uploaded.
         FirmwareCreate = "firmware_create",
+        /// A part of a firmware's file wasn't taken.
+        FirmwareUpload = "firmware_upload",
         /// A firmware's file has come, and was found to be right or wrong.
         FirmwareFinish = "firmware_finish",
         /// A firmware isn't to be offered any more.

@@ -332,6 +332,26 @@ fn a_huawei_id_is_product_and_node_or_a_name() {
 }
 
 #[test]
+fn a_passcode_outside_of_mqtt_is_held_to_the_same() {
+    let gate = gate();
+    let kept = add(&gate, Profile::GizwitsLegacy, "pk", "did", 1);
+    let passcode = std::str::from_utf8(kept.expose()).expect("text");
+    let owner = |device, passcode, tls| gate.passcode_owner(device, passcode, tls).map(|owner| owner.to_string());
+    assert_eq!(owner("did", passcode, false).as_deref(), Some("pk"));
+    assert_eq!(owner("did", "another", true), None);
+    assert_eq!(owner("nobody", passcode, true), None);
+    let other = std::str::from_utf8(secret().expose()).expect("text").to_owned();
+    assert_eq!(owner("d", &other, true), None, "of a product that doesn't take that profile");
+
+    let (product, name) = (ProductKey::parse("pk").expect("a name"), DeviceName::parse("did").expect("a name"));
+    let strict = crate::product::ProductPolicy { require_tls: true, ..Default::default() };
+    gate.registry().apply(Change::SetPolicy(product.clone(), strict));
+    assert_eq!([false, true].map(|tls| owner("did", passcode, tls).is_some()), [false, true]);
+    gate.registry().apply(gate.registry().plan_enable_device(&product, &name, false).expect("there"));
+    assert_eq!(owner("did", passcode, true), None);
+}
+
+#[test]
 fn a_nonce_of_gizwits_is_good_once() {
     let gate = gate();
     let secret = add(&gate, Profile::Gizwits, "pk", "did", 1);

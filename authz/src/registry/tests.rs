@@ -406,3 +406,47 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn labels_stay_with_their_device_and_go_with_it() {
+    use crate::labels::{LabelsRequest, Wanted};
+    let (registry, key) = (Registry::new(), MasterKey::new([1; 32]));
+    let product = ProductKey::parse("p").expect("a name");
+    registry.apply(registry.plan_put_product(&product, None, 1).expect("new").0);
+    let making = Making { key: &key, random: [1; 28], now_s: 1 };
+    let request = LabelsRequest::new(Some(["beta"]), Some("eu")).expect("labels");
+    for device in ["a", "b", "c"] {
+        let name = DeviceName::parse(device).expect("a name");
+        let made = registry.plan_put_device(&product, &name, DeviceRequest::default(), &making).expect("a product");
+        registry.apply(made.change);
+        if device != "c" {
+            let change = registry.plan_label_device(&product, &name, &request).expect("new");
+            assert_eq!(change.concerns(), None, "nobody is judged by labels");
+            registry.apply(change);
+        }
+        assert_eq!(registry.plan_label_device(&product, &name, &LabelsRequest::default()), None, "it has these");
+    }
+    let wanted = Wanted { tags: ["beta".into()].into(), region: None };
+    let found = |registry: &Registry| {
+        let (found, next) = registry.labelled("p", &wanted, None, (10, 10));
+        assert_eq!(next, None);
+        found.iter().map(|(name, _)| name.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(found(&registry), ["a", "b"]);
+    let a = DeviceName::parse("a").expect("a name");
+    let renewed = registry.plan_renew_secret(&product, &a, &making).expect("there");
+    registry.apply(renewed.change);
+    registry.apply(registry.plan_enable_device(&product, &a, false).expect("there"));
+    assert_eq!(registry.labels("p", "a").expect("labels").region(), Some("eu"), "nothing else touches them");
+
+    let gone = registry.plan_delete_device(&product, &a).expect("there");
+    assert!(matches!(&gone[..], [Change::SetLabels(_, _, None), Change::DeleteDevice(..)]));
+    gone.into_iter().for_each(|change| registry.apply(change));
+    assert_eq!((registry.labels("p", "a"), found(&registry)), (None, vec!["b".to_owned()]));
+
+    registry.apply(registry.plan_delete_product(&product).expect("there"));
+    let swept = registry.plan_sweep(&product, 100);
+    assert!(swept.iter().any(|change| matches!(change, Change::SetLabels(_, name, None) if name.as_str() == "b")));
+    swept.into_iter().for_each(|change| registry.apply(change));
+    assert!(registry.swept_products().is_empty());
+}

@@ -4,15 +4,16 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
+use turnpike_authz::labels::{self, Labels, LabelsRequest, Wanted};
 use turnpike_authz::names::{DeviceName, ProductKey};
-use turnpike_authz::plan::{DeviceRequest, Making, PlanError};
+use turnpike_authz::plan::{Change, DeviceRequest, Making, PlanError};
 use turnpike_authz::registry::{Device, Product};
 use turnpike_authz::secret::Secret;
 use utoipa::ToSchema;
 
 use super::batch::Batch;
-use super::extract::{Asked, Bounded, Page, Path, Query, body, whole_body};
-use super::{Api, Problem};
+use super::extract::{Asked, Bounded, Page, Path, Queried, Query, body, whole_body};
+use super::{Api, COMMIT_TIME_MAX, Problem};
 use crate::edit::Edit;
 use crate::provision::random;
 
@@ -68,6 +69,12 @@ pub(super) struct DeviceView {
     enabled: bool,
     /// Seconds since 1970 UTC.
     created_at: u64,
+    /// Its tags, its groups among them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tags: Vec<String>,
+    /// Where it is; absent where that isn't known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    region: Option<String>,
     /// The secret, where it was made by this request; it is never shown again.
     #[serde(skip_serializing_if = "Option::is_none")]
     secret: Option<String>,
@@ -98,6 +105,10 @@ pub(super) struct PutDevice {
     secret: Option<String>,
     /// As it is, or true where it is new.
     enabled: Option<bool>,
+    /// At most eight of 1 to 64 bytes, in place of those that it has.
+    tags: Option<Vec<String>>,
+    /// 1 to 64 bytes; empty: none.
+    region: Option<String>,
 }
 
 /// A change of what is there.
@@ -108,12 +119,44 @@ pub(super) struct Patch {
     enabled: bool,
 }
 
+/// A change of a device that is there; what isn't said stays as it is.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PatchDevice {
+    /// Lets in or shuts out.
+    enabled: Option<bool>,
+    /// At most eight of 1 to 64 bytes, in place of those that it has.
+    tags: Option<Vec<String>>,
+    /// 1 to 64 bytes; empty: none.
+    region: Option<String>,
+}
+
+/// Which page of devices.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DevicesPage {
+    limit: Option<usize>,
+    after: Option<String>,
+    /// Separated by commas.
+    tag: Option<String>,
+    region: Option<String>,
+}
+
+impl Queried for DevicesPage {
+    const MESSAGE: &'static str =
+        "the query takes limit, a whole number from 1 to 1000, after, tag and region, each once, and nothing else";
+}
+
 impl Asked for PutProduct {
     const FIELDS: &'static [&'static str] = &["enabled"];
 }
 
 impl Asked for PutDevice {
-    const FIELDS: &'static [&'static str] = &["secret", "enabled"];
+    const FIELDS: &'static [&'static str] = &["secret", "enabled", "tags", "region"];
+}
+
+impl Asked for PatchDevice {
+    const FIELDS: &'static [&'static str] = &["enabled", "tags", "region"];
 }
 
 impl Asked for Patch {
@@ -168,7 +211,7 @@ impl Api {
     fn view_made(&self, product: &str, device: &str, made: Option<&Secret>) -> Result<DeviceView, Problem> {
         let (name, after) = self.existing_device(product, device)?;
         let secret = made.map(|secret| String::from_utf8_lossy(secret.expose()).into_owned());
-        Ok(DeviceView { secret, ..view_device(product, &name, &after) })
+        Ok(DeviceView { secret, ..self.view_device(product, &name, &after) })
     }
 
     async fn set_product_enabled(&self, product: &str, enabled: bool) -> Result<Json<ProductView>, Problem> {
@@ -184,18 +227,47 @@ impl Api {
         let (key, parsed) = (product_key(product)?, device_name(name)?);
         self.commit(vec![self.gate.registry().plan_enable_device(&key, &parsed, enabled)?]).await?;
         let (parsed, after) = self.existing_device(product, name)?;
-        Ok(Json(view_device(product, &parsed, &after)))
+        Ok(Json(self.view_device(product, &parsed, &after)))
+    }
+
+    fn view_device(&self, product: &str, name: &DeviceName, device: &Device) -> DeviceView {
+        let labels = self.gate.registry().labels(product, name.as_str());
+        let tags = labels.as_deref().map(Labels::tags).unwrap_or_default();
+        DeviceView {
+            product: product.to_owned(),
+            device: name.to_string(),
+            enabled: device.enabled,
+            created_at: device.created_at_s,
+            tags: tags.iter().map(ToString::to_string).collect(),
+            region: labels.as_deref().and_then(Labels::region).map(str::to_owned),
+            secret: None,
+        }
+    }
+
+    /// Changes that may be of labels, too. A campaign that has drawn its groups keeps its devices, whatever their labels are then; what goes on taking devices in
+    /// hears of those that it wants now. The caller holds `changing`.
+    pub(super) async fn commit_labelled(&self, changes: Vec<Change>) -> Result<(), Problem> {
+        let labelled = changes.iter().filter_map(|change| match change {
+            Change::SetLabels(product, name, labels) => Some((product.clone(), name.clone(), labels.clone())),
+            _ => None,
+        });
+        let labelled: Vec<_> = labelled.collect();
+        let Some(ota) = self.ota.as_ref().filter(|_| !labelled.is_empty()) else { return self.commit(changes).await };
+        let _changing = ota.changing().await;
+        // First: after a crash between the two, what was held is what it would be without.
+        if let Some(held) = ota.hold(&labelled) {
+            let held = tokio::time::timeout(COMMIT_TIME_MAX, held).await;
+            held.map_err(|_| Problem::store())?.map_err(|_| Problem::store())?;
+        }
+        self.commit(changes).await?;
+        labelled.iter().for_each(|(product, name, _)| ota.relabelled(product.as_str(), name.as_str()));
+        Ok(())
     }
 }
 
-fn view_device(product: &str, name: &DeviceName, device: &Device) -> DeviceView {
-    DeviceView {
-        product: product.to_owned(),
-        device: name.to_string(),
-        enabled: device.enabled,
-        created_at: device.created_at_s,
-        secret: None,
-    }
+fn labels_request(tags: Option<&[String]>, region: Option<&str>) -> Result<LabelsRequest, Problem> {
+    let tags = tags.map(|tags| tags.iter().map(String::as_str));
+    LabelsRequest::new(tags, region).map_err(|error| Problem::invalid(error.to_string()))
 }
 
 /// Products, by page.
@@ -305,18 +377,31 @@ impl Api {
     }
 }
 
-/// Devices of a product, by page. Secrets are never shown.
-#[utoipa::path(get, path = "/api/v1/products/{product}/devices", params(("product" = String, Path), ("limit" = Option<usize>, Query, description = "1 to 1000; default 100"), ("after" = Option<String>, Query, description = "`next` of the page before")), responses((status = 200, body = DevicePage)), security(("token" = [])))]
+/// Devices of a product, by page. Secrets are never shown. With `tag` or `region` those alone that have these labels: a page may have fewer than it could, or none, and
+/// yet not be the last.
+#[utoipa::path(get, path = "/api/v1/products/{product}/devices", params(("product" = String, Path), ("limit" = Option<usize>, Query, description = "1 to 1000; default 100"), ("after" = Option<String>, Query, description = "`next` of the page before"), ("tag" = Option<String>, Query, description = "a tag, or several separated by commas, all of which the device has"), ("region" = Option<String>, Query, description = "the region that the device is in")), responses((status = 200, body = DevicePage)), security(("token" = [])))]
 pub(super) async fn list_devices(
     State(api): State<Api>,
     Path(product): Path<String>,
-    Query(page): Query<Page>,
+    Query(page): Query<DevicesPage>,
 ) -> Result<Json<DevicePage>, Problem> {
-    let limit = page.limit()?;
+    /// Devices that one request looks at.
+    const LOOKS: usize = 100_000;
+    let limit = page_limit(page.limit)?;
     api.existing_product(&product)?;
+    if page.tag.is_some() || page.region.is_some() {
+        let check = |text: &str| labels::check(text).map_err(|error| Problem::invalid(error.to_string()));
+        let tags = page.tag.as_deref().into_iter().flat_map(|tags| tags.split(','));
+        let tags = tags.map(|tag| check(tag).map(|()| Box::from(tag))).collect::<Result<_, _>>()?;
+        page.region.as_deref().map_or(Ok(()), check)?;
+        let wanted = Wanted { tags, region: page.region.map(Into::into) };
+        let found = api.gate.registry().labelled(&product, &wanted, page.after.as_deref(), (limit, LOOKS));
+        let devices = found.0.iter().map(|(name, device)| api.view_device(&product, name, device)).collect();
+        return Ok(Json(DevicePage { devices, next: found.1.map(|name| name.to_string()) }));
+    }
     let found = api.gate.registry().devices(&product, page.after.as_deref(), limit + 1);
     let next = (found.len() > limit).then(|| found.get(limit - 1).map(|(name, _)| name.to_string())).flatten();
-    let devices = found.iter().take(limit).map(|(name, device)| view_device(&product, name, device)).collect();
+    let devices = found.iter().take(limit).map(|(name, device)| api.view_device(&product, name, device)).collect();
     Ok(Json(DevicePage { devices, next }))
 }
 
@@ -327,7 +412,7 @@ pub(super) async fn show_device(
     Path((product, device)): Path<(String, String)>,
 ) -> Result<Json<DeviceView>, Problem> {
     let (name, found) = api.existing_device(&product, &device)?;
-    Ok(Json(view_device(&product, &name, &found)))
+    Ok(Json(api.view_device(&product, &name, &found)))
 }
 
 /// Creates or replaces a device; what isn't said stays as it is. A new device gets a secret made if none is given, and the answer
@@ -343,11 +428,13 @@ pub(super) async fn put_device(
     let key = product_key(&product)?;
     let given = asked.secret.as_deref().map(|text| Secret::new(text.as_bytes())).transpose();
     let secret = given.map_err(|error| Problem::invalid(error.to_string()))?;
+    let labels = labels_request(asked.tags.as_deref(), asked.region.as_deref())?;
     let _changing = api.changing.lock().await;
     let making = Making { key: api.gate.master_key(), random: random(), now_s: now_s() };
     let request = DeviceRequest { secret, enabled: asked.enabled };
     let made = api.gate.registry().plan_put_device(&key, &name, request, &making)?;
-    api.commit(vec![made.change]).await?;
+    let labelled = api.gate.registry().plan_label_device(&key, &name, &labels);
+    api.commit_labelled([made.change].into_iter().chain(labelled).collect()).await?;
     let status = if made.is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(api.view_made(&product, &device, made.secret.as_ref())?)))
 }
@@ -366,15 +453,29 @@ pub(super) async fn renew_secret(
     Ok(Json(api.view_made(&product, &device, made.secret.as_ref())?))
 }
 
-/// Enables or disables a device. Disabling closes its connection.
-#[utoipa::path(patch, path = "/api/v1/products/{product}/devices/{device}", params(("product" = String, Path), ("device" = String, Path)), request_body = Patch, responses((status = 200, body = DeviceView)), security(("token" = [])))]
+/// Enables or disables a device, or gives it other tags or another region. Disabling closes its connection.
+#[utoipa::path(patch, path = "/api/v1/products/{product}/devices/{device}", params(("product" = String, Path), ("device" = String, Path)), request_body = PatchDevice, responses((status = 200, body = DeviceView)), security(("token" = [])))]
 pub(super) async fn patch_device(
     State(api): State<Api>,
     Path((product, device)): Path<(String, String)>,
     Bounded(bytes): Bounded,
 ) -> Result<Json<DeviceView>, Problem> {
-    let asked: Patch = whole_body(&bytes)?;
-    api.set_device_enabled(&product, &device, asked.enabled).await
+    let asked: PatchDevice = whole_body(&bytes)?;
+    let labels = labels_request(asked.tags.as_deref(), asked.region.as_deref())?;
+    if asked.enabled.is_none() && labels.is_empty() {
+        return Err(Problem::invalid("the body has none of the fields enabled, tags, region"));
+    }
+    let (key, name) = (product_key(&product)?, device_name(&device)?);
+    let _changing = api.changing.lock().await;
+    api.existing_device(&product, &device)?;
+    let registry = api.gate.registry();
+    let enabled = asked.enabled.map(|enabled| registry.plan_enable_device(&key, &name, enabled)).transpose()?;
+    let changes: Vec<_> = enabled.into_iter().chain(registry.plan_label_device(&key, &name, &labels)).collect();
+    if !changes.is_empty() {
+        api.commit_labelled(changes).await?;
+    }
+    let (name, after) = api.existing_device(&product, &device)?;
+    Ok(Json(api.view_device(&product, &name, &after)))
 }
 
 /// Enables a device.

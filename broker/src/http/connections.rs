@@ -115,6 +115,8 @@ pub(super) async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>
     });
     http1::Builder::new()
         .timer(TokioTimer::new())
+        // Some devices look for `Content-Length` byte by byte.
+        .title_case_headers(true)
         .header_read_timeout(bounds.head_time_max)
         .serve_connection(TokioIo::new(Quiet::new(stream, bounds.quiet_time_max)), service)
         .await

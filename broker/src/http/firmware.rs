@@ -381,6 +381,16 @@ impl Api {
         apply(ota, changes);
         Ok(())
     }
+
+    /// Puts on record that a firmware isn't taken, and counts why.
+    fn refuse_firmware(&self, action: Action, product: &ProductKey, why: impl Into<Problem>) -> Problem {
+        let problem = why.into();
+        self.audit.fail_one(action, Subject::product(product), problem.code);
+        if let Some(ota) = &self.ota {
+            ota.refused().add(problem.code);
+        }
+        problem
+    }
 }
 
 fn apply(ota: &OtaDesk, changes: Vec<Change>) {
@@ -430,12 +440,14 @@ pub(super) async fn create_firmware(
     let asked: CreateFirmware = whole_body(&bytes)?;
     let ota = api.ota()?;
     let (key, _) = api.existing_product(&product)?;
+    let refuse = |error: CatalogError| api.refuse_firmware(Action::FirmwareCreate, &key, error);
     if asked.size > ota.settings().firmware_bytes_max {
-        return Err(CatalogError::TooLarge.into());
+        return Err(refuse(CatalogError::TooLarge));
     }
     let planned = asked.planned(key.clone())?;
     let _changing = ota.changing().await;
-    let (id, change) = ota.state().catalog.plan_create(planned, now_s())?;
+    let planned = ota.state().catalog.plan_create(planned, now_s());
+    let (id, change) = planned.map_err(refuse)?;
     api.commit_catalog(Action::FirmwareCreate, (&key, Some(id)), vec![change]).await?;
     let (_, made) = api.existing_firmware(&product, &id.to_string())?;
     Ok((StatusCode::CREATED, Json(view(&made))))
@@ -470,10 +482,11 @@ pub(super) async fn put_content(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let (_, found) = api.existing_firmware(&product, &firmware)?;
+    let (owner, found) = api.existing_firmware(&product, &firmware)?;
     let offset = place(&headers)?;
     let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0);
-    let writing = api.ota()?.spool(found.id, now_s()).await?;
+    let refuse = |problem: Problem| api.refuse_firmware(Action::FirmwareUpload, &owner, problem);
+    let writing = api.ota()?.spool(found.id, now_s()).await.map_err(|error| refuse(error.into()))?;
     let have = writing.have();
     let taken = match writing.accept(offset, length, now_s()) {
         Ok(()) => take(writing, body).await,
@@ -485,7 +498,7 @@ pub(super) async fn put_content(
             let size = if let Stage::Uploading(declared) = found.state { declared.bytes } else { None };
             Ok((at(have), Json(Uploaded { uploaded: have, size: size.unwrap_or(have) })).into_response())
         }
-        Err((problem, have)) => Ok((at(have), problem).into_response()),
+        Err((problem, have)) => Ok((at(have), refuse(problem)).into_response()),
     }
 }
 
@@ -511,7 +524,9 @@ async fn take(mut writing: Writing, body: Body) -> Result<u64, (Problem, u64)> {
         }
     }
     let have = writing.have();
-    if is_broken { Err((Problem::invalid("the body broke off; what came before is kept"), have)) } else { Ok(have) }
+    let broken =
+        || Problem::new(StatusCode::BAD_REQUEST, "upload_broken", "the body broke off; what came before is kept");
+    if is_broken { Err((broken(), have)) } else { Ok(have) }
 }
 
 /// Ends an upload: size, digests and signature are verified. A file that isn't what it should be is refused, and its version may be uploaded again.
@@ -534,7 +549,11 @@ pub(super) async fn finish_firmware(
     let (owner, found) = api.existing_firmware(&product, &firmware)?;
     let id = found.id;
     // Held to the end: nobody writes to it any more.
-    let (_writing, whole) = ota.spool(id, now_s()).await?.finish(now_s()).await?;
+    let whole = match ota.spool(id, now_s()).await {
+        Ok(writing) => writing.finish(now_s()).await,
+        Err(error) => Err(error),
+    };
+    let (_writing, whole) = whole.map_err(|error| api.refuse_firmware(Action::FirmwareFinish, &owner, error))?;
     let _changing = ota.changing().await;
     let planned = ota.state().catalog.plan_finish(id, &whole, detached.as_ref());
     match planned {
@@ -548,9 +567,8 @@ pub(super) async fn finish_firmware(
         Err(error) => {
             let refused = ota.state().catalog.plan_refuse(id, &error.to_string())?;
             api.commit_catalog(Action::FirmwareFinish, (&owner, Some(id)), vec![refused]).await?;
-            api.audit.fail_one(Action::FirmwareFinish, Subject::product(&owner), code(&error).1);
             ota.discard(id);
-            return Err(error.into());
+            return Err(api.refuse_firmware(Action::FirmwareFinish, &owner, error));
         }
     }
     let (_, after) = api.existing_firmware(&product, &firmware)?;

@@ -7,7 +7,8 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use serde::Serialize;
-use turnpike_authz::import::{Faults, FirstRow, Import, Report, first_row};
+use turnpike_authz::import::{Faults, FirstRow, Import, Report, first_row, is_label_header};
+use turnpike_authz::labels::LabelsRequest;
 use turnpike_authz::plan::Making;
 use utoipa::ToSchema;
 
@@ -31,8 +32,9 @@ pub(super) struct Imported {
 }
 
 // A POST to any device comes here, so that `import` is a device's name like any other: its GET, PUT, PATCH and DELETE are its own.
-/// Creates or replaces devices from lines `device,secret`; the header is optional. A first line that looks like another header is refused. Lines before a failure of the store stay imported.
-#[utoipa::path(post, path = "/api/v1/products/{product}/devices/import", params(("product" = String, Path)), request_body(content = String, content_type = "text/csv", description = "lines `device,secret`"), responses((status = 200, body = Imported)), security(("token" = [])))]
+/// Creates or replaces devices from lines `device,secret`, or with their labels `device,secret,tags,region`: tags are separated by `;`, and what is empty stays as it is. The header is optional. A
+/// first line that looks like another header is refused. Lines before a failure of the store stay imported.
+#[utoipa::path(post, path = "/api/v1/products/{product}/devices/import", params(("product" = String, Path)), request_body(content = String, content_type = "text/csv", description = "lines `device,secret` or `device,secret,tags,region`"), responses((status = 200, body = Imported)), security(("token" = [])))]
 pub(super) async fn import_devices(
     State(api): State<Api>,
     Path((product, device)): Path<(String, String)>,
@@ -68,18 +70,22 @@ async fn import_into(api: &Api, product: &str, body: Body) -> Result<Json<Import
     Ok(Json(importing.result()))
 }
 
-/// A line's two fields; nothing for an empty line.
-fn row(line: &[u8]) -> Result<Option<(String, String)>, &'static str> {
+/// A line's fields: device, secret, tags, region; the last two are empty where they aren't there.
+type Row = [String; 4];
+
+/// Nothing for an empty line.
+fn row(line: &[u8]) -> Result<Option<Row>, &'static str> {
     let Some(fields) = fields(line)? else { return Ok(None) };
     let mut fields = fields.into_iter();
-    let (device, secret) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
+    let row: Row = std::array::from_fn(|_| fields.next().unwrap_or_default());
     if fields.next().is_some() {
-        return Err("it has more than the two fields device,secret");
+        return Err("it has more than the fields device,secret,tags,region");
     }
+    let [_, secret, ..] = &row;
     if secret.is_empty() {
         return Err("the secret is missing; PUT of a single device makes one and tells it");
     }
-    Ok(Some((device, secret)))
+    Ok(Some(row))
 }
 
 struct Importing<'a> {
@@ -105,36 +111,40 @@ impl Importing<'_> {
         let line = if self.line == 1 { line.strip_prefix("\u{feff}".as_bytes()).unwrap_or(line) } else { line };
         match row(line) {
             Ok(None) => {}
-            Ok(Some((device, secret))) if !std::mem::replace(&mut self.is_begun, true) => {
-                match first_row(&device, &secret) {
-                    FirstRow::Header => {}
-                    FirstRow::Device => self.device(&device, &secret),
-                    FirstRow::UnknownHeader => return Err(self.unknown_header()),
+            Ok(Some(row)) if !std::mem::replace(&mut self.is_begun, true) => {
+                let [device, secret, tags, region] = &row;
+                match first_row(device, secret) {
+                    FirstRow::Header if is_label_header(tags, region) => {}
+                    FirstRow::Device => self.device(&row),
+                    FirstRow::Header | FirstRow::UnknownHeader => return Err(self.unknown_header()),
                 }
             }
-            Ok(Some((device, secret))) => self.device(&device, &secret),
+            Ok(Some(row)) => self.device(&row),
             Err(message) => self.unreadable.add(self.line, message),
         }
         if self.import.is_full() { self.flush().await } else { Ok(()) }
     }
 
-    fn device(&mut self, device: &str, secret: &str) {
+    fn device(&mut self, [device, secret, tags, region]: &Row) {
         let making = Making { key: self.api.gate.master_key(), random: random(), now_s: now_s() };
         // What is wrong with a row is in the report.
-        let _ = self.import.row(self.line, device, Some(secret), &making);
+        let labels = LabelsRequest::of_fields(tags, region);
+        let _ = self.import.labelled_row(self.line, device, Some(secret), labels, &making);
     }
 
     /// Not a fault of one line: in a file whose columns aren't known, no line means what it seems to.
     fn unknown_header(&self) -> Problem {
-        let message =
-            format!("line {} looks like a header, and not like device,secret; nothing is imported", self.line);
+        let message = format!(
+            "line {} looks like a header, and not like device,secret or device,secret,tags,region; nothing is imported",
+            self.line
+        );
         Problem::new(StatusCode::BAD_REQUEST, "unknown_header", message)
     }
 
     async fn flush(&mut self) -> Result<(), Problem> {
         let _changing = self.changing.take();
         let batch = self.import.take();
-        if batch.is_empty() { Ok(()) } else { self.api.commit(batch).await }
+        if batch.is_empty() { Ok(()) } else { self.api.commit_labelled(batch).await }
     }
 
     fn result(&self) -> Imported {

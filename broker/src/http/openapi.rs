@@ -110,6 +110,7 @@ use super::{
         vendors::gizwits_sealed,
         vendors::gizwits_provision,
         vendors::gizwits_provision_sealed,
+        vendors::gizwits_check,
         apps::list_apps,
         apps::show_app,
         apps::put_app,

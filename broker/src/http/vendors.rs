@@ -1,7 +1,10 @@
 //! Registration in the ways of vendors, at the paths that their devices have built in. What the requests are stands in
 //! [`turnpike_authz::presale`]; aliyun's over MQTT is the gate's.
 
+use std::convert::Infallible;
+
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -10,11 +13,12 @@ use serde::Deserialize;
 use turnpike_authz::presale::register::Proven;
 use turnpike_authz::presale::{Desk, Proof, RegisterError, Registration, Way, aliyun, gizwits, tencent};
 use turnpike_authz::secret::Secret;
+use turnpike_ota::wire::gizwits::Check;
 
-use super::Api;
 use super::api::now_s;
 use super::extract::{Bounded, Path};
 use super::register::{Guest, Refused};
+use super::{Api, COMMIT_TIME_MAX};
 use crate::provision::random;
 
 /// Where vendors' devices ask.
@@ -25,6 +29,7 @@ pub(super) fn routes() -> Router<Api> {
         .route(TENCENT_SIGNED, post(tencent_signed_by_headers))
         .route("/dev/devices", post(gizwits))
         .route("/dev/devices/{did}", get(gizwits_provision))
+        .route("/dev/ota/v4.1/update_and_check/{did}", post(gizwits_check))
         .route("/dev/{product}/device", post(gizwits_sealed))
         .route("/dev/{product}/device/{did}", get(gizwits_provision_sealed))
 }
@@ -258,5 +263,39 @@ pub(super) async fn gizwits_provision_sealed(
         Ok(Ok(secret)) => api.provision(Some(&secret)),
         Ok(Err(error)) => gizwits_refused(error.into()),
         Err(_) => gizwits_refused(Refused::Unavailable),
+    }
+}
+
+/// Gizwits: whether there is firmware for a part of the device. The answer is sent in chunks, since the line end behind them is what some of these devices look for.
+#[utoipa::path(post, path = "/dev/ota/v4.1/update_and_check/{did}", params(("did" = String, Path)), request_body(content = String, content_type = "application/x-www-form-urlencoded", description = "`passcode=&type=&hard_version=&soft_version=`, the type 1 for the module or 2 for the MCU"), responses((status = 200, description = "`soft_ver=&download_url=`"), (status = 400), (status = 403), (status = 404, description = "there is nothing"), (status = 429), (status = 503)))]
+pub(super) async fn gizwits_check(
+    State(api): State<Api>,
+    Extension(guest): Extension<Guest>,
+    Path(did): Path<String>,
+    Bounded(bytes): Bounded,
+) -> Response {
+    let said = |status: StatusCode, error: &str| (status, FORM, format!("error={error}")).into_response();
+    let Some(ota) = &api.ota else { return said(StatusCode::NOT_FOUND, "no_update") };
+    let Ok(check) = Check::read(&bytes) else { return said(StatusCode::BAD_REQUEST, "malformed") };
+    let Some(product) = api.gate.passcode_owner(&did, &check.passcode, guest.tls) else {
+        // A guess, as at any other door.
+        if !guest.is_guarded {
+            let events = api.guarded.guard().failed(guest.source.ip(), None, api.control.now());
+            events.iter().for_each(|event| api.audit.sink().record_security(event));
+        }
+        return said(StatusCode::FORBIDDEN, "wrong_passcode");
+    };
+    let (answer, committed) = ota.gizwits_check(product.as_str(), &did, check);
+    if let Some(committed) = committed
+        && !matches!(tokio::time::timeout(COMMIT_TIME_MAX, committed).await, Ok(Ok(())))
+    {
+        return said(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable");
+    }
+    match answer {
+        Some(answer) => {
+            let chunk = futures_util::stream::once(std::future::ready(Ok::<_, Infallible>(answer)));
+            (FORM, Body::from_stream(chunk)).into_response()
+        }
+        None => said(StatusCode::NOT_FOUND, "no_update"),
     }
 }

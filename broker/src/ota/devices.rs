@@ -8,6 +8,7 @@ use turnpike_core::clock::Now;
 use turnpike_core::gate::DeviceIdentity;
 use turnpike_core::shard::Errand;
 use turnpike_mqtt::{ReasonCode, Version};
+use turnpike_ota::campaign::Campaign;
 use turnpike_ota::ids::FirmwareId;
 use turnpike_ota::machine::Reason;
 use turnpike_ota::schedule::{Action, Report};
@@ -16,8 +17,8 @@ use turnpike_ota::wire::aliyun;
 use turnpike_ota::wire::native::{Check, Progress};
 use turnpike_ota::wire::{Step, Why, WireError};
 
-use super::record::Reported;
-use super::state::{Carried, candidate, message, native, number, offer_topic, upgrade};
+use super::record::{Reported, Speaks};
+use super::state::{Carried, candidate, message, native, number, offer_topic, upgrade, upgrade_topic};
 use super::{OtaDesk, State, count};
 use crate::desk::Done;
 use crate::shard::OutsideMessage;
@@ -35,6 +36,12 @@ impl OtaDesk {
     pub(super) fn errand(self: &std::sync::Arc<Self>, matter: Matter, errand: Errand, done: Done) {
         let parts = errand.message.parts();
         let (device, payload, now) = (&*errand.device, parts.payload, done.now());
+        if matches!(matter, Matter::AliyunInform | Matter::AliyunGet) {
+            // Most of that vendor's SDKs say `_ss=1` and leave it to the server.
+            let (product, device) = (&device.product, &device.device);
+            let topics = [upgrade_topic(product, device), get_reply_topic(product, device)];
+            done.subscribe(topics.map(String::into_boxed_str).into());
+        }
         let did = match matter {
             Matter::Check => self.check(device, payload, now),
             Matter::Progress => self.progress(device, payload, now),
@@ -88,24 +95,22 @@ impl OtaDesk {
         }
     }
 
-    /// A device that is new, or has another version, may belong in dynamic campaigns.
-    fn appeared(&self, state: &mut State, product: &str, device: &str, now: Now) -> Vec<Action> {
+    /// A device that is new, or has another version or other labels, may belong in dynamic campaigns.
+    pub(super) fn appeared(&self, state: &mut State, product: &str, device: &str, now: Now) -> Vec<Action> {
         let State { scheduler, reported, .. } = state;
-        let target = {
-            let mut targets = scheduler.campaigns().filter(|campaign| {
-                campaign.settings().dynamic
-                    && !campaign.life().state.is_final()
-                    && *campaign.settings().filter.product == *product
-            });
-            let Some(first) = targets.next().map(|campaign| campaign.settings().target.clone()) else {
-                return Vec::new();
-            };
-            // Of several targets no version is the one that is meant.
-            targets.all(|campaign| campaign.settings().target == first).then_some(first)
+        let is_open = |campaign: &Campaign| {
+            let settings = campaign.settings();
+            settings.dynamic && !campaign.life().state.is_final() && *settings.filter.product == *product
         };
-        let Some(found) = self.shell().registry.device(product, device) else { return Vec::new() };
+        if !scheduler.campaigns().any(is_open) {
+            return Vec::new();
+        }
+        let registry = &self.shell().registry;
+        let Some(found) = registry.device(product, device) else { return Vec::new() };
+        let labels = registry.labels(product, device);
         let said = reported.get(product).and_then(|said| said.get(device));
-        scheduler.candidate_appeared(&candidate(product, device, found.created_at_s, said, target.as_ref()), now)
+        let whose = (product, device, found.created_at_s);
+        scheduler.candidate_appeared(product, |target| candidate(whose, said, target, labels.as_deref()), now)
     }
 
     fn check(&self, device: &DeviceIdentity, payload: &[u8], now: Now) -> Result<Did, WireError> {
@@ -114,7 +119,7 @@ impl OtaDesk {
         let (product, name) = (&*device.product, &*device.device);
         let mut state = self.state.lock();
         let before = state.report_of(product, name).cloned().unwrap_or_default();
-        let reported = Reported { versions, hardware, zone: zone.or(before.zone), aliyun: false };
+        let reported = Reported { versions, hardware, zone: zone.or(before.zone), speaks: Speaks::Native };
         let carried = self.reported(&mut state, device, reported, now);
         let whole =
             |state: &State, campaign| state.scheduler.campaign(campaign).map(|campaign| campaign.settings().firmware);
@@ -133,7 +138,7 @@ impl OtaDesk {
     }
 
     /// What a device has reported of itself: it may have succeeded or failed by that, and it is there.
-    fn reported(&self, state: &mut State, device: &DeviceIdentity, reported: Reported, now: Now) -> Carried {
+    pub(super) fn reported(&self, state: &mut State, device: &DeviceIdentity, reported: Reported, now: Now) -> Carried {
         let (product, name) = (&*device.product, &*device.device);
         let (versions, zone) = (reported.versions.clone(), reported.zone);
         let op = state.put_report(product, name, reported);
@@ -214,7 +219,7 @@ impl OtaDesk {
             return Err(WireError::TooManyVersions);
         }
         reported.versions.insert(target, version);
-        reported.aliyun = true;
+        reported.speaks = Speaks::Aliyun;
         let carried = self.reported(&mut state, device, reported, now);
         count(&self.counts.checks);
         let pushed = carried.answer.iter().filter_map(|outgoing| self.pushed(&state, outgoing, now));
@@ -241,13 +246,16 @@ impl OtaDesk {
         let written =
             asked.first().and_then(|outgoing| upgrade(&state, outgoing, |upgrade| upgrade.reply(id.as_ref())));
         let payload = written.unwrap_or_else(|| aliyun::nothing(id.as_ref()));
-        let topic = format!("/sys/{product}/{name}/thing/ota/firmware/get_reply");
-        let mut messages = vec![message(topic, payload, now)];
+        let mut messages = vec![message(get_reply_topic(product, name), payload, now)];
         messages.extend(others.into_iter().filter_map(|other| self.pushed(&state, other, now)));
         messages.extend(carried.offers);
         count(&self.counts.checks);
         Ok(Did { committed: carried.committed, messages })
     }
+}
+
+fn get_reply_topic(product: &str, device: &str) -> String {
+    format!("/sys/{product}/{device}/thing/ota/firmware/get_reply")
 }
 
 /// A device of MQTT 3 can't be told why, and would lose its connection.

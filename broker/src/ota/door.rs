@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
+use super::spelled::Spelled;
 use super::{OtaDesk, download};
 use crate::http::converse;
 use crate::tls::Acceptor;
@@ -72,7 +73,7 @@ async fn accept(listener: TcpListener, tls: Option<&Acceptor>, router: Router, c
 async fn serve_one(socket: TcpStream, peer: SocketAddr, tls: Option<TlsAcceptor>, router: Router) {
     let _ = socket.set_nodelay(true);
     // How it ends is the device's affair.
-    let Some(tls) = tls else { return drop(converse(socket, peer, router).await) };
+    let Some(tls) = tls else { return drop(converse(Spelled::new(socket), peer, router).await) };
     match tokio::time::timeout(HANDSHAKE_TIME_MAX, tls.accept(socket)).await {
         Ok(Ok(stream)) => drop(converse(stream, peer, router).await),
         Ok(Err(_)) | Err(_) => tracing::debug!("a handshake for a download has failed"),

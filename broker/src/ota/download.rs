@@ -14,6 +14,7 @@ use turnpike_ota::firmware::State as Stage;
 use turnpike_ota::ids::FirmwareId;
 use turnpike_ota::machine::Kind;
 use turnpike_ota::token::TokenError;
+use turnpike_ota::wire::gizwits::MD5_HEADER;
 
 use super::state::is_void;
 use super::{OtaDesk, count, files};
@@ -77,6 +78,8 @@ impl Denied {
 struct Granted {
     bytes: u64,
     etag: String,
+    /// In hexadecimal digits, for devices that check no other.
+    md5: String,
 }
 
 pub(super) async fn serve(
@@ -128,7 +131,8 @@ impl OtaDesk {
         match state.catalog.get(id).map(|firmware| &firmware.state) {
             Some(Stage::Ready(contents)) => {
                 let etag = format!("\"{}\"", hex::encode(contents.whole.digests.sha256));
-                Ok(Granted { bytes: contents.whole.bytes, etag })
+                let md5 = hex::encode(contents.whole.digests.md5);
+                Ok(Granted { bytes: contents.whole.bytes, etag, md5 })
             }
             _ => Err(Denied::Withdrawn),
         }
@@ -184,6 +188,8 @@ fn answer(
     let total = granted.bytes;
     let base = Response::builder()
         .header(header::ETAG, &granted.etag)
+        .header(MD5_HEADER, &granted.md5)
+        .header(header::CONTENT_DISPOSITION, "attachment; filename=\"firmware.bin\"")
         .header(header::ACCEPT_RANGES, "bytes")
         .header(header::CACHE_CONTROL, "private, no-transform");
     let matches = headers.get(header::IF_NONE_MATCH).is_some_and(|tag| tag.as_bytes() == granted.etag.as_bytes());
@@ -246,7 +252,7 @@ mod tests {
         if let Some(validator) = if_range {
             headers.insert(header::IF_RANGE, validator.parse().expect("a value"));
         }
-        part(&headers, &Granted { bytes: 100, etag: "\"tag\"".to_owned() })
+        part(&headers, &Granted { bytes: 100, etag: "\"tag\"".to_owned(), md5: String::new() })
     }
 
     #[test]

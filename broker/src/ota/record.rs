@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `oc\0{campaign, 16 hexadecimal digits}` | layout, then JSON: what was asked for, the salt, how far it has come |
 //! | `os\0{campaign}\0{device}` | layout, then the standing (8 bytes) and how often it was tried again |
-//! | `og\0campaign` | layout, then the greatest number of a campaign that was given (8 bytes); where one was deleted
+//! | `og\0campaign` | layout, then the greatest number of a campaign that was given (8 bytes); where one was deleted |
+//! | `ox\0{campaign}\0{device}` | layout: the device came to match the campaign after its groups were drawn, and isn't in it |
 //! | `ov\0{product}\0{device}` | layout, then JSON: versions, hardware and zone as the device reported them last |
 
 use std::collections::BTreeMap;
@@ -24,14 +25,25 @@ use super::settings::CampaignRequest;
 /// First byte of each value.
 const LAYOUT: u8 = 1;
 
+/// How a device is told of firmware.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum Speaks {
+    /// On `dev/…/ota/offer`.
+    #[default]
+    Native,
+    /// On `/ota/device/upgrade/…`.
+    Aliyun,
+    /// On `ser2cli_res/…`, that it may check.
+    Gizwits,
+}
+
 /// What a device has said of itself.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Reported {
     pub(super) versions: BTreeMap<Target, Version>,
     pub(super) hardware: Option<Hardware>,
     pub(super) zone: Option<Zone>,
-    /// It speaks as Aliyun's devices do.
-    pub(super) aliyun: bool,
+    pub(super) speaks: Speaks,
 }
 
 /// A campaign, but for its devices.
@@ -47,6 +59,7 @@ pub(super) enum Read {
     Campaign(CampaignId, Box<Wanted>, Life),
     Standing(CampaignId, Recorded),
     Given(CampaignId),
+    LeftOut(CampaignId, Box<str>),
     Reported(Box<str>, Box<str>, Reported),
 }
 
@@ -56,6 +69,8 @@ struct WrittenReported {
     hardware: Option<String>,
     zone: Option<i16>,
     aliyun: bool,
+    #[serde(default)]
+    gizwits: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -137,7 +152,7 @@ fn read_state(state: WrittenState) -> State {
 
 /// Whether a record is one of these.
 pub(super) fn is_ours(key: &[u8]) -> bool {
-    matches!(key, [b'o', b'c' | b'g' | b's' | b'v', 0, ..])
+    matches!(key, [b'o', b'c' | b'g' | b's' | b'v' | b'x', 0, ..])
 }
 
 fn json(value: &impl Serialize) -> Box<[u8]> {
@@ -152,6 +167,10 @@ pub(super) fn campaign_key(id: CampaignId) -> Box<[u8]> {
 
 pub(super) fn standing_key(id: CampaignId, device: &str) -> Box<[u8]> {
     format!("os\0{:016x}\0{device}", id.0).into_bytes().into()
+}
+
+fn left_out_key(id: CampaignId, device: &str) -> Box<[u8]> {
+    format!("ox\0{:016x}\0{device}", id.0).into_bytes().into()
 }
 
 fn reported_key(product: &str, device: &str) -> Box<[u8]> {
@@ -184,13 +203,22 @@ pub(super) fn put_standing(id: CampaignId, device: &str, standing: Standing, ret
     Op::RegistryPut(standing_key(id, device), value.into())
 }
 
+pub(super) fn put_left_out(id: CampaignId, device: &str) -> Op {
+    Op::RegistryPut(left_out_key(id, device), Box::from([LAYOUT]))
+}
+
+pub(super) fn delete_left_out(id: CampaignId, device: &str) -> Op {
+    Op::RegistryDelete(left_out_key(id, device))
+}
+
 pub(super) fn put_reported(product: &str, device: &str, reported: &Reported) -> Op {
-    let Reported { versions, hardware, zone, aliyun } = reported;
+    let Reported { versions, hardware, zone, speaks } = reported;
     let record = WrittenReported {
         versions: versions.iter().map(|(target, version)| (target.to_string(), version.to_string())).collect(),
         hardware: hardware.as_ref().map(ToString::to_string),
         zone: zone.map(Zone::minutes),
-        aliyun: *aliyun,
+        aliyun: *speaks == Speaks::Aliyun,
+        gizwits: *speaks == Speaks::Gizwits,
     };
     Op::RegistryPut(reported_key(product, device), json(&record))
 }
@@ -232,6 +260,7 @@ fn parsed(key: &[u8], value: &[u8]) -> Option<Read> {
             let standing = Standing::from_bytes(*standing)?;
             Some(Read::Standing(id(campaign)?, Recorded { device: device.into(), standing, retries }))
         }
+        ["ox", campaign, device] if value.is_empty() => Some(Read::LeftOut(id(campaign)?, device.into())),
         ["ov", product, device] => {
             let record: WrittenReported = serde_json::from_slice(value).ok()?;
             let versions =
@@ -243,7 +272,11 @@ fn parsed(key: &[u8], value: &[u8]) -> Option<Read> {
                     .map(|hardware| hardware.parse().ok())
                     .map_or(Some(None), |read| read.map(Some))?,
                 zone: record.zone.map(Zone::from_minutes).transpose().ok()?,
-                aliyun: record.aliyun,
+                speaks: match (record.aliyun, record.gizwits) {
+                    (true, _) => Speaks::Aliyun,
+                    (false, true) => Speaks::Gizwits,
+                    (false, false) => Speaks::Native,
+                },
             };
             Some(Read::Reported(product.into(), device.into(), reported))
         }
@@ -270,16 +303,26 @@ mod tests {
         let Read::Standing(id, recorded) = read_back(&op) else { panic!("a standing") };
         assert_eq!((id, recorded), (CampaignId(9), Recorded { device: "one".into(), standing, retries: 2 }));
 
+        let Read::LeftOut(id, device) = read_back(&put_left_out(CampaignId(9), "one")) else { panic!("left out") };
+        assert_eq!((id, &*device), (CampaignId(9), "one"));
+
         let Read::Given(given) = read_back(&put_given(CampaignId(7))) else { panic!("a number") };
         assert_eq!(given, CampaignId(7));
 
-        let versions = [("mcu".parse().expect("a target"), "1.0".parse().expect("a version"))].into();
+        let mut versions: BTreeMap<Target, Version> =
+            [("mcu".parse().expect("a target"), "1.0".parse().expect("a version"))].into();
         let zone = Zone::from_minutes(480).ok();
-        let said = Reported { versions, hardware: "A1".parse().ok(), zone, aliyun: true };
-        let Read::Reported(product, device, reported) = read_back(&put_reported("p", "d", &said)) else {
-            panic!("a report")
-        };
-        assert_eq!((&*product, &*device, reported), ("p", "d", said));
+        for speaks in [Speaks::Native, Speaks::Aliyun, Speaks::Gizwits] {
+            let said = Reported { versions, hardware: "A1".parse().ok(), zone, speaks };
+            let Read::Reported(product, device, reported) = read_back(&put_reported("p", "d", &said)) else {
+                panic!("a report")
+            };
+            assert_eq!((&*product, &*device, &reported), ("p", "d", &said));
+            versions = reported.versions;
+        }
+        let older = b"\x01{\"versions\":{},\"hardware\":null,\"zone\":null,\"aliyun\":true}";
+        let Ok(Read::Reported(.., reported)) = read(b"ov\0p\0d", older) else { panic!("a report") };
+        assert_eq!(reported.speaks, Speaks::Aliyun);
 
         let wanted = Wanted { request: CampaignRequest::plain("spring", 4), salt: u64::MAX };
         let life = Life {
@@ -305,6 +348,7 @@ mod tests {
             (b"ov\0p\0d", b"\x01[]"),
             (b"ov\0p", b"\x01{}"),
             (b"ov\0p\0d", b""),
+            (b"ox\x000000000000000003\0d", b"\x01x"),
         ] {
             assert!(is_ours(key) && matches!(read(key, value), Err(RecordError::Damaged(_))), "{key:?}");
         }

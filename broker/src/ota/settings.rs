@@ -10,7 +10,7 @@ use turnpike_ota::machine::Limits;
 use turnpike_ota::zone::Zone;
 use utoipa::ToSchema;
 
-/// A campaign as it is asked for. Devices have neither tags nor regions in the registry: they are chosen by name, version, hardware, age and share.
+/// A campaign as it is asked for. What chooses devices has to hold at once; by tags and region it chooses those that have them when its groups are drawn.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CampaignRequest {
@@ -30,6 +30,15 @@ pub struct CampaignRequest {
     /// Devices of one of these hardware versions; empty: any.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub hardware: BTreeSet<String>,
+    /// Devices that have one of these tags; empty: any.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub tags: BTreeSet<String>,
+    /// Devices that have all of these tags.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub tags_all: BTreeSet<String>,
+    /// Devices in one of these regions; empty: anywhere.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub regions: BTreeSet<String>,
     /// A part of them, in hundredths of a percent, by a stable hash of the name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub share: Option<u16>,
@@ -188,9 +197,11 @@ impl CampaignRequest {
                 versions,
                 devices: boxed(&self.devices),
                 hardware: boxed(&self.hardware),
+                tags: boxed(&self.tags),
+                tags_all: boxed(&self.tags_all),
+                regions: boxed(&self.regions),
                 share: self.share,
                 created_before_s: self.created_before,
-                ..Filter::default()
             },
             salt,
             groups,

@@ -1,10 +1,13 @@
 //! What is decided under the desk's lock, and what follows from it.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 
 use tokio::sync::oneshot;
 use turnpike_authz::audit::{Action as Audited, Event, Key, Subject, Value};
-use turnpike_authz::names::ProductKey;
+use turnpike_authz::labels::Labels;
+use turnpike_authz::names::{DeviceName, ProductKey};
+use turnpike_authz::profile::Profile;
 use turnpike_authz::registry::Registry;
 use turnpike_core::clock::Now;
 use turnpike_core::durable::Op;
@@ -19,11 +22,11 @@ use turnpike_ota::machine::Reason;
 use turnpike_ota::schedule::{Action, AddError, Recorded, Report, Scheduler};
 use turnpike_ota::target::{Hardware, Target, Version};
 use turnpike_ota::token::Grant;
-use turnpike_ota::wire::RequestId;
 use turnpike_ota::wire::aliyun::{SignMethod, Upgrade};
 use turnpike_ota::wire::native::{Answer, Link, Offer};
+use turnpike_ota::wire::{RequestId, gizwits};
 
-use super::record::{self, Reported, Wanted};
+use super::record::{self, Reported, Speaks, Wanted};
 use super::{CampaignRequest, OtaDesk, count};
 use crate::audit::now_ms;
 use crate::shard::OutsideMessage;
@@ -47,6 +50,8 @@ pub struct State {
     pub(super) reported: HashMap<Box<str>, HashMap<Box<str>, Reported>>,
     /// Connections of each device that is there, by product and device.
     pub(super) here: HashMap<(Box<str>, Box<str>), u32>,
+    /// Devices that match a campaign by now and aren't in it, since they didn't when its groups were drawn.
+    pub(super) left_out: BTreeMap<CampaignId, BTreeSet<Box<str>>>,
     /// The greatest number of a campaign.
     pub(super) given: u64,
 }
@@ -180,7 +185,10 @@ impl State {
             let records = standings.remove(&id).unwrap_or_default();
             let people = People::of(registry, campaign.settings().filter.product.as_ref());
             let target = campaign.settings().target.clone();
-            let candidates = people.candidates(&self.reported, &target);
+            let mut candidates = people.candidates(&self.reported, &target);
+            if let Some(left_out) = self.left_out.get(&id) {
+                candidates.retain(|candidate| !left_out.contains(candidate.device));
+            }
             self.scheduler.restore(campaign, candidates, records, now)?;
             self.campaigns.insert(id, wanted);
             self.given = self.given.max(id.0);
@@ -189,7 +197,17 @@ impl State {
         let left = standings.into_iter().flat_map(|(id, records)| {
             records.into_iter().map(move |recorded| Op::RegistryDelete(record::standing_key(id, &recorded.device)))
         });
-        Ok(left.collect())
+        let left: Vec<_> = left.chain(self.forget_left_out()).collect();
+        Ok(left)
+    }
+
+    /// Of campaigns that were being deleted.
+    fn forget_left_out(&mut self) -> Vec<Op> {
+        let campaigns = &self.campaigns;
+        let gone: Vec<_> = self.left_out.keys().copied().filter(|id| !campaigns.contains_key(id)).collect();
+        let ops =
+            |id| self.left_out.remove(&id).into_iter().flatten().map(move |name| record::delete_left_out(id, &name));
+        gone.into_iter().flat_map(ops).collect()
     }
 
     /// A device has ended, and with it what is known of it.
@@ -202,12 +220,15 @@ impl State {
 /// Devices of a product, as a campaign's candidates are drawn from them.
 struct People {
     product: Box<str>,
-    devices: Vec<(turnpike_authz::names::DeviceName, turnpike_authz::registry::Device)>,
+    devices: Vec<(DeviceName, turnpike_authz::registry::Device)>,
+    /// Of those that have some.
+    labels: BTreeMap<DeviceName, Arc<Labels>>,
 }
 
 impl People {
     fn of(registry: &Registry, product: &str) -> Self {
-        Self { product: product.into(), devices: registry.devices(product, None, usize::MAX) }
+        let (devices, labels) = (registry.devices(product, None, usize::MAX), registry.all_labels(product));
+        Self { product: product.into(), devices, labels }
     }
 
     fn candidates<'a>(
@@ -218,26 +239,27 @@ impl People {
         let said = reported.get(&self.product);
         let candidates = self.devices.iter().map(|(name, device)| {
             let said = said.and_then(|said| said.get(name.as_str()));
-            candidate(&self.product, name.as_str(), device.created_at_s, said, Some(target))
+            let labels = self.labels.get(name).map(Arc::as_ref);
+            candidate((&self.product, name.as_str(), device.created_at_s), said, target, labels)
         });
         candidates.collect()
     }
 }
 
+/// A device, and when it was created, as a campaign for a target sees it.
 pub(super) fn candidate<'a>(
-    product: &'a str,
-    device: &'a str,
-    created_at_s: u64,
+    (product, device, created_at_s): (&'a str, &'a str, u64),
     said: Option<&'a Reported>,
-    target: Option<&Target>,
+    target: &Target,
+    labels: Option<&'a Labels>,
 ) -> Candidate<'a> {
     Candidate {
         product,
         device,
-        version: said.zip(target).and_then(|(said, target)| said.versions.get(target)).map(Version::as_str),
+        version: said.and_then(|said| said.versions.get(target)).map(Version::as_str),
         hardware: said.and_then(|said| said.hardware.as_ref()).map(Hardware::as_str),
-        tags: &[],
-        region: None,
+        tags: labels.map(Labels::tags).unwrap_or_default(),
+        region: labels.and_then(Labels::region),
         created_at_s,
     }
 }
@@ -320,11 +342,13 @@ impl OtaDesk {
     pub fn delete_campaign(&self, id: CampaignId) -> Result<oneshot::Receiver<()>, turnpike_ota::campaign::Refusal> {
         let control = &self.shell().control;
         let mut state = self.state.lock();
-        let State { scheduler, campaigns, given, .. } = &mut *state;
+        let State { scheduler, campaigns, given, left_out, .. } = &mut *state;
         let members = scheduler.members(id, 0).filter_map(|(_, member)| scheduler.name(member.device));
-        let standings: Vec<_> =
+        let mut standings: Vec<_> =
             members.map(|(_, device)| Op::RegistryDelete(record::standing_key(id, device))).collect();
         scheduler.remove(id)?;
+        let left_out = left_out.remove(&id).into_iter().flatten();
+        standings.extend(left_out.map(|device| record::delete_left_out(id, &device)));
         campaigns.remove(&id);
         let first = vec![record::put_given(CampaignId(*given)), Op::RegistryDelete(record::campaign_key(id))];
         let mut committed = control.commit_registry(first);
@@ -483,13 +507,32 @@ impl OtaDesk {
     /// The message by which a device is offered something unasked.
     pub(super) fn pushed(&self, state: &State, outgoing: &Outgoing, now: Now) -> Option<OutsideMessage> {
         let Outgoing { product, device, .. } = outgoing;
-        if state.report_of(product, device).is_some_and(|reported| reported.aliyun) {
-            let number = u32::try_from(now.unix_s()).unwrap_or(u32::MAX);
-            let payload = upgrade(state, outgoing, |upgrade| upgrade.pushed(number))?;
-            return Some(message(format!("/ota/device/upgrade/{product}/{device}"), payload, now));
+        match self.speaks(state, product, device) {
+            Speaks::Native => {
+                let payload = native(state, Some(outgoing), None, None)?;
+                Some(message(offer_topic(product, device), payload, now))
+            }
+            Speaks::Aliyun => {
+                let number = u32::try_from(now.unix_s()).unwrap_or(u32::MAX);
+                let payload = upgrade(state, outgoing, |upgrade| upgrade.pushed(number))?;
+                Some(message(upgrade_topic(product, device), payload, now))
+            }
+            Speaks::Gizwits => {
+                let part = gizwits::Part::of(&state.catalog.get(outgoing.file)?.target)?;
+                Some(message(format!("ser2cli_res/{device}"), gizwits::notice(part), now))
+            }
         }
-        let payload = native(state, Some(outgoing), None, None)?;
-        Some(message(offer_topic(product, device), payload, now))
+    }
+
+    /// How a device is told of firmware: as it spoke last. One that hasn't spoken yet in a product that takes gizwits' log-ins checks by itself when it starts, and not on
+    /// our topics, so it gets the notice.
+    fn speaks(&self, state: &State, product: &str, device: &str) -> Speaks {
+        let silent = || {
+            let allowed = self.shell().registry.allowed(product);
+            let is_gizwits = allowed.contains(Profile::Gizwits) || allowed.contains(Profile::GizwitsLegacy);
+            if is_gizwits { Speaks::Gizwits } else { Speaks::Native }
+        };
+        state.report_of(product, device).map_or_else(silent, |reported| reported.speaks)
     }
 
     /// Sends offers. Where nobody has subscribed yet, once more a little later: a device that has just come in subscribes in a moment.
@@ -567,11 +610,16 @@ pub(super) fn offer_topic(product: &str, device: &str) -> String {
     format!("dev/{product}/{device}/ota/offer")
 }
 
-pub(super) fn message(topic: String, payload: String, now: Now) -> OutsideMessage {
+/// Where Aliyun's devices are told of an upgrade.
+pub(super) fn upgrade_topic(product: &str, device: &str) -> String {
+    format!("/ota/device/upgrade/{product}/{device}")
+}
+
+pub(super) fn message(topic: String, payload: impl Into<Vec<u8>>, now: Now) -> OutsideMessage {
     OutsideMessage {
         principal: Principal::Broker,
         topic,
-        payload: payload.into_bytes(),
+        payload: payload.into(),
         qos: QoS::AtLeastOnce,
         expires_at_ms: now.unix_ms + OFFER_MS,
     }

@@ -101,7 +101,8 @@ pub(super) fn of(settings: &Settings) -> Vec<Fault> {
         check(!list.is_empty(), Fault::NoVersions);
         check(list.len() <= NAMES_MAX, Fault::TooManyNames("versions"));
     }
-    for (name, list) in [("tags", &filter.tags), ("regions", &filter.regions), ("hardware", &filter.hardware)] {
+    let lists = [("tags", &filter.tags), ("tags_all", &filter.tags_all), ("regions", &filter.regions)];
+    for (name, list) in lists.into_iter().chain([("hardware", &filter.hardware)]) {
         check(list.len() <= NAMES_MAX, Fault::TooManyNames(name));
     }
     check(filter.devices.len() <= DEVICES_MAX, Fault::TooManyNames("devices"));

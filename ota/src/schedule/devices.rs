@@ -2,7 +2,7 @@
 
 use turnpike_core::clock::Now;
 
-use super::{Action, Report, ReportError, Scheduler};
+use super::{Action, Held, Report, ReportError, Scheduler};
 use crate::campaign::State;
 use crate::filter::Candidate;
 use crate::fleet::{DeviceKey, Member, Slot, unix_s};
@@ -75,15 +75,21 @@ impl Scheduler {
         Ok(out)
     }
 
-    /// A device is new, or has changed (its version, tags, region): dynamic campaigns that it matches take it in.
-    pub fn candidate_appeared(&mut self, candidate: &Candidate<'_>, now: Now) -> Vec<Action> {
+    /// A device is new, or has changed (its version, tags, region): dynamic campaigns that it matches take it in. `candidate` says what it is for a target,
+    /// of which each has a version of its own.
+    pub fn candidate_appeared<'a>(
+        &mut self,
+        product: &str,
+        candidate: impl Fn(&Target) -> Candidate<'a>,
+        now: Now,
+    ) -> Vec<Action> {
         let now = self.clock(now);
-        let Some(product) = self.directory.product(candidate.product) else { return Vec::new() };
+        let Some(product) = self.directory.product(product) else { return Vec::new() };
         let mut out = Vec::new();
         for id in self.of_product(product) {
-            let Some(run) = self.runs.get(&id) else { continue };
-            let open = !matches!(run.state(), State::Stopping(_)) && run.campaign.settings().dynamic;
-            if !open || !run.campaign.takes(candidate) {
+            let Some(run) = self.runs.get(&id).filter(|run| run.campaign.settings().dynamic) else { continue };
+            let candidate = candidate(&run.campaign.settings().target);
+            if matches!(run.state(), State::Stopping(_)) || !run.campaign.takes(&candidate) {
                 continue;
             }
             let group = run.campaign.group_of(candidate.device);
@@ -98,6 +104,30 @@ impl Scheduler {
             }
         }
         out
+    }
+
+    /// What is to be recorded before a device's tags or region change, so that a restart, which draws by what devices are then, finds it where it is now:
+    /// whoever is in a campaign stays in it, and whoever isn't stays out of it, unless it is dynamic and goes on. `candidate` says what the device will be.
+    #[must_use]
+    pub fn hold<'a>(&self, product: &str, device: &str, candidate: impl Fn(&Target) -> Candidate<'a>) -> Vec<Held> {
+        let Some(product) = self.directory.product(product) else { return Vec::new() };
+        let key = self.directory.find_in(product, device);
+        let mut held = Vec::new();
+        for (campaign, run) in self.runs.iter().filter(|(_, run)| run.product == product) {
+            let settings = run.campaign.settings();
+            let takes = run.campaign.takes(&candidate(&settings.target));
+            let is_open = settings.dynamic && !run.state().is_final() && !matches!(run.state(), State::Stopping(_));
+            let slot = key.and_then(|key| run.fleet.find(key));
+            match slot.and_then(|slot| run.fleet.member(slot)) {
+                // All others have a record.
+                Some(member) if !takes && matches!(member.standing.state.kind(), Kind::Queued | Kind::Cancelled) => {
+                    held.push(Held::In { campaign: *campaign, standing: member.standing, retries: member.retries });
+                }
+                None if takes && !is_open => held.push(Held::Out { campaign: *campaign }),
+                Some(_) | None => {}
+            }
+        }
+        held
     }
 
     /// A device has been deleted: it is taken out of everything where it hasn't begun to apply.

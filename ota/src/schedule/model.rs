@@ -332,7 +332,8 @@ impl Model {
                         self.states.get_mut(&id).expect("a campaign").entry(device).or_insert(queued);
                     }
                 }
-                self.scheduler.candidate_appeared(&lamp(&name(device)), now)
+                let new = name(device);
+                self.scheduler.candidate_appeared("lamp", |_| lamp(&new), now)
             }
             Op::Gone { device } => {
                 self.connected.remove(&device);

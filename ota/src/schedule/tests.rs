@@ -1,7 +1,7 @@
 use super::*;
 use crate::campaign::tests::{group, settings};
 use crate::campaign::{Errors, Group, Rate, Refusal, Settings, Size, State as Phase};
-use crate::filter::Candidate;
+use crate::filter::{Candidate, Filter, Versions};
 use crate::machine::{Limits, State};
 
 const ID: CampaignId = CampaignId(1);
@@ -323,14 +323,83 @@ fn devices_that_appear_later_come_into_dynamic_campaigns_alone() {
     let mut scheduler = with(1, Settings { dynamic: true, ..settings() });
     let _ = scheduler.step(at(1));
     let _ = scheduler.device_online("lamp", "new", None, at(2));
-    let actions = scheduler.candidate_appeared(&Candidate { created_at_s: START_S + 100, ..lamp("new") }, at(2));
+    let actions =
+        scheduler.candidate_appeared("lamp", |_| Candidate { created_at_s: START_S + 100, ..lamp("new") }, at(2));
     assert_eq!(offers(&scheduler, &actions), [(1, "new".to_owned())]);
-    let actions = scheduler.candidate_appeared(&lamp("new"), at(3));
+    let actions = scheduler.candidate_appeared("lamp", |_| lamp("new"), at(3));
     assert_eq!((actions, scheduler.members(ID, 0).count()), (vec![], 2));
 
     let mut fixed = with(1, settings());
     let _ = fixed.step(at(1));
-    assert_eq!(fixed.candidate_appeared(&lamp("new"), at(2)), []);
+    assert_eq!(fixed.candidate_appeared("lamp", |_| lamp("new"), at(2)), []);
+}
+
+#[test]
+fn each_target_of_a_device_has_its_own_version() {
+    let of = |target: &str| Settings {
+        target: target.parse().expect("a target"),
+        dynamic: true,
+        filter: Filter { versions: Versions::Of(["1.0".into()].into()), ..settings().filter },
+        ..settings()
+    };
+    let mut scheduler = with(1, of("mcu"));
+    assert!(scheduler.add(campaign(2, of("radio")), [], at(0)).is_ok());
+    let _ = scheduler.step(at(1));
+    let _ = scheduler.device_online("lamp", "new", None, at(2));
+    let new = |target: &Target| {
+        let version = if target.as_str() == "radio" { "1.0" } else { "0.9" };
+        Candidate { version: Some(version), ..lamp("new") }
+    };
+    let actions = scheduler.candidate_appeared("lamp", new, at(2));
+    assert_eq!(offers(&scheduler, &actions), [(2, "new".to_owned())]);
+    assert_eq!((scheduler.member(ID, "new"), scheduler.members(CampaignId(2), 0).count()), (None, 1));
+}
+
+/// Devices with the tag are meant. What [`Scheduler::hold`] gives is kept as the shell keeps it, and a restart finds everybody where they were.
+#[test]
+fn a_change_of_tags_moves_nobody_in_groups_that_are_drawn() {
+    let beta: [Box<str>; 1] = ["beta".into()];
+    let tagged = |device| Candidate { tags: &beta, ..lamp(device) };
+    for dynamic in [false, true] {
+        let filter = Filter { tags: ["beta".into()].into(), ..settings().filter };
+        let settings = Settings { filter, dynamic, downloads_max: Some(1), ..settings() };
+        let mut scheduler = Scheduler::new();
+        let before = [tagged("stays"), tagged("leaves"), lamp("comes"), lamp("never")];
+        assert!(scheduler.add(campaign(1, settings), before, at(0)).is_ok());
+        let _ = scheduler.step(at(1));
+
+        let held = scheduler.hold("lamp", "leaves", |_| lamp("leaves"));
+        let [Held::In { campaign: ID, standing, retries }] = held[..] else { panic!("{held:?}") };
+        let left = Recorded { device: "leaves".into(), standing, retries };
+        let held = scheduler.hold("lamp", "comes", |_| tagged("comes"));
+        assert_eq!(held, if dynamic { vec![] } else { vec![Held::Out { campaign: ID }] });
+        assert_eq!(scheduler.hold("lamp", "stays", |_| tagged("stays")), [], "nothing has changed");
+        assert_eq!(scheduler.hold("lamp", "never", |_| lamp("never")), []);
+        assert_eq!(scheduler.hold("fan", "stays", |_| lamp("stays")), []);
+        let _ = scheduler.candidate_appeared("lamp", |_| tagged("comes"), at(2));
+
+        let members = |scheduler: &Scheduler| {
+            let found = scheduler.members(ID, 0).map(|(_, member)| {
+                (
+                    scheduler.name(member.device).expect("a name").1.to_owned(),
+                    member.group,
+                    member.standing.state.kind(),
+                )
+            });
+            let mut found: Vec<_> = found.collect();
+            found.sort();
+            found
+        };
+        let now = members(&scheduler);
+        assert_eq!(now.len(), if dynamic { 3 } else { 2 }, "{now:?}");
+        let kept = scheduler.campaign(ID).expect("a campaign");
+        let kept = Campaign::restored(ID, kept.settings().clone(), kept.life().clone()).expect("no fault");
+        let mut again = Scheduler::new();
+        let after = [tagged("stays"), lamp("leaves"), tagged("comes"), lamp("never")];
+        let drawn = after.into_iter().filter(|candidate| dynamic || candidate.device != "comes");
+        assert_eq!(again.restore(kept, drawn, vec![left], at(9)), Ok(()));
+        assert_eq!(members(&again), now);
+    }
 }
 
 #[test]

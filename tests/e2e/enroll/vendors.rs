@@ -1,6 +1,9 @@
 //! Registration over HTTP in the ways of other vendors' devices.
 
+use turnpike_tests::certificate::Authority;
+
 use super::*;
+use crate::ota::{World, content};
 
 fn form(broker: &Broker, path: &str, headers: &str, body: &str) -> Answer {
     let headers = format!("content-type: application/x-www-form-urlencoded\r\n{headers}");
@@ -136,4 +139,75 @@ fn gizwits_in_the_clear_and_encrypted() {
     let provisioned = gizwits_opened(&device(&broker).get(&format!("{sealed_path}/{did}")).body);
     assert!(provisioned.starts_with("host=mqtt.example.com&port=1883&"), "{provisioned}");
     assert_eq!(form(&broker, &sealed_path, "", &format!("data={}", "00".repeat(16))).status, 403);
+}
+
+/// A check for the MCU, as `GAgent` sends it; the answer byte by byte, since that is how it reads it.
+fn gizwits_check(broker: &Broker, did: &str, passcode: &str, version: &str) -> String {
+    let body = format!("passcode={passcode}&type=2&hard_version=00ESP826&soft_version={version}");
+    let path = format!("/dev/ota/v4.1/update_and_check/{did}");
+    let headers = "Content-Type: application/x-www-form-urlencoded\r\n";
+    String::from_utf8(device(broker).send("POST", &path, headers, &body)).expect("text")
+}
+
+/// What is between two texts, as such devices look for it.
+fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
+    let (_, rest) = text.split_once(before)?;
+    rest.split_once(after).map(|(found, _)| found)
+}
+
+#[test]
+fn gizwits_firmware_by_a_notice_and_a_check() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Authority::new(folder.path(), "servers").sign("server");
+    let setup = Setup::listeners(&["mqtt"], &server).and_listener("[ota]\naddress = \"127.0.0.1:0\"\n");
+    let world = World { broker: setup.and_config(CONFIG).start(), folder };
+    let broker = &world.broker;
+    assert_eq!(broker.http().put(&path(""), "{}").status, 201);
+    assert_eq!(post(broker, "/packages", &json!({ "quota": 10 })).status, 201);
+    set_ways(broker, &["gizwits"]);
+    upload(broker, "mac,001A2B3C4D5E\n");
+    let profiles = r#"{"profiles": ["native", "gizwits-legacy"]}"#;
+    assert_eq!(broker.http().put(&path("/profiles"), profiles).status, 200);
+    let passcode = "QWERTYUIOP";
+    let made = form(broker, "/dev/devices", "", &format!("passcode={passcode}&mac=001A2B3C4D5E&product_key={PRODUCT}"));
+    let did = made.body.strip_prefix("did=").expect("an id").to_owned();
+    let connect = Connect::new(Version::V31, &did).login(&did, passcode);
+    let mut agent = Client::connect(broker.mqtt(), &connect);
+    let topics = [format!("ser2cli_res/{did}"), format!("ser2cli_noti/{PRODUCT}")];
+    assert_eq!(agent.subscribe(&[(&topics[0], 0), (&topics[1], 0)]), [0, 0]);
+    let check = |version| gizwits_check(&world.broker, &did, passcode, version);
+    assert!(check("04020019").starts_with("HTTP/1.1 404 "), "there is nothing");
+    for (did, passcode) in [(did.as_str(), "ANOTHERONE"), ("nobody", passcode)] {
+        assert!(gizwits_check(broker, did, passcode, "04020019").starts_with("HTTP/1.1 403 "));
+    }
+    let malformed = form(broker, &format!("/dev/ota/v4.1/update_and_check/{did}"), "", "passcode=QWERTYUIOP&type=2");
+    assert_eq!(malformed.status, 400);
+
+    let file = content(40, 123_457);
+    let body = json!({"target": "mcu", "version": "04020020", "hardware": ["00ESP826"], "size": file.len()});
+    let firmware = post(broker, "/firmware", &body).json();
+    assert_eq!(world.put(firmware["upload"].as_str().expect("a path"), 0, &file).status, 200);
+    let firmware = firmware["firmware"].as_u64().expect("a number");
+    let ready = world.finish(firmware, &json!({})).json();
+    assert_eq!(ready["state"], "ready", "{ready}");
+    let campaign = world.campaign(&json!({"name": "giz", "firmware": firmware, "versions": ["04020019"]}));
+    let notice = agent.take();
+    assert_eq!((notice.topic, notice.payload), (topics[0].clone(), vec![0, 0, 0, 3, 0x02, 0x11, 2]));
+
+    let answer = check("04020019");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert_eq!(between(&answer, "soft_ver=", "&"), Some("04020020"));
+    let url = between(&answer, "download_url=", "\r\n").expect("a link that ends with a line").to_owned();
+    let address = world.broker.address("ota");
+    let path = url.strip_prefix(&format!("http://{address}")).expect("plain HTTP");
+    let got = String::from_utf8(Http { address, token: None }.send("GET", path, "", "")).expect("text");
+    let (head, taken) = got.split_once("\r\n\r\n").expect("a head");
+    assert!(taken == file, "{head}");
+    assert_eq!(between(head, "Content-Length: ", "\r\n"), Some("123457"), "{head}");
+    assert_eq!(between(head, "Firmware-MD5: ", "\r\n"), ready["md5"].as_str(), "{head}");
+    assert!(head.contains("Content-Disposition: attachment; filename=\"firmware.bin\""), "{head}");
+
+    assert!(check("04020020").starts_with("HTTP/1.1 404 "), "it has it");
+    let shown = world.reaches(campaign, "completed");
+    assert_eq!(shown["groups"][0]["counts"]["succeeded"], 1, "{shown}");
 }

@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use turnpike_mqtt::{AckKind, PacketId, Publish, QoS, ReasonCode, Version};
+use turnpike_mqtt::{AckKind, PacketId, Publish, QoS, ReasonCode, SubscribeOptions, TopicFilter, TopicName, Version};
 
 use super::Shard;
 use crate::clock::Now;
@@ -98,6 +98,26 @@ impl<G: Gate> Shard<G> {
             message: Arc::new(Message::new(parts)),
         });
         Ok(())
+    }
+
+    /// Subscribes the client whose errand it is, at QoS 1, before its desk is done: there are SDKs that rely on a server which knows what answers they
+    /// want, and subscribe to none themselves. A topic that one of the client's own filters matches stays with that one; one that it may not read is left out.
+    pub fn subscribe_errand(&mut self, id: ErrandId, topics: &[Box<str>]) {
+        let ErrandId { conn, serial } = id;
+        if self.handed.get(&conn).is_none_or(|handed| handed.serial != serial) {
+            return;
+        }
+        let Some(slot) = self.conns.get(conn.0 as usize).and_then(|connection| connection.session) else { return };
+        for topic in topics.iter().filter_map(|topic| TopicName::parse(topic).ok()) {
+            let Some(session) = self.sessions.get(slot) else { return };
+            let mut known = session.subscriptions.iter().map(|known| TopicFilter::from_validated(&known.filter));
+            if known.any(|filter| filter.share().is_none() && filter.matches(topic)) {
+                continue;
+            }
+            let options = SubscribeOptions::qos(QoS::AtLeastOnce);
+            // A session that has no room for it has told what it wants itself.
+            let _ = TopicFilter::parse(topic.as_str()).map(|filter| self.subscribe_one(slot, filter, options, 0));
+        }
     }
 
     /// The desk is done: the message is acknowledged, or refused as the gate refuses one. What the desk has had committed by this shard before

@@ -71,7 +71,7 @@ impl<G: Gate> Shard<G> {
     }
 
     /// Adds or replaces one subscription [MQTT-3.8.4-3]; true if it is new.
-    fn subscribe_one(
+    pub(super) fn subscribe_one(
         &mut self,
         slot: u32,
         filter: TopicFilter<'_>,

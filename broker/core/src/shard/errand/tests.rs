@@ -197,6 +197,39 @@ fn what_is_for_both_reaches_both_and_is_acknowledged_after_its_commit() {
 }
 
 #[test]
+fn a_desk_subscribes_for_a_client_that_relies_on_it() {
+    for expiry_s in [None, Some(60)] {
+        let mut world = World::new(Version::V311, Limits::default());
+        let conn = world.connect("d", expiry_s);
+        let mut bytes = Vec::new();
+        let own = [(TopicFilter::parse("own/+").expect("a filter"), SubscribeOptions::qos(QoS::AtMostOnce))];
+        encode_subscribe(Version::V311, PacketId::new(1).expect("not 0"), None, own, &mut bytes);
+        let _ = world.shard.receive(conn, &bytes, NOW);
+        world.commit();
+        assert_eq!(world.heard(conn), ["SubAck"]);
+        let _ = world.publish(conn, "desk", QoS::AtMostOnce, 0);
+        let errand = world.errand();
+        let topics = ["answer", "own/answer", "no/#/topic"].map(Box::from);
+        world.shard.subscribe_errand(errand.id, &topics);
+        // The second time changes nothing.
+        world.shard.subscribe_errand(errand.id, &topics);
+        let kept: usize = world.commit().iter().map(|part| part.ops.len()).sum();
+        assert_eq!(kept, usize::from(expiry_s.is_some()), "one subscription is new, and kept where the session is");
+        world.shard.errand_done(errand.id, Ok(()), false, NOW);
+        assert!(world.heard(conn).is_empty(), "nobody has asked for a SUBACK");
+        let other = world.connect("other", None);
+        for topic in ["answer", "own/answer"] {
+            assert_eq!(world.publish(other, topic, QoS::AtMostOnce, 0), Next::Continue);
+            assert_eq!(world.heard(conn), [format!("Publish {topic}")], "once");
+        }
+        // Of an errand that is done nobody is subscribed any more.
+        world.shard.subscribe_errand(errand.id, &["late".into()]);
+        let _ = world.publish(other, "late", QoS::AtMostOnce, 0);
+        assert!(world.heard(conn).is_empty());
+    }
+}
+
+#[test]
 fn an_answer_for_a_connection_that_is_gone_finds_nobody() {
     let mut world = World::new(Version::V5, Limits::default());
     let conn = world.connect("d", None);
