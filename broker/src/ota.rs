@@ -13,16 +13,22 @@
 //! after a restart of the broker, whatever patches have come meanwhile.
 
 mod blocks;
+mod changing;
 mod devices;
 mod door;
 mod download;
+mod faults;
 mod files;
 mod gizwits;
+mod invalid;
 mod labels;
 mod record;
+mod said;
 mod settings;
 mod spelled;
 mod state;
+mod turns;
+mod watched;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -35,19 +41,19 @@ use std::time::Duration;
 use anyhow::Context;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::oneshot;
 use turnpike_authz::desk::Matter;
 use turnpike_authz::registry::{RecordError, Registry};
 use turnpike_authz::secret::MasterKey;
 use turnpike_core::gate::{DeviceIdentity, Passage, Principal, Visit};
 use turnpike_core::shard::Errand;
-use turnpike_mqtt::ReasonCode;
 use turnpike_ota::campaign::Life;
 use turnpike_ota::ids::CampaignId;
 use turnpike_ota::schedule::Recorded;
 use turnpike_ota::token::TokenKey;
 
+pub use changing::Changing;
 pub use files::{FileError, Writing};
+pub use invalid::Invalid;
 pub use settings::CampaignRequest;
 pub use state::{Order, State, Unknown};
 
@@ -109,7 +115,7 @@ impl Counts {
     }
 }
 
-/// Firmware that wasn't taken, by what was wrong with it: as many counters as there are such words.
+/// What wasn't taken, by what was wrong with it: as many counters as there are such words.
 #[derive(Debug, Default)]
 pub struct Refused(Mutex<BTreeMap<&'static str, u64>>);
 
@@ -153,14 +159,17 @@ pub struct OtaDesk {
     spools: files::Spools,
     counts: Counts,
     refused: Refused,
+    denied: Refused,
+    faults: Refused,
     work: UnboundedSender<Work>,
     beginning: Mutex<Option<Beginning>>,
     shell: OnceLock<Shell>,
     /// What links begin with; none where devices don't download over HTTP.
     link: OnceLock<String>,
     budget: blocks::Budget,
+    turns: turns::Turns,
     /// Held by whoever changes catalog or campaigns by the API, from the plan to the commit.
-    changing: tokio::sync::Mutex<()>,
+    changing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl std::fmt::Debug for OtaDesk {
@@ -183,12 +192,15 @@ impl OtaDesk {
             spools: files::Spools::default(),
             counts: Counts::default(),
             refused: Refused::default(),
+            denied: Refused::default(),
+            faults: Refused::default(),
             work,
             beginning: Mutex::new(Some(Beginning { work: receiver, campaigns: Vec::new(), standings: HashMap::new() })),
             shell: OnceLock::new(),
             link: OnceLock::new(),
             budget: blocks::Budget::new(settings.blocks_bytes_s),
-            changing: tokio::sync::Mutex::new(()),
+            turns: turns::Turns::default(),
+            changing: Arc::default(),
             settings,
             folder,
         }))
@@ -220,7 +232,12 @@ impl OtaDesk {
         let Some(beginning) = beginning.as_mut() else { return Ok(()) };
         match read {
             Read::Campaign(id, wanted, life) => beginning.campaigns.push((id, *wanted, life)),
-            Read::Standing(id, recorded) => beginning.standings.entry(id).or_default().push(recorded),
+            Read::Standing(id, recorded, file) => {
+                if let Some(file) = file {
+                    self.state.lock().patched.entry(id).or_default().insert(recorded.device.clone(), file);
+                }
+                beginning.standings.entry(id).or_default().push(recorded);
+            }
             Read::Given(id) => {
                 let mut state = self.state.lock();
                 state.given = state.given.max(id.0);
@@ -238,7 +255,7 @@ impl OtaDesk {
     /// Takes campaigns up again, opens the address for downloads, and starts the thread.
     ///
     /// # Errors
-    /// A campaign's records contradict each other, the address can't be bound, TLS not be set up, or a thread not be started.
+    /// The address can't be bound, TLS not be set up, or a thread not be started.
     pub fn start(
         self: &Arc<Self>,
         control: &Control,
@@ -248,8 +265,7 @@ impl OtaDesk {
         let Some(beginning) = self.beginning.lock().take() else { return Ok(None) };
         let shell = Shell { control: control.clone(), registry: Arc::clone(registry), audit };
         let shell = self.shell.get_or_init(|| shell);
-        let left =
-            self.state.lock().restore(beginning.campaigns, beginning.standings, &shell.registry, control.now())?;
+        let left = self.state.lock().restore(beginning.campaigns, beginning.standings, &shell.registry, control.now());
         if !left.is_empty() {
             // Nobody waits for it: where it fails, the next start does it again.
             drop(control.commit_registry(left));
@@ -303,6 +319,18 @@ impl OtaDesk {
         &self.refused
     }
 
+    /// Downloads that were refused or broken off, by why.
+    #[must_use]
+    pub fn denied(&self) -> &Refused {
+        &self.denied
+    }
+
+    /// Messages of devices that were of no use, by what was wrong with them.
+    #[must_use]
+    pub fn faults(&self) -> &Refused {
+        &self.faults
+    }
+
     /// Its settings.
     #[must_use]
     pub fn settings(&self) -> &OtaSettings {
@@ -312,11 +340,6 @@ impl OtaDesk {
     /// Catalog and campaigns. Held for as long as it takes to look something up.
     pub fn state(&self) -> parking_lot::MutexGuard<'_, State> {
         self.state.lock()
-    }
-
-    /// Held by whoever changes catalog or campaigns, from the plan to the commit.
-    pub async fn changing(&self) -> tokio::sync::MutexGuard<'_, ()> {
-        self.changing.lock().await
     }
 
     fn shell(&self) -> &Shell {
@@ -345,18 +368,7 @@ impl OtaDesk {
         let actions = state.scheduler.step(now);
         let carried = self.carry_out(&mut state, actions, None, now);
         drop(state);
-        self.push(carried.offers);
-    }
-
-    /// Says that an errand is done once what it has changed is on disk.
-    fn finish(&self, committed: Option<oneshot::Receiver<()>>, done: Done) {
-        tokio::spawn(async move {
-            let outcome = match committed {
-                Some(committed) => committed.await.map_err(|_| ReasonCode::ImplementationSpecificError),
-                None => Ok(()),
-            };
-            done.say(outcome);
-        });
+        self.say(carried.committed, carried.offers);
     }
 }
 

@@ -30,8 +30,8 @@ use utoipa::ToSchema;
 use super::api::{now_s, page_limit};
 use super::campaigns::NumberedPage;
 use super::extract::{Asked, Bounded, Path, Query, body, whole_body};
-use super::{Api, Problem};
-use crate::ota::{FileError, OtaDesk, Writing};
+use super::{Api, COMMIT_TIME_MAX, Problem};
+use crate::ota::{Changing, FileError, OtaDesk, Writing};
 
 /// Bytes that are written at once.
 const WRITE_BYTES: usize = 1 << 20;
@@ -61,7 +61,7 @@ pub(super) struct CreateFirmware {
     hardware: Option<Vec<String>>,
     /// Said expressly in place of `hardware`: it runs on any.
     any_hardware: Option<bool>,
-    /// The release counter; 0 if absent.
+    /// The release counter; if absent, of a patch that of its whole firmware, else 0.
     release: Option<u64>,
     /// The version that it is a patch for.
     base: Option<String>,
@@ -200,6 +200,7 @@ fn code(error: &CatalogError) -> (StatusCode, &'static str) {
         CatalogError::VersionExists(_) => (StatusCode::CONFLICT, "version_exists"),
         CatalogError::BaseIsVersion => (StatusCode::BAD_REQUEST, "base_is_version"),
         CatalogError::Rollback { .. } => (StatusCode::CONFLICT, "rollback"),
+        CatalogError::ReleaseDiffers { .. } => (StatusCode::CONFLICT, "release_differs"),
         CatalogError::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
         CatalogError::Empty => (StatusCode::BAD_REQUEST, "empty"),
         CatalogError::NoteTooLong => (StatusCode::BAD_REQUEST, "note_too_long"),
@@ -284,7 +285,7 @@ impl CreateFirmware {
             target: parsed("target", self.target.as_deref().unwrap_or(Target::DEFAULT))?,
             version: parsed("version", &self.version)?,
             runs_on,
-            release: self.release.unwrap_or(0),
+            release: self.release,
             base: self.base.as_deref().map(|base| parsed("base", base)).transpose()?,
             note: self.note.unwrap_or_default().into(),
             declared: Declared {
@@ -350,36 +351,25 @@ impl Api {
         Ok((key, found.cloned().ok_or(CatalogError::NoSuchFirmware)?))
     }
 
-    /// Puts changes on record, commits them, and applies them. The caller holds the desk's lock for changes.
+    /// Puts changes on record, commits them, and applies them. The right to change things goes with them, until it is known whether they are on disk; `then`
+    /// hears of that.
     async fn commit_catalog(
         &self,
-        action: Action,
-        (product, firmware): (&ProductKey, Option<FirmwareId>),
+        changing: Changing,
+        (action, product, firmware): (Action, &ProductKey, Option<FirmwareId>),
         changes: Vec<Change>,
+        then: impl FnOnce(&OtaDesk, bool) + Send + 'static,
     ) -> Result<(), Problem> {
         let ota = self.ota()?;
         let target = Subject::product(product);
         let details: Vec<_> = firmware.map(|id| (Key::Firmware, Value::Number(id.0))).into_iter().collect();
         self.audit.accept_one(action, target, &details).await?;
-        let committed = ota.commit_catalog(&changes);
-        let mut committed = Box::pin(committed);
-        let Ok(outcome) = tokio::time::timeout(super::COMMIT_TIME_MAX, &mut committed).await else {
-            // Nothing is confirmed; but if it does reach the disk, memory has to follow.
-            let ota = Arc::clone(ota);
-            tokio::spawn(async move {
-                if committed.await.is_ok() {
-                    apply(&ota, changes);
-                }
-            });
-            self.audit.fail_one(action, target, "store_unavailable");
-            return Err(Problem::store());
-        };
-        if outcome.is_err() {
-            self.audit.fail_one(action, target, "store_unavailable");
-            return Err(Problem::store());
+        let changed = ota.change_catalog(changing, changes, then);
+        if let Ok(Ok(true)) = tokio::time::timeout(COMMIT_TIME_MAX, changed).await {
+            return Ok(());
         }
-        apply(ota, changes);
-        Ok(())
+        self.audit.fail_one(action, target, "store_unavailable");
+        Err(Problem::store())
     }
 
     /// Puts on record that a firmware isn't taken, and counts why.
@@ -393,9 +383,13 @@ impl Api {
     }
 }
 
-fn apply(ota: &OtaDesk, changes: Vec<Change>) {
-    let mut state = ota.state();
-    changes.into_iter().for_each(|change| state.catalog.apply(change));
+/// Removes a firmware's file once the catalog knows it no more.
+fn discard(id: FirmwareId) -> impl FnOnce(&OtaDesk, bool) + Send {
+    move |ota, is_on_disk| {
+        if is_on_disk {
+            ota.discard(id);
+        }
+    }
 }
 
 /// Firmware of a product, by page.
@@ -445,10 +439,11 @@ pub(super) async fn create_firmware(
         return Err(refuse(CatalogError::TooLarge));
     }
     let planned = asked.planned(key.clone())?;
-    let _changing = ota.changing().await;
+    let changing = Api::at_firmware(ota).await?;
     let planned = ota.state().catalog.plan_create(planned, now_s());
     let (id, change) = planned.map_err(refuse)?;
-    api.commit_catalog(Action::FirmwareCreate, (&key, Some(id)), vec![change]).await?;
+    let whose = (Action::FirmwareCreate, &key, Some(id));
+    api.commit_catalog(changing, whose, vec![change], |_, _| ()).await?;
     let (_, made) = api.existing_firmware(&product, &id.to_string())?;
     Ok((StatusCode::CREATED, Json(view(&made))))
 }
@@ -484,6 +479,8 @@ pub(super) async fn put_content(
 ) -> Result<Response, Problem> {
     let (owner, found) = api.existing_firmware(&product, &firmware)?;
     let offset = place(&headers)?;
+    let subject = Subject::product(&owner);
+    api.audit.accept_one(Action::FirmwareUpload, subject, &[(Key::Firmware, Value::Number(found.id.0))]).await?;
     let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0);
     let refuse = |problem: Problem| api.refuse_firmware(Action::FirmwareUpload, &owner, problem);
     let writing = api.ota()?.spool(found.id, now_s()).await.map_err(|error| refuse(error.into()))?;
@@ -554,20 +551,18 @@ pub(super) async fn finish_firmware(
         Err(error) => Err(error),
     };
     let (_writing, whole) = whole.map_err(|error| api.refuse_firmware(Action::FirmwareFinish, &owner, error))?;
-    let _changing = ota.changing().await;
+    let changing = Api::at_firmware(ota).await?;
     let planned = ota.state().catalog.plan_finish(id, &whole, detached.as_ref());
+    let whose = (Action::FirmwareFinish, &owner, Some(id));
     match planned {
         Ok(change) => {
             ota.keep(id).map_err(FileError::Io)?;
-            let committed = api.commit_catalog(Action::FirmwareFinish, (&owner, Some(id)), vec![change]).await;
             // Where it couldn't be committed, the next try reads it anew.
-            ota.let_go(id);
-            committed?;
+            api.commit_catalog(changing, whose, vec![change], move |ota, _| ota.let_go(id)).await?;
         }
         Err(error) => {
             let refused = ota.state().catalog.plan_refuse(id, &error.to_string())?;
-            api.commit_catalog(Action::FirmwareFinish, (&owner, Some(id)), vec![refused]).await?;
-            ota.discard(id);
+            api.commit_catalog(changing, whose, vec![refused], discard(id)).await?;
             return Err(api.refuse_firmware(Action::FirmwareFinish, &owner, error));
         }
     }
@@ -583,9 +578,10 @@ pub(super) async fn withdraw_firmware(
 ) -> Result<Json<FirmwareView>, Problem> {
     let ota = api.ota()?;
     let (owner, found) = api.existing_firmware(&product, &firmware)?;
-    let _changing = ota.changing().await;
+    let changing = Api::at_firmware(ota).await?;
     let change = ota.state().catalog.plan_withdraw(found.id)?;
-    api.commit_catalog(Action::FirmwareWithdraw, (&owner, Some(found.id)), vec![change]).await?;
+    let whose = (Action::FirmwareWithdraw, &owner, Some(found.id));
+    api.commit_catalog(changing, whose, vec![change], |_, _| ()).await?;
     let (_, after) = api.existing_firmware(&product, &firmware)?;
     Ok(Json(view(&after)))
 }
@@ -598,13 +594,13 @@ pub(super) async fn delete_firmware(
 ) -> Result<StatusCode, Problem> {
     let ota = api.ota()?;
     let (owner, found) = api.existing_firmware(&product, &firmware)?;
-    let _changing = ota.changing().await;
+    let changing = Api::at_firmware(ota).await?;
     let changes = {
         let state = ota.state();
         state.catalog.plan_delete(found.id, state.is_in_use(found.id))?
     };
-    api.commit_catalog(Action::FirmwareDelete, (&owner, Some(found.id)), changes.into()).await?;
-    ota.discard(found.id);
+    let whose = (Action::FirmwareDelete, &owner, Some(found.id));
+    api.commit_catalog(changing, whose, changes.into(), discard(found.id)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -656,8 +652,8 @@ pub(super) async fn put_demands(
         demands.targets = targets.into_iter().map(rule).collect::<Result<_, Problem>>()?;
     }
     let ota = api.ota()?;
-    let _changing = ota.changing().await;
+    let changing = Api::at_firmware(ota).await?;
     let change = ota.state().catalog.plan_demands(&owner, demands)?;
-    api.commit_catalog(Action::FirmwareDemands, (&owner, None), vec![change]).await?;
+    api.commit_catalog(changing, (Action::FirmwareDemands, &owner, None), vec![change], |_, _| ()).await?;
     Ok(Json(view_demands(&ota.state().catalog.demands(owner.as_str()))))
 }

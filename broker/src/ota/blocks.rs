@@ -13,6 +13,7 @@ use turnpike_ota::block::{BlockError, Request, frame, offer_of};
 use turnpike_ota::ids::FirmwareId;
 
 use super::devices::refusal;
+use super::faults::Coded;
 use super::{OtaDesk, files};
 use crate::desk::Done;
 use crate::shard::OutsideMessage;
@@ -56,6 +57,16 @@ enum GetError {
     File(#[from] std::io::Error),
 }
 
+impl Coded for GetError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Request(error) => error.code(),
+            Self::NoOffer => "no_offer",
+            Self::File(_) => "unreadable",
+        }
+    }
+}
+
 impl OtaDesk {
     pub(super) fn blocks(self: &Arc<Self>, errand: Errand, done: Done) {
         let desk = Arc::clone(self);
@@ -67,7 +78,7 @@ impl OtaDesk {
                     done.say(refusal(errand.version).map_err(|_| ReasonCode::ImplementationSpecificError));
                 }
                 Err(error) => {
-                    desk.fault(&errand, &error);
+                    desk.count_fault(&errand.device.product, &error);
                     done.say(refusal(errand.version));
                 }
             }
@@ -88,8 +99,13 @@ impl OtaDesk {
         let request = Request::read(parts.payload, bytes)?;
         let opened = files::open(&self.folder, file)?;
         let opened = Arc::new(opened);
+        let turn = self.turns.take(product, device);
         let mut sent = Vec::new();
         for (offset, length) in request.places() {
+            if !turn.is_current() || !self.is_here(product, device) {
+                // Nobody waits for the rest.
+                break;
+            }
             tokio::time::sleep_until(self.budget.grant(u64::from(length), Instant::now())).await;
             let block = files::read(&opened, offset, length as usize).await?;
             let place = u32::try_from(offset).map_err(|_| GetError::Request(BlockError::Nothing))?;

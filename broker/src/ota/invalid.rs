@@ -1,0 +1,50 @@
+//! Campaigns that can't be taken up again: their firmware is gone, or their settings aren't what this version takes. A start never fails on them: nothing of
+//! them goes out, the log and the API say so, and they may be deleted.
+
+use turnpike_ota::campaign::{Campaign, Life};
+use turnpike_ota::ids::{CampaignId, FirmwareId};
+
+use super::record::Wanted;
+use super::state::Unknown;
+use super::{CampaignRequest, State};
+
+/// A campaign that can't be taken up.
+#[derive(Debug)]
+pub struct Invalid {
+    /// As it was asked for.
+    pub request: CampaignRequest,
+    /// The seed of its hash.
+    pub salt: u64,
+    /// How far it had come.
+    pub life: Life,
+    /// What is wrong with it, in a sentence.
+    pub why: String,
+}
+
+impl State {
+    /// Campaigns that couldn't be taken up, by number.
+    pub fn invalid(&self) -> impl Iterator<Item = (CampaignId, &Invalid)> {
+        self.invalid.iter().map(|(id, invalid)| (*id, invalid))
+    }
+
+    /// A campaign that couldn't be taken up.
+    #[must_use]
+    pub fn invalid_campaign(&self, id: CampaignId) -> Option<&Invalid> {
+        self.invalid.get(&id)
+    }
+
+    /// A campaign as its record has it, or what is wrong with that.
+    pub(super) fn read_campaign(&self, id: CampaignId, wanted: &Wanted, life: &Life) -> Result<Campaign, String> {
+        let firmware = FirmwareId(wanted.request.firmware);
+        let found = self.catalog.get(firmware).ok_or_else(|| format!("its firmware {firmware} is gone"))?;
+        let settings = wanted.request.settings(found, wanted.salt)?;
+        Campaign::restored(id, settings, life.clone()).map_err(|faults| Unknown::Faults(faults).to_string())
+    }
+
+    /// Keeps a campaign that can't be taken up, and says so.
+    pub(super) fn set_aside(&mut self, id: CampaignId, (wanted, life): (Wanted, Life), why: String) {
+        tracing::error!(campaign = %id, why, "a campaign can't be taken up: it offers nothing, and may be deleted");
+        let Wanted { request, salt } = wanted;
+        self.invalid.insert(id, Invalid { request, salt, life, why });
+    }
+}
