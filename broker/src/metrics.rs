@@ -156,6 +156,8 @@ fn firmware(families: &mut Families, ota: &OtaDesk) {
     let of = |refused: &Refused| {
         refused.all().into_iter().map(|(code, count)| counter(&[("code", code)], count)).collect::<Vec<_>>()
     };
+    let help = "Campaigns that an operator has asked for and that weren't made, by why.";
+    families.family("campaign_refused_total", help, MetricType::COUNTER, of(ota.campaigns_refused()));
     let help = "Downloads of firmware that were refused or broken off, by why.";
     families.family("ota_denied_total", help, MetricType::COUNTER, of(ota.denied()));
     let help = "Messages of devices about firmware that were of no use, by what was wrong with them.";

@@ -159,6 +159,7 @@ pub struct OtaDesk {
     spools: files::Spools,
     counts: Counts,
     refused: Refused,
+    campaigns_refused: Refused,
     denied: Refused,
     faults: Refused,
     work: UnboundedSender<Work>,
@@ -192,6 +193,7 @@ impl OtaDesk {
             spools: files::Spools::default(),
             counts: Counts::default(),
             refused: Refused::default(),
+            campaigns_refused: Refused::default(),
             denied: Refused::default(),
             faults: Refused::default(),
             work,
@@ -317,6 +319,12 @@ impl OtaDesk {
     #[must_use]
     pub fn refused(&self) -> &Refused {
         &self.refused
+    }
+
+    /// Campaigns that weren't made, by why.
+    #[must_use]
+    pub fn campaigns_refused(&self) -> &Refused {
+        &self.campaigns_refused
     }
 
     /// Downloads that were refused or broken off, by why.

@@ -20,6 +20,8 @@ use turnpike_tests::wire::{Connect, Packet, Publish, Version};
 
 use crate::gate::register;
 
+mod held;
+
 /// A broker that devices download from.
 pub(crate) struct World {
     pub(crate) broker: Broker,

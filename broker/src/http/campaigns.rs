@@ -441,7 +441,7 @@ pub(super) async fn create_campaign(
         Err(error) => {
             let problem = Problem::from(error);
             api.audit.fail_one(Action::CampaignCreate, target, problem.code);
-            ota.refused().add(problem.code);
+            ota.campaigns_refused().add(problem.code);
             Err(problem)
         }
     }

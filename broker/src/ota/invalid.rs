@@ -48,3 +48,39 @@ impl State {
         self.invalid.insert(id, Invalid { request, salt, life, why });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use turnpike_authz::registry::Registry;
+    use turnpike_core::clock::Now;
+    use turnpike_ota::campaign::State as Stage;
+    use turnpike_ota::machine::Standing;
+    use turnpike_ota::schedule::Recorded;
+
+    use super::*;
+
+    #[test]
+    fn a_campaign_whose_firmware_is_gone_is_set_aside() {
+        let wanted = Wanted { request: CampaignRequest::plain("spring", 4), salt: 1 };
+        let life = Life {
+            state: Stage::Running,
+            since_s: 8,
+            created_at_s: 7,
+            approval: None,
+            bounds: vec![u64::MAX],
+            begun: 1,
+            retrying: false,
+        };
+        let recorded = Recorded { device: "one".into(), standing: Standing::queued(0), retries: 0 };
+        let standings = HashMap::from([(CampaignId(3), vec![recorded])]);
+        let mut state = State::default();
+        let now = Now { mono_ms: 0, unix_ms: 9000 };
+        let left = state.restore(vec![(CampaignId(3), wanted, life)], standings, &Registry::new(), now);
+        assert!(left.is_empty(), "it is still there: {left:?}");
+        let told: Vec<_> = state.invalid().map(|(id, invalid)| (id, invalid.why.clone())).collect();
+        assert_eq!(told, [(CampaignId(3), "its firmware 4 is gone".to_owned())]);
+        assert_eq!((state.scheduler.campaigns().count(), state.given), (0, 3));
+    }
+}
