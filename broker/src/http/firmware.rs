@@ -358,7 +358,7 @@ impl Api {
         changing: Changing,
         (action, product, firmware): (Action, &ProductKey, Option<FirmwareId>),
         changes: Vec<Change>,
-        then: impl FnOnce(&OtaDesk, bool) + Send + 'static,
+        then: impl FnOnce(&Arc<OtaDesk>, bool) + Send + 'static,
     ) -> Result<(), Problem> {
         let ota = self.ota()?;
         let target = Subject::product(product);
@@ -384,7 +384,7 @@ impl Api {
 }
 
 /// Removes a firmware's file once the catalog knows it no more.
-fn discard(id: FirmwareId) -> impl FnOnce(&OtaDesk, bool) + Send {
+fn discard(id: FirmwareId) -> impl FnOnce(&Arc<OtaDesk>, bool) + Send {
     move |ota, is_on_disk| {
         if is_on_disk {
             ota.discard(id);
@@ -418,8 +418,7 @@ pub(super) async fn show_firmware(
     let (_, found) = api.existing_firmware(&product, &firmware)?;
     let mut view = view(&found);
     if matches!(found.state, Stage::Uploading(_)) {
-        // While another request is at it nobody knows.
-        view.uploaded = api.ota()?.spool(found.id, now_s()).await.ok().map(|writing| writing.have());
+        view.uploaded = api.ota()?.uploaded(found.id);
     }
     Ok(Json(view))
 }
@@ -448,8 +447,8 @@ pub(super) async fn create_firmware(
     Ok((StatusCode::CREATED, Json(view(&made))))
 }
 
-/// Where a part begins, and how long it is.
-fn place(headers: &HeaderMap) -> Result<u64, Problem> {
+/// Where a part begins. What `Content-Range` says beside that has to be so.
+fn place(headers: &HeaderMap, declared: Option<u64>) -> Result<u64, Problem> {
     let wrong = || {
         Problem::invalid(
             "Content-Range must be bytes first-last/size, Upload-Offset a whole number; neither: from the beginning",
@@ -461,8 +460,15 @@ fn place(headers: &HeaderMap) -> Result<u64, Problem> {
         (None, Some(offset)) => offset.parse().map_err(|_| wrong()),
         (Some(range), None) => {
             let range = range.strip_prefix("bytes ").ok_or_else(wrong)?;
-            let (first, _) = range.split_once('-').ok_or_else(wrong)?;
-            first.parse().map_err(|_| wrong())
+            let (range, size) = range.split_once('/').ok_or_else(wrong)?;
+            let (first, last) = range.split_once('-').ok_or_else(wrong)?;
+            let number = |text: &str| text.parse::<u64>().map_err(|_| wrong());
+            let (first, last) = (number(first)?, number(last)?);
+            let length = last.checked_sub(first).and_then(|length| length.checked_add(1)).ok_or_else(wrong)?;
+            let is_size =
+                size == "*" || declared.is_none_or(|declared| number(size).is_ok_and(|size| size == declared));
+            let is_length = text("content-length")?.map(number).transpose()?.is_none_or(|sent| sent == length);
+            if is_size && is_length { Ok(first) } else { Err(wrong()) }
         }
         (Some(_), Some(_)) => Err(wrong()),
     }
@@ -478,7 +484,8 @@ pub(super) async fn put_content(
     body: Body,
 ) -> Result<Response, Problem> {
     let (owner, found) = api.existing_firmware(&product, &firmware)?;
-    let offset = place(&headers)?;
+    let declared = if let Stage::Uploading(declared) = found.state { declared.bytes } else { None };
+    let offset = place(&headers, declared)?;
     let subject = Subject::product(&owner);
     api.audit.accept_one(Action::FirmwareUpload, subject, &[(Key::Firmware, Value::Number(found.id.0))]).await?;
     let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0);
@@ -491,10 +498,7 @@ pub(super) async fn put_content(
     };
     let at = |have: u64| [(UPLOAD_OFFSET, HeaderValue::from(have))];
     match taken {
-        Ok(have) => {
-            let size = if let Stage::Uploading(declared) = found.state { declared.bytes } else { None };
-            Ok((at(have), Json(Uploaded { uploaded: have, size: size.unwrap_or(have) })).into_response())
-        }
+        Ok(have) => Ok((at(have), Json(Uploaded { uploaded: have, size: declared.unwrap_or(have) })).into_response()),
         Err((problem, have)) => Ok((at(have), refuse(problem)).into_response()),
     }
 }
@@ -656,4 +660,35 @@ pub(super) async fn put_demands(
     let change = ota.state().catalog.plan_demands(&owner, demands)?;
     api.commit_catalog(changing, (Action::FirmwareDemands, &owner, None), vec![change], |_, _| ()).await?;
     Ok(Json(view_demands(&ota.state().catalog.demands(owner.as_str()))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_begins_where_it_says_and_is_what_it_says() {
+        let of = |headers: &[(&'static str, &str)]| {
+            let headers = headers.iter().map(|(name, value)| {
+                (header::HeaderName::from_static(name), HeaderValue::from_str(value).expect("a value"))
+            });
+            place(&headers.collect(), Some(100)).ok()
+        };
+        assert_eq!(of(&[]), Some(0));
+        assert_eq!(of(&[(UPLOAD_OFFSET, "7")]), Some(7));
+        for (range, length, expected) in [
+            ("bytes 5-9/100", "5", Some(5)),
+            ("bytes 5-9/*", "5", Some(5)),
+            ("bytes 5-9/77", "5", None),
+            ("bytes 5-9/*", "6", None),
+            ("bytes 5-3/*", "1", None),
+            ("bytes 5-/*", "1", None),
+            ("bytes 5-9", "5", None),
+            ("bytes 0-18446744073709551615/*", "1", None),
+            ("lines 5-9/*", "5", None),
+        ] {
+            assert_eq!(of(&[("content-range", range), ("content-length", length)]), expected, "{range}");
+        }
+        assert_eq!(of(&[("content-range", "bytes 5-9/*"), (UPLOAD_OFFSET, "5")]), None);
+    }
 }

@@ -27,7 +27,7 @@ impl OtaDesk {
         self: &Arc<Self>,
         changing: Changing,
         changes: Vec<Change>,
-        then: impl FnOnce(&Self, bool) + Send + 'static,
+        then: impl FnOnce(&Arc<Self>, bool) + Send + 'static,
     ) -> JoinHandle<bool> {
         let (desk, committed) = (Arc::clone(self), self.commit_catalog(&changes));
         tokio::spawn(async move {
