@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::response::Response;
 use futures_util::StreamExt;
 use tokio::time::Instant;
@@ -54,6 +54,9 @@ impl Watched {
     /// The answer, whose connection breaks off when the device may have the file no more: its campaign has stopped, its token has expired, the firmware was
     /// withdrawn.
     pub(super) fn answer(self, response: Response) -> Response {
+        if response.body().size_hint().exact() == Some(0) {
+            return response;
+        }
         let mut looked = Looked { at: Instant::now(), bytes: 0 };
         response.map(|body| {
             Body::from_stream(body.into_data_stream().map(move |chunk| {
