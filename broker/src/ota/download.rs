@@ -133,7 +133,7 @@ pub(super) async fn serve(
     };
     count(&counts.downloads);
     let answer = answer(&downloads.desk, (file, permit), &granted, &method, &headers);
-    Watched { desk: downloads.desk, firmware: id, token: token.unwrap_or_default(), place }.answer(answer)
+    Watched { desk: downloads.desk, firmware: id, token: token.unwrap_or_default(), _place: place }.answer(answer)
 }
 
 impl OtaDesk {

@@ -25,8 +25,8 @@ pub(super) struct Watched {
     pub(super) desk: Arc<OtaDesk>,
     pub(super) firmware: FirmwareId,
     pub(super) token: String,
-    /// Its part of what the device may have at once.
-    pub(super) place: Share<DownloadKey>,
+    /// Its part of what the device may have at once, until it ends.
+    pub(super) _place: Share<DownloadKey>,
 }
 
 /// Whose downloads count together.
@@ -67,7 +67,7 @@ impl Watched {
     }
 
     fn judge(&self, chunk: Bytes, looked: &mut Looked) -> io::Result<Bytes> {
-        let Self { desk, firmware, token, place: _ } = self;
+        let Self { desk, firmware, token, _place } = self;
         if looked.is_due(chunk.len(), Instant::now())
             && let Err(denied) = desk.granted(*firmware, Some(token))
         {

@@ -27,7 +27,7 @@ impl World {
     }
 
     /// Names of a campaign's devices.
-    fn members(&self, campaign: u64) -> Vec<String> {
+    fn named(&self, campaign: u64) -> Vec<String> {
         let page = self.http().get(&format!("/api/v1/campaigns/{campaign}/devices")).json();
         let devices = page["devices"].as_array().expect("a list");
         let mut names: Vec<_> =
@@ -62,15 +62,15 @@ fn a_restart_finds_the_devices_of_a_campaign_whatever_they_have_reported_since()
     let all = world.campaign(&json!({"name": "all", "firmware": firmware, "start": later, "priority": 1}));
     let answer = world.http().put(&World::path("devices/young"), &json!({"secret": SECRET}).to_string());
     assert_eq!(answer.status, 201, "{answer:?}");
-    assert_eq!(world.members(by_version), ["one", "two"]);
-    let before = world.members(all);
+    assert_eq!(world.named(by_version), ["one", "two"]);
+    let before = world.named(all);
     two.check("1.1");
     three.check("1.0");
     world.again();
-    assert_eq!(world.members(by_version), ["one", "two"]);
-    assert_eq!(world.members(all), before, "who came in the same second");
+    assert_eq!(world.named(by_version), ["one", "two"]);
+    assert_eq!(world.named(all), before, "who came in the same second");
     world.again();
-    assert_eq!(world.members(by_version), ["one", "two"], "nor after another one");
+    assert_eq!(world.named(by_version), ["one", "two"], "nor after another one");
 }
 
 #[test]
