@@ -362,6 +362,8 @@ impl Problem {
     }
 }
 
+pub(crate) use connections::{Share, Shares};
+
 /// Serves one connection of devices: of another listener than ours.
 pub(crate) async fn converse<S>(stream: S, peer: SocketAddr, router: Router) -> Result<(), hyper::Error>
 where

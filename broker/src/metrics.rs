@@ -14,7 +14,7 @@ use turnpike_store::stats::{CommitStats, LATENCY_BOUNDS_US};
 use crate::audit::AuditStatus;
 use crate::commands::CommandDesk;
 use crate::desks::Desks;
-use crate::ota::OtaDesk;
+use crate::ota::{OtaDesk, Refused};
 use crate::registrar::Registrar;
 use crate::server::Totals;
 use crate::shard::ShardStats;
@@ -159,6 +159,15 @@ fn firmware(families: &mut Families, ota: &OtaDesk) {
     let samples = ota.refused().all().into_iter().map(|(code, count)| counter(&[("code", code)], count)).collect();
     let help = "Firmware, or parts of it, that an operator has uploaded and that weren't taken, by what was wrong.";
     families.family("firmware_refused_total", help, MetricType::COUNTER, samples);
+    let of = |refused: &Refused| {
+        refused.all().into_iter().map(|(code, count)| counter(&[("code", code)], count)).collect::<Vec<_>>()
+    };
+    let help = "Campaigns that an operator has asked for and that weren't made, by why.";
+    families.family("campaign_refused_total", help, MetricType::COUNTER, of(ota.campaigns_refused()));
+    let help = "Downloads of firmware that were refused or broken off, by why.";
+    families.family("ota_denied_total", help, MetricType::COUNTER, of(ota.denied()));
+    let help = "Messages of devices about firmware that were of no use, by what was wrong with them.";
+    families.family("ota_faults_total", help, MetricType::COUNTER, of(ota.faults()));
     let Some((counts, on_their_way)) = ota.bucket() else { return };
     let samples = counts.all().map(|(what, count)| counter(&[("what", what)], count)).into();
     let help =

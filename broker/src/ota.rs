@@ -13,23 +13,29 @@
 //! after a restart of the broker, whatever patches have come meanwhile.
 
 mod blocks;
+mod changing;
 mod devices;
 mod door;
 mod download;
+mod faults;
 mod files;
 mod gizwits;
+mod invalid;
 mod labels;
 mod pages;
 mod push;
 mod record;
 #[cfg(feature = "s3")]
 mod s3;
+mod said;
 mod settings;
 mod shelf;
 mod spelled;
 mod state;
 mod storing;
 mod sweep;
+mod turns;
+mod watched;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -41,20 +47,21 @@ use std::time::Duration;
 
 use anyhow::Context;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::{Notify, oneshot};
 use turnpike_authz::desk::Matter;
 use turnpike_authz::registry::{RecordError, Registry};
 use turnpike_authz::secret::MasterKey;
 use turnpike_core::gate::{DeviceIdentity, Passage, Principal, Visit};
 use turnpike_core::shard::Errand;
-use turnpike_mqtt::ReasonCode;
 use turnpike_ota::campaign::Life;
 use turnpike_ota::ids::CampaignId;
 use turnpike_ota::schedule::Recorded;
 use turnpike_ota::token::TokenKey;
 
+pub use changing::Changing;
 pub use files::{FileError, Writing};
+pub use invalid::Invalid;
 #[cfg(feature = "s3")]
 pub(crate) use s3::check as check_bucket;
 pub use settings::CampaignRequest;
@@ -127,7 +134,7 @@ impl Counts {
     }
 }
 
-/// Firmware that wasn't taken, by what was wrong with it: as many counters as there are such words.
+/// What wasn't taken, by what was wrong with it: as many counters as there are such words.
 #[derive(Debug, Default)]
 pub struct Refused(Mutex<BTreeMap<&'static str, u64>>);
 
@@ -170,6 +177,9 @@ pub struct OtaDesk {
     storer: OnceLock<tokio::runtime::Handle>,
     counts: Counts,
     refused: Refused,
+    campaigns_refused: Refused,
+    denied: Refused,
+    faults: Refused,
     work: UnboundedSender<Work>,
     /// Comings and goings since the thread last looked. It isn't woken for them: that would cost a log-in more than all else that is done for it here.
     moves: Mutex<Vec<(Arc<DeviceIdentity>, Move)>>,
@@ -180,8 +190,9 @@ pub struct OtaDesk {
     /// TLS of the address for downloads.
     tls: OnceLock<Arc<Acceptor>>,
     budget: blocks::Budget,
+    turns: turns::Turns,
     /// Held by whoever changes catalog or campaigns by the API, from the plan to the commit.
-    changing: tokio::sync::Mutex<()>,
+    changing: Arc<tokio::sync::Mutex<()>>,
     /// A product is to be swept.
     to_sweep: Notify,
     /// One has been.
@@ -212,6 +223,9 @@ impl OtaDesk {
             storer: OnceLock::new(),
             counts: Counts::default(),
             refused: Refused::default(),
+            campaigns_refused: Refused::default(),
+            denied: Refused::default(),
+            faults: Refused::default(),
             work,
             moves: Mutex::default(),
             beginning: Mutex::new(Some(Beginning { work: receiver, campaigns: Vec::new(), standings: HashMap::new() })),
@@ -219,7 +233,8 @@ impl OtaDesk {
             link: OnceLock::new(),
             tls: OnceLock::new(),
             budget: blocks::Budget::new(settings.blocks_bytes_s),
-            changing: tokio::sync::Mutex::new(()),
+            turns: turns::Turns::default(),
+            changing: Arc::default(),
             to_sweep: Notify::new(),
             swept: Notify::new(),
             settings,
@@ -253,7 +268,12 @@ impl OtaDesk {
         let Some(beginning) = beginning.as_mut() else { return Ok(()) };
         match read {
             Read::Campaign(id, wanted, life) => beginning.campaigns.push((id, *wanted, life)),
-            Read::Standing(id, recorded) => beginning.standings.entry(id).or_default().push(recorded),
+            Read::Standing(id, recorded, file) => {
+                if let Some(file) = file {
+                    self.state.lock().patched.entry(id).or_default().insert(recorded.device.clone(), file);
+                }
+                beginning.standings.entry(id).or_default().push(recorded);
+            }
             Read::Given(id) => {
                 let mut state = self.state.lock();
                 state.given = state.given.max(id.0);
@@ -272,7 +292,7 @@ impl OtaDesk {
     /// be devices that the registry doesn't have.
     ///
     /// # Errors
-    /// A campaign's records contradict each other, the address can't be bound, TLS not be set up, or a thread not be started.
+    /// The address can't be bound, TLS not be set up, or a thread not be started.
     pub fn start(
         self: &Arc<Self>,
         control: &Control,
@@ -286,7 +306,7 @@ impl OtaDesk {
         let left = {
             let mut state = self.state.lock();
             state.find_swept(&shell.registry, strangers);
-            state.restore(beginning.campaigns, beginning.standings, &shell.registry, control.now())?
+            state.restore(beginning.campaigns, beginning.standings, &shell.registry, control.now())
         };
         // Nobody waits for it: where it fails, the next start does it again.
         left.chunks(state::DELETED_AT_ONCE).for_each(|part| drop(control.commit_registry(part.to_vec())));
@@ -375,6 +395,24 @@ impl OtaDesk {
         &self.refused
     }
 
+    /// Campaigns that weren't made, by why.
+    #[must_use]
+    pub fn campaigns_refused(&self) -> &Refused {
+        &self.campaigns_refused
+    }
+
+    /// Downloads that were refused or broken off, by why.
+    #[must_use]
+    pub fn denied(&self) -> &Refused {
+        &self.denied
+    }
+
+    /// Messages of devices that were of no use, by what was wrong with them.
+    #[must_use]
+    pub fn faults(&self) -> &Refused {
+        &self.faults
+    }
+
     /// Its settings.
     #[must_use]
     pub fn settings(&self) -> &OtaSettings {
@@ -384,11 +422,6 @@ impl OtaDesk {
     /// Catalog and campaigns. Held for as long as it takes to look something up.
     pub fn state(&self) -> parking_lot::MutexGuard<'_, State> {
         self.state.lock()
-    }
-
-    /// Held by whoever changes catalog or campaigns, from the plan to the commit.
-    pub async fn changing(&self) -> tokio::sync::MutexGuard<'_, ()> {
-        self.changing.lock().await
     }
 
     fn shell(&self) -> &Shell {
@@ -436,18 +469,7 @@ impl OtaDesk {
         let actions = state.scheduler.step(now);
         let carried = self.carry_out(&mut state, actions, None, now);
         drop(state);
-        self.push(carried.offers);
-    }
-
-    /// Says that an errand is done once what it has changed is on disk.
-    fn finish(&self, committed: Option<oneshot::Receiver<()>>, done: Done) {
-        tokio::spawn(async move {
-            let outcome = match committed {
-                Some(committed) => committed.await.map_err(|_| ReasonCode::ImplementationSpecificError),
-                None => Ok(()),
-            };
-            done.say(outcome);
-        });
+        self.say(carried.committed, carried.offers);
     }
 }
 

@@ -239,6 +239,13 @@ impl Campaign {
             && settings.filter.matches(candidate, settings.salt)
     }
 
+    /// A restart takes it back without a record of its own: it belongs in it, and was surely there when groups were drawn. Of a device that is as old as the
+    /// campaign, to the second, its record tells.
+    #[must_use]
+    pub fn takes_again(&self, candidate: &Candidate<'_>) -> bool {
+        (self.settings.dynamic || candidate.created_at_s < self.life.created_at_s) && self.takes(candidate)
+    }
+
     /// Devices that the trial names, if there is one.
     #[must_use]
     pub fn trial(&self) -> &[Box<str>] {

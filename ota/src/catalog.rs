@@ -62,6 +62,14 @@ pub enum CatalogError {
         /// The smallest that may be.
         required: u64,
     },
+    /// A patch's, and not that of the whole firmware to which it leads.
+    #[error("the release counter is {release}, and that of the whole firmware of this version is {whole}")]
+    ReleaseDiffers {
+        /// Of this firmware.
+        release: u64,
+        /// Of the whole one.
+        whole: u64,
+    },
     /// More than [`BYTES_MAX`].
     #[error("a firmware has {BYTES_MAX} bytes at most")]
     TooLarge,
@@ -119,8 +127,8 @@ pub struct Planned {
     pub version: Version,
     /// The hardware that it runs on.
     pub runs_on: RunsOn,
-    /// The release counter.
-    pub release: u64,
+    /// The release counter. None: that of the whole firmware to which a patch leads, else 0.
+    pub release: Option<u64>,
     /// The version that it is a patch for.
     pub base: Option<Version>,
     /// What the operator wrote.
@@ -229,6 +237,13 @@ impl Catalog {
         }
         let id = FirmwareId(self.given.saturating_add(1));
         let state = State::Uploading(declared);
+        let whole = base.as_ref().and_then(|_| self.whole_of(&product, &target, &version, &runs_on));
+        let release = match (release, whole) {
+            (Some(release), Some(whole)) if release != whole => {
+                return Err(CatalogError::ReleaseDiffers { release, whole });
+            }
+            (release, whole) => release.or(whole).unwrap_or(0),
+        };
         let firmware =
             Firmware { id, product, target, version, runs_on, release, base, note, created_at_s: now_s, state };
         judged(&self.demands(firmware.product.as_str()), &firmware)?;
@@ -318,6 +333,18 @@ impl Catalog {
             changes.push(Change::SetDemands(product.clone(), None));
         }
         changes
+    }
+
+    /// The release counter of a whole firmware of a version that runs on some of this hardware.
+    fn whole_of(&self, product: &ProductKey, target: &Target, version: &Version, runs_on: &RunsOn) -> Option<u64> {
+        let is_whole = |other: &&Arc<Firmware>| {
+            other.base.is_none()
+                && other.target == *target
+                && other.version == *version
+                && other.runs_on.overlaps(runs_on)
+                && !matches!(other.state, State::Refused { .. })
+        };
+        self.of_product(product.as_str()).find(is_whole).map(|whole| whole.release)
     }
 
     fn moved(&self, firmware: &Firmware, state: State) -> Change {

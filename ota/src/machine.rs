@@ -196,6 +196,8 @@ impl Reason {
     pub const HARDWARE_UNKNOWN: Self = Self(24);
     /// Queued: the firmware isn't ready, or not signed as its product has come to demand.
     pub const NOT_READY: Self = Self(25);
+    /// Queued: the campaign has windows, which are in the device's zone, and the device hasn't reported anything yet.
+    pub const ZONE_UNKNOWN: Self = Self(26);
     /// Timed out: 100 and the number of the state in [`Kind::ALL`] that it was too long in.
     #[must_use]
     pub const fn too_long(kind: Kind) -> Self {

@@ -1,5 +1,6 @@
 //! Firmware out: uploads and what is wrong with them, campaigns in groups, downloads over HTTP and MQTT that break and go on.
 
+mod held;
 mod s3;
 mod world;
 

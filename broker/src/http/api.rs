@@ -256,7 +256,7 @@ impl Api {
         let Some(ota) = self.desks.ota.as_ref().filter(|_| !labelled.is_empty()) else {
             return self.commit(changes).await;
         };
-        let _changing = ota.changing().await;
+        let _changing = Self::at_firmware(ota).await?;
         // First: after a crash between the two, what was held is what it would be without.
         if let Some(held) = ota.hold(&labelled) {
             let held = tokio::time::timeout(COMMIT_TIME_MAX, held).await;

@@ -1,5 +1,6 @@
 //! Campaigns: which devices get a firmware, when, and how far they are.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, State};
@@ -10,15 +11,16 @@ use serde::{Deserialize, Serialize};
 use turnpike_authz::audit::{Action, Key, Subject, Value};
 use turnpike_authz::names::ProductKey;
 use turnpike_ota::campaign::{Campaign, Refusal, State as Stage, Why};
-use turnpike_ota::ids::CampaignId;
+use turnpike_ota::catalog::Unsuited;
+use turnpike_ota::ids::{CampaignId, FirmwareId};
 use turnpike_ota::machine::{Kind, State as Device};
 use utoipa::ToSchema;
 
 use super::api::{page_limit, product_key};
 use super::audit;
-use super::extract::{Asked, Bounded, Path, Queried, Query, whole_body};
+use super::extract::{Asked, Bodiless, Bounded, Path, Queried, Query, whole_body};
 use super::{Api, COMMIT_TIME_MAX, Problem};
-use crate::ota::{CampaignRequest, Order, OtaDesk, Unknown};
+use crate::ota::{CampaignRequest, Changing, Invalid, Order, OtaDesk, Unknown};
 use crate::provision::random;
 
 /// Bytes of a request: a list of a hundred thousand devices.
@@ -99,14 +101,19 @@ pub(super) struct GroupView {
 #[derive(Serialize, ToSchema)]
 pub(super) struct CampaignView {
     campaign: u64,
+    /// Absent, as are `target` and `version`, of an `invalid` one whose firmware is gone.
+    #[serde(skip_serializing_if = "String::is_empty")]
     product: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
     target: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
     version: String,
-    /// `awaiting_approval`, `scheduled`, `running`, `paused`, `stopping`, `stopped` or `completed`.
+    /// `awaiting_approval`, `scheduled`, `running`, `paused`, `stopping`, `stopped` or `completed`; `invalid` is one that couldn't be taken up when the broker
+    /// started: it offers nothing, and may be deleted.
     state: &'static str,
-    /// Why it stops or has stopped: `by_hand`, `errors` or `ended`.
+    /// Why it stops or has stopped: `by_hand`, `errors` or `ended`; of one that is `invalid` what is wrong with it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    why: Option<&'static str>,
+    why: Option<Cow<'static, str>>,
     /// The group, counted from 1, whose errors were too many.
     #[serde(skip_serializing_if = "Option::is_none")]
     failed_group: Option<u8>,
@@ -191,9 +198,17 @@ impl Queried for MembersPage {
 impl From<Unknown> for Problem {
     fn from(error: Unknown) -> Self {
         use turnpike_ota::schedule::AddError;
+        if matches!(error, Unknown::Store) {
+            return Self::store();
+        }
         let (status, code) = match &error {
             Unknown::Firmware => (StatusCode::NOT_FOUND, "no_such_firmware"),
             Unknown::NotReady => (StatusCode::CONFLICT, "firmware_not_ready"),
+            Unknown::Unsuited(Unsuited::Target) => (StatusCode::CONFLICT, "unknown_target"),
+            Unknown::Unsuited(Unsuited::Rollback) => (StatusCode::CONFLICT, "rollback"),
+            Unknown::Unsuited(Unsuited::Unsigned) => (StatusCode::CONFLICT, "signature_missing"),
+            Unknown::Unsuited(_) => (StatusCode::CONFLICT, "unsuited"),
+            Unknown::Store => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
             Unknown::Request(_) | Unknown::Faults(_) => (StatusCode::BAD_REQUEST, "invalid"),
             Unknown::Add(AddError::Exists) => (StatusCode::CONFLICT, "campaign_exists"),
             Unknown::Add(AddError::TooManyLive) => (StatusCode::CONFLICT, "too_many_campaigns"),
@@ -261,9 +276,9 @@ fn view(state: &crate::ota::State, campaign: &Campaign) -> CampaignView {
         version: settings.version.to_string(),
         state: word,
         why: why.map(|why| match why {
-            Why::ByHand => "by_hand",
-            Why::Errors { .. } => "errors",
-            Why::Ended => "ended",
+            Why::ByHand => "by_hand".into(),
+            Why::Errors { .. } => "errors".into(),
+            Why::Ended => "ended".into(),
         }),
         failed_group: why.and_then(|why| match why {
             Why::Errors { group } => Some(group + 1),
@@ -279,7 +294,36 @@ fn view(state: &crate::ota::State, campaign: &Campaign) -> CampaignView {
     }
 }
 
+/// Of a campaign that couldn't be taken up there is what was asked for, and what is wrong.
+fn view_invalid(state: &crate::ota::State, id: CampaignId, invalid: &Invalid) -> CampaignView {
+    let firmware = state.catalog.get(FirmwareId(invalid.request.firmware));
+    CampaignView {
+        campaign: id.0,
+        product: firmware.map(|firmware| firmware.product.to_string()).unwrap_or_default(),
+        target: firmware.map(|firmware| firmware.target.to_string()).unwrap_or_default(),
+        version: firmware.map(|firmware| firmware.version.to_string()).unwrap_or_default(),
+        state: INVALID,
+        why: Some(invalid.why.clone().into()),
+        failed_group: None,
+        stuck: false,
+        since: invalid.life.since_s,
+        created_at: invalid.life.created_at_s,
+        approved_by: invalid.life.approval.as_ref().map(|approval| approval.by.to_string()),
+        salt: invalid.salt,
+        groups: Vec::new(),
+        settings: invalid.request.clone(),
+    }
+}
+
+/// The state of a campaign that couldn't be taken up.
+const INVALID: &str = "invalid";
+
 impl Api {
+    /// The right to change firmware and campaigns. While the store takes nothing, whoever was before keeps it.
+    pub(super) async fn at_firmware(ota: &OtaDesk) -> Result<Changing, Problem> {
+        tokio::time::timeout(COMMIT_TIME_MAX, ota.changing()).await.map_err(|_| Problem::store())
+    }
+
     /// The desk for firmware.
     pub(super) fn ota(&self) -> Result<&Arc<OtaDesk>, Problem> {
         self.desks.ota.as_ref().ok_or_else(|| {
@@ -289,13 +333,20 @@ impl Api {
 
     fn view_campaign(&self, id: CampaignId) -> Result<Json<CampaignView>, Problem> {
         let state = self.ota()?.state();
-        let campaign = state.scheduler.campaign(id).ok_or(Refusal::Unknown)?;
-        Ok(Json(view(&state, campaign)))
+        if let Some(invalid) = state.invalid_campaign(id) {
+            return Ok(Json(view_invalid(&state, id, invalid)));
+        }
+        let campaign = state.scheduler.campaign(id).filter(|_| !state.scheduler.is_prepared(id));
+        Ok(Json(view(&state, campaign.ok_or(Refusal::Unknown)?)))
     }
 
-    /// Whose campaign it is.
+    /// Whose campaign it is, that an order is given to.
     fn product_of(&self, id: CampaignId) -> Result<ProductKey, Problem> {
         let state = self.ota()?.state();
+        if state.invalid_campaign(id).is_some() {
+            let message = "that can't be done to a campaign that is invalid; it may be deleted";
+            return Err(Problem::new(StatusCode::CONFLICT, "campaign_state", message));
+        }
         let campaign = state.scheduler.campaign(id).ok_or(Refusal::Unknown)?;
         ProductKey::parse(&campaign.settings().filter.product).map_err(|_| Refusal::Unknown.into())
     }
@@ -303,13 +354,12 @@ impl Api {
     async fn order(&self, number: &str, action: Action, order: Order) -> Result<Json<CampaignView>, Problem> {
         let id = campaign_id(number)?;
         let ota = self.ota()?;
-        let _changing = ota.changing().await;
+        let changing = Self::at_firmware(ota).await?;
         let product = self.product_of(id)?;
         let target = Subject::product(&product);
         self.audit.accept_one(action, target, &[(Key::Campaign, Value::Number(id.0))]).await?;
-        match ota.order(id, order, &audit::Desk::caller_name()) {
-            Ok(Some(committed)) => self.await_commit(committed, action, target).await?,
-            Ok(None) => {}
+        match ota.order_held(changing, id, order, &audit::Desk::caller_name()) {
+            Ok(committed) => self.await_commit(committed, action, target).await?,
             Err(refusal) => {
                 self.audit.fail_one(action, target, "campaign_state");
                 return Err(refusal.into());
@@ -347,10 +397,16 @@ pub(super) async fn list_campaigns(
 ) -> Result<Json<CampaignPage>, Problem> {
     let limit = page_limit(page.limit)?;
     let state = api.ota()?.state();
-    let mut left =
-        state.scheduler.campaigns().filter(|campaign| page.after.is_none_or(|after| campaign.id().0 > after));
-    let campaigns: Vec<_> = left.by_ref().take(limit).map(|campaign| view(&state, campaign)).collect();
-    let next = left.next().and(campaigns.last().map(|campaign| campaign.campaign));
+    let is_left = |id: CampaignId| page.after.is_none_or(|after| id.0 > after);
+    let known = state.scheduler.campaigns().map(Campaign::id).filter(|id| !state.scheduler.is_prepared(*id));
+    let mut left: Vec<_> = known.chain(state.invalid().map(|(id, _)| id)).filter(|id| is_left(*id)).collect();
+    left.sort_unstable();
+    let shown = left.iter().take(limit).filter_map(|id| match state.invalid_campaign(*id) {
+        Some(invalid) => Some(view_invalid(&state, *id, invalid)),
+        None => state.scheduler.campaign(*id).map(|campaign| view(&state, campaign)),
+    });
+    let campaigns: Vec<_> = shown.collect();
+    let next = left.get(limit).and(campaigns.last().map(|campaign| campaign.campaign));
     Ok(Json(CampaignPage { campaigns, next }))
 }
 
@@ -371,28 +427,24 @@ pub(super) async fn create_campaign(
 ) -> Result<(StatusCode, Json<CampaignView>), Problem> {
     let request: CampaignRequest = whole_body(&bytes)?;
     let ota = Arc::clone(api.ota()?);
-    let _changing = ota.changing().await;
-    let firmware = turnpike_ota::ids::FirmwareId(request.firmware);
+    let changing = Api::at_firmware(&ota).await?;
+    let firmware = FirmwareId(request.firmware);
     let found = ota.state().catalog.get(firmware).map(|firmware| firmware.product.clone());
     let product = found.ok_or(Unknown::Firmware)?;
     api.existing_product(product_key(product.as_str())?.as_str())?;
     let target = Subject::product(&product);
     let details = [(Key::Firmware, Value::Number(firmware.0))];
     api.audit.accept_one(Action::CampaignCreate, target, &details).await?;
-    // All devices of the product are looked at: beside this thread.
-    let (desk, salt) = (Arc::clone(&ota), u64::from_be_bytes(random()));
-    let added = tokio::task::spawn_blocking(move || desk.add_campaign(request, salt)).await;
-    let added = added.map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the log says why"))?;
-    let (id, committed) = match added {
-        Ok(added) => added,
+    let created = ota.create_campaign(changing, request, u64::from_be_bytes(random()), COMMIT_TIME_MAX).await;
+    match created.map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the log says why"))? {
+        Ok(id) => Ok((StatusCode::CREATED, api.view_campaign(id)?)),
         Err(error) => {
             let problem = Problem::from(error);
             api.audit.fail_one(Action::CampaignCreate, target, problem.code);
-            return Err(problem);
+            ota.campaigns_refused().add(problem.code);
+            Err(problem)
         }
-    };
-    api.await_commit(committed, Action::CampaignCreate, target).await?;
-    Ok((StatusCode::CREATED, api.view_campaign(id)?))
+    }
 }
 
 /// Devices of a campaign, by page, with their states; with `state` those in one alone, of which a page may have none and yet not be the last.
@@ -411,7 +463,9 @@ pub(super) async fn list_campaign_devices(
     });
     let wanted = wanted.transpose()?;
     let state = api.ota()?.state();
-    state.scheduler.campaign(id).ok_or(Refusal::Unknown)?;
+    if state.invalid_campaign(id).is_none() {
+        state.scheduler.campaign(id).ok_or(Refusal::Unknown)?;
+    }
     let (mut devices, mut next) = (Vec::new(), None);
     for (looked, (slot, member)) in state.scheduler.members(id, page.after.unwrap_or(0)).enumerate() {
         if devices.len() == limit || looked == LOOKS {
@@ -442,14 +496,22 @@ pub(super) async fn list_campaign_devices(
 pub(super) async fn delete_campaign(
     State(api): State<Api>,
     Path(campaign): Path<String>,
+    _: Bodiless,
 ) -> Result<StatusCode, Problem> {
     let id = campaign_id(&campaign)?;
     let ota = api.ota()?;
-    let _changing = ota.changing().await;
+    let changing = Api::at_firmware(ota).await?;
+    let details = [(Key::Campaign, Value::Number(id.0))];
+    if ota.state().invalid_campaign(id).is_some() {
+        let target = Subject::Broker;
+        api.audit.accept_one(Action::CampaignDelete, target, &details).await?;
+        api.await_commit(ota.delete_held(changing, id)?, Action::CampaignDelete, target).await?;
+        return Ok(StatusCode::NO_CONTENT);
+    }
     let product = api.product_of(id)?;
     let target = Subject::product(&product);
-    api.audit.accept_one(Action::CampaignDelete, target, &[(Key::Campaign, Value::Number(id.0))]).await?;
-    match ota.delete_campaign(id) {
+    api.audit.accept_one(Action::CampaignDelete, target, &details).await?;
+    match ota.delete_held(changing, id) {
         Ok(committed) => api.await_commit(committed, Action::CampaignDelete, target).await?,
         Err(refusal) => {
             api.audit.fail_one(Action::CampaignDelete, target, "campaign_state");
@@ -465,6 +527,7 @@ macro_rules! orders {
         pub(super) async fn $name(
             State(api): State<Api>,
             Path(campaign): Path<String>,
+            _: Bodiless,
         ) -> Result<Json<CampaignView>, Problem> {
             api.order(&campaign, Action::$action, Order::$order).await
         })*

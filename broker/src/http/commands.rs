@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 
 use super::api::{page_limit, product_key};
 use super::campaigns::NumberedPage;
-use super::extract::{Asked, Bounded, Path, Query, whole_body};
+use super::extract::{Asked, Bodiless, Bounded, Path, Query, whole_body};
 use super::{Api, COMMIT_TIME_MAX, Problem};
 use crate::audit::now_ms;
 use crate::commands::CommandDesk;
@@ -238,6 +238,7 @@ pub(super) async fn ask_command(
 pub(super) async fn cancel_command(
     State(api): State<Api>,
     Path((product, device, command)): Path<(String, String, String)>,
+    _: Bodiless,
 ) -> Result<Json<CommandView>, Problem> {
     let (product, device) = api.named_device(&product, &device)?;
     let (desk, id) = (api.commands()?, command_id(&command)?);

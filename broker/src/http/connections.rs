@@ -1,6 +1,7 @@
 //! HTTP connections: how many at once, and how long each may say nothing.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -42,7 +43,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Serves until the runtime ends.
 pub(super) async fn serve(listener: TcpListener, router: Router, bounds: Bounds) {
     let room = Arc::new(Semaphore::new(bounds.connections_max));
-    let shares = Shares::default();
+    let shares = <Shares>::default();
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -67,36 +68,43 @@ pub(super) async fn serve(listener: TcpListener, router: Router, bounds: Bounds)
     }
 }
 
-/// How many connections each address has.
-#[derive(Clone, Default)]
-struct Shares(Arc<Mutex<HashMap<IpAddr, usize>>>);
+/// How many of something, such as connections, each has: an address, or a device.
+#[derive(Clone)]
+pub(crate) struct Shares<K: Eq + Hash = IpAddr>(Arc<Mutex<HashMap<K, usize>>>);
 
-/// One connection's part of its address's share.
-struct Share {
-    of: Shares,
-    address: IpAddr,
+/// One part of somebody's share, until it is dropped.
+pub(crate) struct Share<K: Eq + Hash = IpAddr> {
+    of: Shares<K>,
+    whose: K,
 }
 
-impl Shares {
-    fn take(&self, address: IpAddr, most: usize) -> Option<Share> {
+impl<K: Eq + Hash> Default for Shares<K> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<K: Eq + Hash + Clone> Shares<K> {
+    /// One more, of so many at most, but of at least one.
+    pub(crate) fn take(&self, whose: K, most: usize) -> Option<Share<K>> {
         let mut counts = self.0.lock();
-        let count = counts.entry(address).or_insert(0);
+        let count = counts.entry(whose.clone()).or_insert(0);
         // Whoever has none yet gets one.
         if *count >= most.max(1) {
             return None;
         }
         *count += 1;
-        Some(Share { of: self.clone(), address })
+        Some(Share { of: self.clone(), whose })
     }
 }
 
-impl Drop for Share {
+impl<K: Eq + Hash> Drop for Share<K> {
     fn drop(&mut self) {
         let mut counts = self.of.0.lock();
-        if let Some(count) = counts.get_mut(&self.address) {
+        if let Some(count) = counts.get_mut(&self.whose) {
             *count -= 1;
             if *count == 0 {
-                counts.remove(&self.address);
+                counts.remove(&self.whose);
             }
         }
     }

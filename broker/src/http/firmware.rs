@@ -31,9 +31,9 @@ use utoipa::ToSchema;
 
 use super::api::{now_s, page_limit};
 use super::campaigns::NumberedPage;
-use super::extract::{Asked, Bounded, Path, Query, body, whole_body};
-use super::{Api, Problem};
-use crate::ota::{FileError, OtaDesk, Stage as OnItsWay, Writing};
+use super::extract::{Asked, Bodiless, Bounded, Path, Query, body, whole_body};
+use super::{Api, COMMIT_TIME_MAX, Problem};
+use crate::ota::{Changing, FileError, OtaDesk, Stage as OnItsWay, Writing};
 
 /// Bytes that are written at once.
 const WRITE_BYTES: usize = 1 << 20;
@@ -63,7 +63,7 @@ pub(super) struct CreateFirmware {
     hardware: Option<Vec<String>>,
     /// Said expressly in place of `hardware`: it runs on any.
     any_hardware: Option<bool>,
-    /// The release counter; 0 if absent.
+    /// The release counter; if absent, of a patch that of its whole firmware, else 0.
     release: Option<u64>,
     /// The version that it is a patch for.
     base: Option<String>,
@@ -202,6 +202,7 @@ fn code(error: &CatalogError) -> (StatusCode, &'static str) {
         CatalogError::VersionExists(_) => (StatusCode::CONFLICT, "version_exists"),
         CatalogError::BaseIsVersion => (StatusCode::BAD_REQUEST, "base_is_version"),
         CatalogError::Rollback { .. } => (StatusCode::CONFLICT, "rollback"),
+        CatalogError::ReleaseDiffers { .. } => (StatusCode::CONFLICT, "release_differs"),
         CatalogError::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
         CatalogError::Empty => (StatusCode::BAD_REQUEST, "empty"),
         CatalogError::NoteTooLong => (StatusCode::BAD_REQUEST, "note_too_long"),
@@ -287,7 +288,7 @@ impl CreateFirmware {
             target: parsed("target", self.target.as_deref().unwrap_or(Target::DEFAULT))?,
             version: parsed("version", &self.version)?,
             runs_on,
-            release: self.release.unwrap_or(0),
+            release: self.release,
             base: self.base.as_deref().map(|base| parsed("base", base)).transpose()?,
             note: self.note.unwrap_or_default().into(),
             declared: Declared {
@@ -363,36 +364,25 @@ impl Api {
         Ok((key, found.cloned().ok_or(CatalogError::NoSuchFirmware)?))
     }
 
-    /// Puts changes on record, commits them, and applies them. The caller holds the desk's lock for changes.
+    /// Puts changes on record, commits them, and applies them. The right to change things goes with them, until it is known whether they are on disk; `then`
+    /// hears of that.
     async fn commit_catalog(
         &self,
-        action: Action,
-        (product, firmware): (&ProductKey, Option<FirmwareId>),
+        changing: Changing,
+        (action, product, firmware): (Action, &ProductKey, Option<FirmwareId>),
         changes: Vec<Change>,
+        then: impl FnOnce(&Arc<OtaDesk>, bool) + Send + 'static,
     ) -> Result<(), Problem> {
         let ota = self.ota()?;
         let target = Subject::product(product);
         let details: Vec<_> = firmware.map(|id| (Key::Firmware, Value::Number(id.0))).into_iter().collect();
         self.audit.accept_one(action, target, &details).await?;
-        let committed = ota.commit_catalog(&changes);
-        let mut committed = Box::pin(committed);
-        let Ok(outcome) = tokio::time::timeout(super::COMMIT_TIME_MAX, &mut committed).await else {
-            // Nothing is confirmed; but if it does reach the disk, memory has to follow.
-            let ota = Arc::clone(ota);
-            tokio::spawn(async move {
-                if committed.await.is_ok() {
-                    apply(&ota, changes);
-                }
-            });
-            self.audit.fail_one(action, target, "store_unavailable");
-            return Err(Problem::store());
-        };
-        if outcome.is_err() {
-            self.audit.fail_one(action, target, "store_unavailable");
-            return Err(Problem::store());
+        let changed = ota.change_catalog(changing, changes, then);
+        if let Ok(Ok(true)) = tokio::time::timeout(COMMIT_TIME_MAX, changed).await {
+            return Ok(());
         }
-        apply(ota, changes);
-        Ok(())
+        self.audit.fail_one(action, target, "store_unavailable");
+        Err(Problem::store())
     }
 
     /// Puts on record that a firmware isn't taken, and counts why.
@@ -406,9 +396,13 @@ impl Api {
     }
 }
 
-fn apply(ota: &OtaDesk, changes: Vec<Change>) {
-    let mut state = ota.state();
-    changes.into_iter().for_each(|change| state.catalog.apply(change));
+/// Removes a firmware's file once the catalog knows it no more.
+fn discard(id: FirmwareId) -> impl FnOnce(&Arc<OtaDesk>, bool) + Send {
+    move |ota, is_on_disk| {
+        if is_on_disk {
+            ota.discard(id);
+        }
+    }
 }
 
 /// Firmware of a product, by page.
@@ -439,8 +433,7 @@ pub(super) async fn show_firmware(
     let ota = api.ota()?;
     let mut view = view_of(ota, &found);
     if view.state == "uploading" {
-        // While another request is at it nobody knows.
-        view.uploaded = ota.spool(found.id, now_s()).await.ok().map(|writing| writing.have());
+        view.uploaded = ota.uploaded(found.id);
     }
     Ok(Json(view))
 }
@@ -460,17 +453,18 @@ pub(super) async fn create_firmware(
         return Err(refuse(CatalogError::TooLarge));
     }
     let planned = asked.planned(key.clone())?;
-    let _changing = ota.changing().await;
+    let changing = Api::at_firmware(ota).await?;
     api.existing_product(&product)?;
     let planned = ota.state().catalog.plan_create(planned, now_s());
     let (id, change) = planned.map_err(refuse)?;
-    api.commit_catalog(Action::FirmwareCreate, (&key, Some(id)), vec![change]).await?;
+    let whose = (Action::FirmwareCreate, &key, Some(id));
+    api.commit_catalog(changing, whose, vec![change], |_, _| ()).await?;
     let (_, made) = api.existing_firmware(&product, &id.to_string())?;
     Ok((StatusCode::CREATED, Json(view(&made))))
 }
 
-/// Where a part begins, and how long it is.
-fn place(headers: &HeaderMap) -> Result<u64, Problem> {
+/// Where a part begins. What `Content-Range` says beside that has to be so.
+fn place(headers: &HeaderMap, declared: Option<u64>) -> Result<u64, Problem> {
     let wrong = || {
         Problem::invalid(
             "Content-Range must be bytes first-last/size, Upload-Offset a whole number; neither: from the beginning",
@@ -482,8 +476,15 @@ fn place(headers: &HeaderMap) -> Result<u64, Problem> {
         (None, Some(offset)) => offset.parse().map_err(|_| wrong()),
         (Some(range), None) => {
             let range = range.strip_prefix("bytes ").ok_or_else(wrong)?;
-            let (first, _) = range.split_once('-').ok_or_else(wrong)?;
-            first.parse().map_err(|_| wrong())
+            let (range, size) = range.split_once('/').ok_or_else(wrong)?;
+            let (first, last) = range.split_once('-').ok_or_else(wrong)?;
+            let number = |text: &str| text.parse::<u64>().map_err(|_| wrong());
+            let (first, last) = (number(first)?, number(last)?);
+            let length = last.checked_sub(first).and_then(|length| length.checked_add(1)).ok_or_else(wrong)?;
+            let is_size =
+                size == "*" || declared.is_none_or(|declared| number(size).is_ok_and(|size| size == declared));
+            let is_length = text("content-length")?.map(number).transpose()?.is_none_or(|sent| sent == length);
+            if is_size && is_length { Ok(first) } else { Err(wrong()) }
         }
         (Some(_), Some(_)) => Err(wrong()),
     }
@@ -499,7 +500,10 @@ pub(super) async fn put_content(
     body: Body,
 ) -> Result<Response, Problem> {
     let (owner, found) = api.existing_firmware(&product, &firmware)?;
-    let offset = place(&headers)?;
+    let declared = if let Stage::Uploading(declared) = found.state { declared.bytes } else { None };
+    let offset = place(&headers, declared)?;
+    let subject = Subject::product(&owner);
+    api.audit.accept_one(Action::FirmwareUpload, subject, &[(Key::Firmware, Value::Number(found.id.0))]).await?;
     let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0);
     let refuse = |problem: Problem| api.refuse_firmware(Action::FirmwareUpload, &owner, problem);
     let writing = api.ota()?.spool(found.id, now_s()).await.map_err(|error| refuse(error.into()))?;
@@ -510,10 +514,7 @@ pub(super) async fn put_content(
     };
     let at = |have: u64| [(UPLOAD_OFFSET, HeaderValue::from(have))];
     match taken {
-        Ok(have) => {
-            let size = if let Stage::Uploading(declared) = found.state { declared.bytes } else { None };
-            Ok((at(have), Json(Uploaded { uploaded: have, size: size.unwrap_or(have) })).into_response())
-        }
+        Ok(have) => Ok((at(have), Json(Uploaded { uploaded: have, size: declared.unwrap_or(have) })).into_response()),
         Err((problem, have)) => Ok((at(have), refuse(problem)).into_response()),
     }
 }
@@ -574,8 +575,9 @@ pub(super) async fn finish_firmware(
         Err(error) => Err(error),
     };
     let (writing, whole) = whole.map_err(|error| api.refuse_firmware(Action::FirmwareFinish, &owner, error))?;
-    let changing = ota.changing().await;
+    let changing = Api::at_firmware(ota).await?;
     let planned = ota.state().catalog.plan_finish(id, &whole, detached.as_ref());
+    let whose = (Action::FirmwareFinish, &owner, Some(id));
     match planned {
         Ok(_) if ota.has_bucket() => {
             let detail = [(Key::Firmware, Value::Number(id.0))];
@@ -586,15 +588,12 @@ pub(super) async fn finish_firmware(
         }
         Ok(change) => {
             ota.keep(id).map_err(FileError::Io)?;
-            let committed = api.commit_catalog(Action::FirmwareFinish, (&owner, Some(id)), vec![change]).await;
             // Where it couldn't be committed, the next try reads it anew.
-            ota.let_go(id);
-            committed?;
+            api.commit_catalog(changing, whose, vec![change], move |ota, _| ota.let_go(id)).await?;
         }
         Err(error) => {
             let refused = ota.state().catalog.plan_refuse(id, &error.to_string())?;
-            api.commit_catalog(Action::FirmwareFinish, (&owner, Some(id)), vec![refused]).await?;
-            ota.discard(id);
+            api.commit_catalog(changing, whose, vec![refused], discard(id)).await?;
             return Err(api.refuse_firmware(Action::FirmwareFinish, &owner, error));
         }
     }
@@ -607,12 +606,14 @@ pub(super) async fn finish_firmware(
 pub(super) async fn withdraw_firmware(
     State(api): State<Api>,
     Path((product, firmware)): Path<(String, String)>,
+    _: Bodiless,
 ) -> Result<Json<FirmwareView>, Problem> {
     let ota = api.ota()?;
     let (owner, found) = api.existing_firmware(&product, &firmware)?;
-    let _changing = ota.changing().await;
+    let changing = Api::at_firmware(ota).await?;
     let change = ota.state().catalog.plan_withdraw(found.id)?;
-    api.commit_catalog(Action::FirmwareWithdraw, (&owner, Some(found.id)), vec![change]).await?;
+    let whose = (Action::FirmwareWithdraw, &owner, Some(found.id));
+    api.commit_catalog(changing, whose, vec![change], |_, _| ()).await?;
     let (_, after) = api.existing_firmware(&product, &firmware)?;
     Ok(Json(view(&after)))
 }
@@ -622,17 +623,18 @@ pub(super) async fn withdraw_firmware(
 pub(super) async fn delete_firmware(
     State(api): State<Api>,
     Path((product, firmware)): Path<(String, String)>,
+    _: Bodiless,
 ) -> Result<StatusCode, Problem> {
     let ota = api.ota()?;
     let (owner, found) = api.existing_firmware(&product, &firmware)?;
-    let _changing = ota.changing().await;
+    let changing = Api::at_firmware(ota).await?;
     let changes = {
         let state = ota.state();
         state.catalog.plan_delete(found.id, state.is_in_use(found.id))?
     };
     ota.mark_gone(found.id).map_err(FileError::Io)?;
-    api.commit_catalog(Action::FirmwareDelete, (&owner, Some(found.id)), changes.into()).await?;
-    ota.discard(found.id);
+    let whose = (Action::FirmwareDelete, &owner, Some(found.id));
+    api.commit_catalog(changing, whose, changes.into(), discard(found.id)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -684,9 +686,40 @@ pub(super) async fn put_demands(
         demands.targets = targets.into_iter().map(rule).collect::<Result<_, Problem>>()?;
     }
     let ota = api.ota()?;
-    let _changing = ota.changing().await;
+    let changing = Api::at_firmware(ota).await?;
     api.existing_product(&product)?;
     let change = ota.state().catalog.plan_demands(&owner, demands)?;
-    api.commit_catalog(Action::FirmwareDemands, (&owner, None), vec![change]).await?;
+    api.commit_catalog(changing, (Action::FirmwareDemands, &owner, None), vec![change], |_, _| ()).await?;
     Ok(Json(view_demands(&ota.state().catalog.demands(owner.as_str()))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_begins_where_it_says_and_is_what_it_says() {
+        let of = |headers: &[(&'static str, &str)]| {
+            let headers = headers.iter().map(|(name, value)| {
+                (header::HeaderName::from_static(name), HeaderValue::from_str(value).expect("a value"))
+            });
+            place(&headers.collect(), Some(100)).ok()
+        };
+        assert_eq!(of(&[]), Some(0));
+        assert_eq!(of(&[(UPLOAD_OFFSET, "7")]), Some(7));
+        for (range, length, expected) in [
+            ("bytes 5-9/100", "5", Some(5)),
+            ("bytes 5-9/*", "5", Some(5)),
+            ("bytes 5-9/77", "5", None),
+            ("bytes 5-9/*", "6", None),
+            ("bytes 5-3/*", "1", None),
+            ("bytes 5-/*", "1", None),
+            ("bytes 5-9", "5", None),
+            ("bytes 0-18446744073709551615/*", "1", None),
+            ("lines 5-9/*", "5", None),
+        ] {
+            assert_eq!(of(&[("content-range", range), ("content-length", length)]), expected, "{range}");
+        }
+        assert_eq!(of(&[("content-range", "bytes 5-9/*"), (UPLOAD_OFFSET, "5")]), None);
+    }
 }

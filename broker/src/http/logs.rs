@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 
 use super::api::page_limit;
 use super::campaigns::NumberedPage;
-use super::extract::{Path, Queried, Query};
+use super::extract::{Bodiless, Path, Queried, Query};
 use super::{Api, Problem};
 
 /// Logs in memory at once, from when they are read until they are sent; more wait.
@@ -157,6 +157,7 @@ pub(super) async fn download_log(
 pub(super) async fn delete_log(
     State(api): State<Api>,
     Path((product, device, log)): Path<(String, String, String)>,
+    _: Bodiless,
 ) -> Result<StatusCode, Problem> {
     let (product, device) = api.named_device(&product, &device)?;
     let (desk, id) = (api.commands()?, log_id(&log)?);

@@ -14,6 +14,7 @@ use turnpike_ota::ids::FirmwareId;
 
 use super::OtaDesk;
 use super::devices::refusal;
+use super::faults::Coded;
 use super::shelf::ShelfError;
 use crate::desk::Done;
 use crate::shard::OutsideMessage;
@@ -57,6 +58,16 @@ enum GetError {
     File(#[from] ShelfError),
 }
 
+impl Coded for GetError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Request(error) => error.code(),
+            Self::NoOffer => "no_offer",
+            Self::File(_) => "unreadable",
+        }
+    }
+}
+
 impl OtaDesk {
     pub(super) fn blocks(self: &Arc<Self>, errand: Errand, done: Done) {
         let desk = Arc::clone(self);
@@ -68,7 +79,7 @@ impl OtaDesk {
                     done.say(refusal(errand.version).map_err(|_| ReasonCode::ImplementationSpecificError));
                 }
                 Err(error) => {
-                    desk.fault(&errand, &error);
+                    desk.count_fault(&errand.device.product, &error);
                     done.say(refusal(errand.version));
                 }
             }
@@ -88,8 +99,13 @@ impl OtaDesk {
         };
         let request = Request::read(parts.payload, whole.bytes)?;
         let opened = self.open(file, &whole)?;
+        let turn = self.turns.take(product, device);
         let mut sent = Vec::new();
         for (offset, length) in request.places() {
+            if !turn.is_current() || !self.is_here(product, device) {
+                // Nobody waits for the rest.
+                break;
+            }
             tokio::time::sleep_until(self.budget.grant(u64::from(length), Instant::now())).await;
             let block = opened.read(offset, length as usize).await?;
             let place = u32::try_from(offset).map_err(|_| GetError::Request(BlockError::Nothing))?;

@@ -11,7 +11,7 @@ use turnpike_mqtt::{ReasonCode, Version};
 use turnpike_ota::campaign::Campaign;
 use turnpike_ota::ids::FirmwareId;
 use turnpike_ota::machine::Reason;
-use turnpike_ota::schedule::{Action, Report};
+use turnpike_ota::schedule::{Action, Report, ReportError};
 use turnpike_ota::target::Target;
 use turnpike_ota::wire::aliyun;
 use turnpike_ota::wire::native::{Check, Progress};
@@ -54,19 +54,13 @@ impl OtaDesk {
         };
         match did {
             Ok(Did { committed, messages }) => {
-                self.push(messages);
-                self.finish(committed, done);
+                self.finish(committed, messages, done);
             }
             Err(error) => {
-                self.fault(&errand, &error);
+                self.count_fault(&errand.device.product, &error);
                 done.say(refusal(errand.version));
             }
         }
-    }
-
-    pub(super) fn fault(&self, errand: &Errand, error: &dyn std::fmt::Display) {
-        count(&self.counts.faults);
-        tracing::debug!(product = &*errand.device.product, %error, "a message of a device about firmware is of no use");
     }
 
     /// A device is there.
@@ -80,7 +74,12 @@ impl OtaDesk {
         actions.extend(state.scheduler.device_online(product, device, zone, now));
         let carried = self.carry_out(&mut state, once(actions), None, now);
         drop(state);
-        self.push(carried.offers);
+        self.say(carried.committed, carried.offers);
+    }
+
+    /// Whether a connection of a device is there.
+    pub(super) fn is_here(&self, product: &str, device: &str) -> bool {
+        self.state.lock().here.contains_key(&(product.into(), device.into()))
     }
 
     /// A connection of a device has ended; another may have come before, or come yet.
@@ -141,7 +140,8 @@ impl OtaDesk {
     pub(super) fn reported(&self, state: &mut State, device: &DeviceIdentity, reported: Reported, now: Now) -> Carried {
         let (product, name) = (&*device.product, &*device.device);
         let (versions, zone) = (reported.versions.clone(), reported.zone);
-        let op = state.put_report(product, name, reported);
+        let mut ops = state.hold_report(&self.shell().registry, product, name, &reported);
+        ops.extend(state.put_report(product, name, reported));
         let mut actions = Vec::new();
         for (target, version) in &versions {
             let report = Report::Version(version.as_str());
@@ -152,7 +152,7 @@ impl OtaDesk {
         if state.here.contains_key(&(product.into(), name.into())) {
             actions.extend(state.scheduler.device_online(product, name, zone, now));
         }
-        self.carry_out_with(state, once(actions), Some((product, name)), op.into_iter().collect(), now)
+        self.carry_out_with(state, once(actions), Some((product, name)), ops, now)
     }
 
     fn progress(&self, device: &DeviceIdentity, payload: &[u8], now: Now) -> Result<Did, WireError> {
@@ -165,7 +165,7 @@ impl OtaDesk {
             .map(|firmware| firmware.target.clone());
         let Some(target) = target else {
             // It may have been stopped meanwhile: that is no fault of the device's.
-            count(&self.counts.faults);
+            self.count_fault(&device.product, &ReportError::NoOffer);
             return Ok(Did { committed: None, messages: Vec::new() });
         };
         Ok(self.stepped(&mut state, device, &target, (step, why), now))
@@ -203,8 +203,7 @@ impl OtaDesk {
                 Did { committed: carried.committed, messages: carried.offers }
             }
             Err(error) => {
-                count(&self.counts.faults);
-                tracing::debug!(product = &*device.product, %error, "a report is of no use");
+                self.count_fault(&device.product, &error);
                 Did { committed: None, messages: Vec::new() }
             }
         }

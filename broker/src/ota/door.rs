@@ -12,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::spelled::Spelled;
 use super::{OtaDesk, download};
-use crate::http::converse;
+use crate::http::{Shares, converse};
 use crate::tls::Acceptor;
 
 /// How long a handshake may take.
@@ -56,6 +56,7 @@ pub(super) fn serve(desk: &Arc<OtaDesk>, address: SocketAddr) -> anyhow::Result<
 
 async fn accept(listener: TcpListener, tls: Option<&Acceptor>, router: Router, connections_max: usize) {
     let room = Arc::new(Semaphore::new(connections_max));
+    let shares = <Shares>::default();
     while let Ok(permit) = Arc::clone(&room).acquire_owned().await {
         let (socket, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -65,10 +66,15 @@ async fn accept(listener: TcpListener, tls: Option<&Acceptor>, router: Router, c
                 continue;
             }
         };
+        // One address may have half of them, so that it can't keep out all others.
+        let Some(share) = shares.take(peer.ip(), connections_max / 2) else {
+            tracing::debug!("a connection too many for a download was closed");
+            continue;
+        };
         let (tls, router) = (tls.map(|acceptor| TlsAcceptor::from(acceptor.live().config())), router.clone());
         tokio::spawn(async move {
             serve_one(socket, peer, tls, router).await;
-            drop(permit);
+            drop((permit, share));
         });
     }
 }

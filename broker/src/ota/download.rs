@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use axum::body::{Body, Bytes};
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use turnpike_ota::firmware::{State as Stage, Whole};
 use turnpike_ota::ids::FirmwareId;
@@ -17,31 +17,34 @@ use turnpike_ota::wire::gizwits::MD5_HEADER;
 
 use super::shelf::{Opened, ShelfError};
 use super::state::is_void;
+use super::watched::{DEVICE_DOWNLOADS_MAX, DownloadKey, Watched};
 use super::{OtaDesk, count};
-use crate::http::refused;
+use crate::http::{Shares, refused};
 
 /// What every download needs.
 #[derive(Clone)]
 pub(super) struct Downloads {
     desk: Arc<OtaDesk>,
+    places: Shares<DownloadKey>,
     room: Arc<Semaphore>,
 }
 
 impl Downloads {
     pub(super) fn new(desk: Arc<OtaDesk>) -> Self {
         let room = Arc::new(Semaphore::new(desk.settings.downloads_max));
-        Self { desk, room }
+        Self { desk, places: Shares::default(), room }
     }
 }
 
-#[derive(Deserialize)]
-pub(super) struct Asked {
-    token: Option<String>,
+/// The token of a query. Of two it can't be said which one is meant.
+fn only_token(query: Vec<(String, String)>) -> Option<String> {
+    let mut tokens = query.into_iter().filter(|(name, _)| name == "token").map(|(_, token)| token);
+    tokens.next().filter(|_| tokens.next().is_none())
 }
 
 /// Why there is nothing to download.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-enum Denied {
+pub(super) enum Denied {
     #[error("a token is needed: the link that the device was offered has one")]
     NoToken,
     #[error("the token isn't one of this firmware")]
@@ -54,25 +57,42 @@ enum Denied {
     Withdrawn,
     #[error("too many download at the moment; try again later")]
     Busy,
+    #[error("this device has {DEVICE_DOWNLOADS_MAX} downloads already; try again when one has ended")]
+    DeviceBusy,
 }
 
 impl Denied {
+    const fn code(self) -> &'static str {
+        match self {
+            Self::NoToken => "token_missing",
+            Self::Invalid => "token_invalid",
+            Self::Expired => "token_expired",
+            Self::Stopped => "campaign_stopped",
+            Self::Withdrawn => "firmware_withdrawn",
+            Self::Busy => "busy",
+            Self::DeviceBusy => "device_busy",
+        }
+    }
+
     fn answer(self) -> Response {
-        let (status, code) = match self {
-            Self::NoToken => (StatusCode::FORBIDDEN, "token_missing"),
-            Self::Invalid => (StatusCode::FORBIDDEN, "token_invalid"),
-            Self::Expired => (StatusCode::FORBIDDEN, "token_expired"),
-            Self::Stopped => (StatusCode::FORBIDDEN, "campaign_stopped"),
-            Self::Withdrawn => (StatusCode::FORBIDDEN, "firmware_withdrawn"),
-            Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+        let status = match self {
+            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::DeviceBusy => StatusCode::TOO_MANY_REQUESTS,
+            _ => StatusCode::FORBIDDEN,
         };
-        let answer = refused(status, code, &self.to_string());
-        if self == Self::Busy { ([(header::RETRY_AFTER, "30")], answer).into_response() } else { answer }
+        let answer = refused(status, self.code(), &self.to_string());
+        if matches!(self, Self::Busy | Self::DeviceBusy) {
+            ([(header::RETRY_AFTER, "30")], answer).into_response()
+        } else {
+            answer
+        }
     }
 }
 
 /// What is sent, and what it is.
-struct Granted {
+pub(super) struct Granted {
+    /// To whom.
+    device: DownloadKey,
     whole: Whole,
     etag: String,
     /// In hexadecimal digits, for devices that check no other.
@@ -82,19 +102,23 @@ struct Granted {
 pub(super) async fn serve(
     State(downloads): State<Downloads>,
     Path(firmware): Path<String>,
-    Query(Asked { token }): Query<Asked>,
+    query: Result<Query<Vec<(String, String)>>, QueryRejection>,
     method: Method,
     headers: HeaderMap,
 ) -> Response {
     let counts = &downloads.desk.counts;
     let denied = |denied: Denied| {
-        count(&counts.downloads_refused);
+        downloads.desk.deny(denied);
         denied.answer()
     };
+    let token = query.ok().and_then(|Query(asked)| only_token(asked));
     let Ok(id) = firmware.parse().map(FirmwareId) else { return denied(Denied::Invalid) };
     let granted = match downloads.desk.granted(id, token.as_deref()) {
         Ok(granted) => granted,
         Err(why) => return denied(why),
+    };
+    let Some(place) = downloads.places.take(granted.device.clone(), DEVICE_DOWNLOADS_MAX) else {
+        return denied(Denied::DeviceBusy);
     };
     let Ok(permit) = Arc::clone(&downloads.room).try_acquire_owned() else { return denied(Denied::Busy) };
     let asked = asked(&method, &headers, &granted);
@@ -107,7 +131,8 @@ pub(super) async fn serve(
         Err(error) => return unreadable(id, &error),
     };
     count(&counts.downloads);
-    answer(&downloads.desk, (opened, first, permit), &granted, asked)
+    let answer = answer(&downloads.desk, (opened, first, permit), &granted, asked);
+    Watched { desk: downloads.desk, firmware: id, token: token.unwrap_or_default(), _place: place }.answer(answer)
 }
 
 /// Reads where the answer begins, before it says that all is well.
@@ -136,8 +161,14 @@ fn unreadable(id: FirmwareId, error: &ShelfError) -> Response {
 }
 
 impl OtaDesk {
+    /// Counts a download that isn't granted.
+    pub(super) fn deny(&self, denied: Denied) {
+        count(&self.counts.downloads_refused);
+        self.denied.add(denied.code());
+    }
+
     /// What a token gives at this moment.
-    fn granted(&self, id: FirmwareId, token: Option<&str>) -> Result<Granted, Denied> {
+    pub(super) fn granted(&self, id: FirmwareId, token: Option<&str>) -> Result<Granted, Denied> {
         let now_s = self.shell().control.now().unix_s();
         let grant = self.tokens.open(token.ok_or(Denied::NoToken)?, now_s).map_err(|error| match error {
             TokenError::Invalid => Denied::Invalid,
@@ -156,7 +187,8 @@ impl OtaDesk {
             Some(Stage::Ready(contents)) => {
                 let etag = format!("\"{}\"", hex::encode(contents.whole.digests.sha256));
                 let md5 = hex::encode(contents.whole.digests.md5);
-                Ok(Granted { whole: contents.whole, etag, md5 })
+                let device = (grant.product.clone(), grant.device.clone());
+                Ok(Granted { device, whole: contents.whole, etag, md5 })
             }
             _ => Err(Denied::Withdrawn),
         }
@@ -323,9 +355,10 @@ mod tests {
             headers.insert(header::IF_RANGE, validator.parse().expect("a value"));
         }
         let digests = Digests { sha256: [0; 32], md5: [0; 16], crc32: 0 };
+        let whole = Whole { bytes: 100, digests };
         part(
             &headers,
-            &Granted { whole: Whole { bytes: 100, digests }, etag: "\"tag\"".to_owned(), md5: String::new() },
+            &Granted { device: DownloadKey::default(), whole, etag: "\"tag\"".to_owned(), md5: String::new() },
         )
     }
 

@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use turnpike_ota::firmware::{State, Whole};
@@ -17,6 +18,9 @@ use super::shelf::ShelfError;
 
 /// Bytes that are read at once.
 const READ_BYTES: usize = 1 << 20;
+
+/// How long a request waits for the one before.
+const WAIT_TIME_MAX: Duration = Duration::from_millis(100);
 
 /// Why a part of a file isn't taken.
 #[derive(Debug, thiserror::Error)]
@@ -185,7 +189,9 @@ impl OtaDesk {
             }
         };
         let slot = Arc::clone(self.spools.0.lock().entry(id).or_default());
-        let mut held = slot.try_lock_owned().map_err(|_| FileError::Busy)?;
+        // Whoever only looks is gone in a moment.
+        let held = tokio::time::timeout(WAIT_TIME_MAX, slot.lock_owned()).await;
+        let mut held = held.map_err(|_| FileError::Busy)?;
         if held.is_none() {
             // Whole already, where its end was verified and couldn't be committed.
             let path = Some(whole(&self.folder, id)).filter(|path| path.exists());
@@ -194,6 +200,22 @@ impl OtaDesk {
             *held = Some(opened.await.map_err(io::Error::other)??);
         }
         Ok(Writing { held })
+    }
+
+    /// How much of a file has come, without keeping anybody from sending more. None: while somebody does, nobody knows.
+    #[must_use]
+    pub fn uploaded(&self, id: FirmwareId) -> Option<u64> {
+        let slot = self.spools.0.lock().get(&id).cloned();
+        if let Some(slot) = &slot {
+            let held = slot.try_lock().ok()?;
+            if let Some(spool) = held.as_ref() {
+                return Some(spool.upload.have());
+            }
+        }
+        // Nobody has asked for it since the start.
+        let paths = [whole(&self.folder, id), part(&self.folder, id)];
+        let found = paths.iter().find_map(|path| std::fs::metadata(path).ok());
+        Some(found.map_or(0, |found| found.len()))
     }
 
     /// A file has become a firmware's. Before the catalog says so.

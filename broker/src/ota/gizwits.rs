@@ -51,7 +51,9 @@ impl OtaDesk {
         drop(state);
         messages.extend(carried.offers);
         count(&self.counts.checks);
-        self.push(messages);
+        // Whoever asked waits for the same.
+        let said = (!messages.is_empty()).then(|| self.shell().control.commit_registry(Vec::new()));
+        self.say(said, messages);
         (body, carried.committed)
     }
 }

@@ -7,7 +7,8 @@ use parking_lot::Mutex;
 use turnpike_ota::ids::CampaignId;
 use turnpike_ota::machine::Kind;
 
-use super::{OtaDesk, State};
+use super::State;
+use crate::server::Control;
 use crate::shard::OutsideMessage;
 
 /// Seconds before it is sent again that nobody has subscribed to: a device that has just come in subscribes in a moment.
@@ -56,24 +57,19 @@ impl State {
     }
 }
 
-impl OtaDesk {
-    /// Sends messages. Where nobody has subscribed yet, once more a little later, as long as the device waits for it.
-    pub(super) fn push(&self, messages: Vec<Push>) {
-        for push in messages {
-            let (control, state): (_, Arc<Mutex<State>>) = (self.shell().control.clone(), Arc::clone(&self.state));
-            tokio::spawn(async move {
-                for wait_s in AGAIN_S.map(Some).into_iter().chain([None]) {
-                    match control.publish_outside(push.message.clone()).await {
-                        Ok(Ok(true)) | Err(_) => return,
-                        Ok(Ok(false) | Err(_)) => {}
-                    }
-                    let Some(wait_s) = wait_s else { return };
-                    tokio::time::sleep(Duration::from_secs(wait_s)).await;
-                    if !push.is_awaited(&state.lock()) {
-                        return;
-                    }
-                }
-            });
+impl Push {
+    /// Sends it. Where nobody has subscribed yet, once more a little later, as long as the device waits for it.
+    pub(super) async fn send(self, control: Control, state: Arc<Mutex<State>>) {
+        for wait_s in AGAIN_S.map(Some).into_iter().chain([None]) {
+            match control.publish_outside(self.message.clone()).await {
+                Ok(Ok(true)) | Err(_) => return,
+                Ok(Ok(false) | Err(_)) => {}
+            }
+            let Some(wait_s) = wait_s else { return };
+            tokio::time::sleep(Duration::from_secs(wait_s)).await;
+            if !self.is_awaited(&state.lock()) {
+                return;
+            }
         }
     }
 }

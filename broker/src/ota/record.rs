@@ -3,7 +3,7 @@
 //! | key | value |
 //! |---|---|
 //! | `oc\0{campaign, 16 hexadecimal digits}` | layout, then JSON: what was asked for, the salt, how far it has come |
-//! | `os\0{campaign}\0{device}` | layout, then the standing (8 bytes) and how often it was tried again |
+//! | `os\0{campaign}\0{device}` | layout, then the standing (8 bytes), how often it was tried again, and the patch that it was offered (8 bytes), if it was one |
 //! | `og\0campaign` | layout, then the greatest number of a campaign that was given (8 bytes); where one was deleted |
 //! | `ox\0{campaign}\0{device}` | layout: the device came to match the campaign after its groups were drawn, and isn't in it |
 //! | `ov\0{product}\0{device}` | layout, then JSON: versions, hardware and zone as the device reported them last |
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use turnpike_authz::registry::RecordError;
 use turnpike_core::durable::Op;
 use turnpike_ota::campaign::{Approval, Life, State, Why};
-use turnpike_ota::ids::CampaignId;
+use turnpike_ota::ids::{CampaignId, FirmwareId};
 use turnpike_ota::machine::Standing;
 use turnpike_ota::schedule::Recorded;
 use turnpike_ota::target::{Hardware, Target, Version};
@@ -57,7 +57,8 @@ pub(super) struct Wanted {
 #[derive(Debug)]
 pub(super) enum Read {
     Campaign(CampaignId, Box<Wanted>, Life),
-    Standing(CampaignId, Recorded),
+    /// With the patch that the device was offered, if it was one.
+    Standing(CampaignId, Recorded, Option<FirmwareId>),
     Given(CampaignId),
     LeftOut(CampaignId, Box<str>),
     Reported(Box<str>, Box<str>, Reported),
@@ -83,6 +84,8 @@ struct WrittenCampaign {
     approval: Option<(String, u64)>,
     bounds: Vec<u64>,
     begun: u8,
+    #[serde(default)]
+    retrying: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -187,6 +190,7 @@ pub(super) fn put_campaign(id: CampaignId, wanted: &Wanted, life: &Life) -> Op {
         approval: life.approval.as_ref().map(|approval| (approval.by.to_string(), approval.at_s)),
         bounds: life.bounds.clone(),
         begun: life.begun,
+        retrying: life.retrying,
     };
     Op::RegistryPut(campaign_key(id), json(&record))
 }
@@ -196,10 +200,17 @@ pub(super) fn put_given(id: CampaignId) -> Op {
     Op::RegistryPut(b"og\0campaign"[..].into(), value.into())
 }
 
-pub(super) fn put_standing(id: CampaignId, device: &str, standing: Standing, retries: u8) -> Op {
+pub(super) fn put_standing(
+    id: CampaignId,
+    device: &str,
+    standing: Standing,
+    retries: u8,
+    patch: Option<FirmwareId>,
+) -> Op {
     let mut value = vec![LAYOUT];
     value.extend(standing.to_bytes());
     value.push(retries);
+    value.extend(patch.into_iter().flat_map(|patch| patch.0.to_be_bytes()));
     Op::RegistryPut(standing_key(id, device), value.into())
 }
 
@@ -250,15 +261,21 @@ fn parsed(key: &[u8], value: &[u8]) -> Option<Read> {
                 approval: record.approval.map(|(by, at_s)| Approval { by: by.into(), at_s }),
                 bounds: record.bounds,
                 begun: record.begun,
+                retrying: record.retrying,
             };
             let wanted = Wanted { request: record.request, salt: record.salt };
             Some(Read::Campaign(id(campaign)?, Box::new(wanted), life))
         }
         ["og", "campaign"] => Some(Read::Given(CampaignId(u64::from_be_bytes(value.try_into().ok()?)))),
         ["os", campaign, device] => {
-            let (standing, &[retries]) = value.split_first_chunk::<8>()? else { return None };
-            let standing = Standing::from_bytes(*standing)?;
-            Some(Read::Standing(id(campaign)?, Recorded { device: device.into(), standing, retries }))
+            let (standing, rest) = value.split_first_chunk::<8>()?;
+            let (&retries, patch) = rest.split_first()?;
+            let patch = match patch {
+                [] => None,
+                patch => Some(FirmwareId(u64::from_be_bytes(patch.try_into().ok()?))),
+            };
+            let recorded = Recorded { device: device.into(), standing: Standing::from_bytes(*standing)?, retries };
+            Some(Read::Standing(id(campaign)?, recorded, patch))
         }
         ["ox", campaign, device] if value.is_empty() => Some(Read::LeftOut(id(campaign)?, device.into())),
         ["ov", product, device] => {
@@ -299,9 +316,12 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back() {
         let standing = Standing { state: Device::Downloading(7), reason: Reason(3), since_s: 5 };
-        let op = put_standing(CampaignId(9), "one", standing, 2);
-        let Read::Standing(id, recorded) = read_back(&op) else { panic!("a standing") };
-        assert_eq!((id, recorded), (CampaignId(9), Recorded { device: "one".into(), standing, retries: 2 }));
+        for patch in [None, Some(FirmwareId(5))] {
+            let op = put_standing(CampaignId(9), "one", standing, 2, patch);
+            let Read::Standing(id, recorded, read) = read_back(&op) else { panic!("a standing") };
+            assert_eq!((id, recorded), (CampaignId(9), Recorded { device: "one".into(), standing, retries: 2 }));
+            assert_eq!(read, patch);
+        }
 
         let Read::LeftOut(id, device) = read_back(&put_left_out(CampaignId(9), "one")) else { panic!("left out") };
         assert_eq!((id, &*device), (CampaignId(9), "one"));
@@ -332,6 +352,7 @@ mod tests {
             approval: Some(Approval { by: "operator".into(), at_s: 6 }),
             bounds: vec![1, u64::MAX],
             begun: 2,
+            retrying: true,
         };
         let Read::Campaign(id, read, lived) = read_back(&put_campaign(CampaignId(3), &wanted, &life)) else {
             panic!("a campaign")

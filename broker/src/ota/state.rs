@@ -18,7 +18,7 @@ use turnpike_ota::catalog::{Catalog, Fitting, Suited, Unsuited};
 use turnpike_ota::filter::Candidate;
 use turnpike_ota::fleet::DeviceKey;
 use turnpike_ota::ids::{CampaignId, FirmwareId};
-use turnpike_ota::machine::Reason;
+use turnpike_ota::machine::{Kind, Reason};
 use turnpike_ota::schedule::{Action, AddError, Recorded, Report, Scheduler};
 use turnpike_ota::target::{Hardware, Target, Version};
 use turnpike_ota::token::Grant;
@@ -26,9 +26,10 @@ use turnpike_ota::wire::aliyun::{SignMethod, Upgrade};
 use turnpike_ota::wire::native::{Answer, Link, Offer};
 use turnpike_ota::wire::{RequestId, gizwits};
 
-use super::push::{Offered, Push};
+use super::changing::judged;
+use super::push::{self, Push};
 use super::record::{self, Reported, Speaks, Wanted};
-use super::{CampaignRequest, OtaDesk, count};
+use super::{CampaignRequest, Invalid, OtaDesk, count};
 use crate::audit::now_ms;
 use crate::shard::OutsideMessage;
 
@@ -53,6 +54,10 @@ pub struct State {
     pub(super) here: HashMap<(Box<str>, Box<str>), u32>,
     /// Devices that match a campaign by now and aren't in it, since they didn't when its groups were drawn.
     pub(super) left_out: BTreeMap<CampaignId, BTreeSet<Box<str>>>,
+    /// Patches that devices under way were offered, by campaign and device; who isn't here was offered the whole firmware.
+    pub(super) patched: HashMap<CampaignId, HashMap<Box<str>, FirmwareId>>,
+    /// Campaigns that couldn't be taken up.
+    pub(super) invalid: BTreeMap<CampaignId, Invalid>,
     /// The greatest number of a campaign.
     pub(super) given: u64,
     /// Products that are no more, of which something may be left.
@@ -74,9 +79,15 @@ pub enum Unknown {
     /// Or has faults.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Faults(Vec<Fault>),
+    /// It could go to no device as things are.
+    #[error("{0}")]
+    Unsuited(Unsuited),
     /// Or can't be done.
     #[error(transparent)]
     Add(#[from] AddError),
+    /// It couldn't be recorded: there is none.
+    #[error("the campaign can't be recorded at the moment, and there is none; try again later")]
+    Store,
 }
 
 /// An offer that is to go out.
@@ -94,6 +105,8 @@ pub(super) struct Outgoing {
 pub(super) struct Carried {
     /// When this resolves, all records are on disk.
     pub(super) committed: Option<oneshot::Receiver<()>>,
+    /// Records to be handed in.
+    ops: Vec<Op>,
     /// Messages to be sent.
     pub(super) offers: Vec<Push>,
     /// Those for the device that is to be answered, which aren't among them.
@@ -132,6 +145,9 @@ impl State {
     #[must_use]
     pub fn is_in_use(&self, id: FirmwareId) -> bool {
         let Some(firmware) = self.catalog.get(id) else { return false };
+        if self.invalid.values().any(|invalid| invalid.request.firmware == id.0) {
+            return true;
+        }
         self.scheduler.campaigns().any(|campaign| {
             let settings = campaign.settings();
             let patches = firmware.base.is_some()
@@ -142,80 +158,102 @@ impl State {
         })
     }
 
-    /// The file that a device is offered in a campaign.
-    pub(super) fn suited(&self, id: CampaignId, product: &str, device: &str) -> Result<Suited<'_>, Unsuited> {
+    /// The file that a device is offered in a campaign; `again`: the one that it was offered before, as long as that may go out.
+    pub(super) fn suited(
+        &self,
+        id: CampaignId,
+        (product, device): (&str, &str),
+        again: bool,
+    ) -> Result<Suited<'_>, Unsuited> {
         let campaign = self.scheduler.campaign(id).ok_or(Unsuited::NoSuchFirmware)?;
         let settings = campaign.settings();
         let reported = self.report_of(product, device);
         let version = reported.and_then(|reported| reported.versions.get(&settings.target));
         let hardware = reported.and_then(|reported| reported.hardware.as_ref());
         let fitting = Fitting { product, target: &settings.target, hardware, version };
-        let suited = self.catalog.suits(settings.firmware, &fitting)?;
-        let has_newer = |version: &Version| {
-            self.catalog.of_product(product).any(|firmware| {
-                firmware.target == settings.target
-                    && firmware.version == *version
-                    && firmware.release > suited.firmware.release
-            })
+        let begun = self.offered_file(id, device, settings.firmware);
+        let suited = if again {
+            self.catalog.suits_again(settings.firmware, begun, &fitting)?
+        } else {
+            self.catalog.suits(settings.firmware, &fitting)?
         };
-        if !settings.downgrade && version.is_some_and(has_newer) { Err(Unsuited::Rollback) } else { Ok(suited) }
+        let whole = self.catalog.get(settings.firmware).ok_or(Unsuited::NoSuchFirmware)?;
+        let is_older = version.is_some_and(|version| self.catalog.is_older(whole, version));
+        if !settings.downgrade && is_older { Err(Unsuited::Older) } else { Ok(suited) }
     }
 
-    /// The campaign whose file, or whose patch, a device has an offer of.
+    /// The file of the last offer to a device that is under way.
+    fn offered_file(&self, id: CampaignId, device: &str, whole: FirmwareId) -> FirmwareId {
+        self.patched.get(&id).and_then(|patched| patched.get(device)).copied().unwrap_or(whole)
+    }
+
+    /// Windows are in the device's zone, of which nothing is known before its first report.
+    fn awaits_zone(&self, id: CampaignId, product: &str, device: &str) -> bool {
+        let windows = self.scheduler.campaign(id).is_some_and(|campaign| !campaign.settings().windows.is_empty());
+        windows && self.report_of(product, device).is_none()
+    }
+
+    /// The campaign that a device has an offer of, which is of this file.
     pub(super) fn campaign_of(&self, product: &str, device: &str, file: FirmwareId) -> Option<CampaignId> {
         let firmware = self.catalog.get(file).filter(|firmware| firmware.product.as_str() == product)?;
         let id = self.scheduler.active(product, device, &firmware.target)?;
-        let campaign = self.scheduler.campaign(id)?;
-        (campaign.settings().version == firmware.version).then_some(id)
+        let whole = self.scheduler.campaign(id)?.settings().firmware;
+        (self.offered_file(id, device, whole) == file).then_some(id)
     }
 
-    /// Takes campaigns up again. Gives what is left of those that were being deleted.
+    /// Takes campaigns up again; those that can't be are set aside. Gives what is left of those that were being deleted.
     pub(super) fn restore(
         &mut self,
         mut campaigns: Vec<(CampaignId, Wanted, Life)>,
         mut standings: HashMap<CampaignId, Vec<Recorded>>,
         registry: &Registry,
         now: Now,
-    ) -> anyhow::Result<Vec<Op>> {
+    ) -> Vec<Op> {
         campaigns.sort_by_key(|(id, ..)| *id);
         let mut left = Vec::new();
         for (id, wanted, life) in campaigns {
             self.given = self.given.max(id.0);
             let firmware = self.catalog.get(FirmwareId(wanted.request.firmware));
-            let Some(firmware) = firmware.filter(|firmware| registry.product(firmware.product.as_str()).is_some())
-            else {
-                // Its product is being deleted. Or a store without room took, once it had some, a deletion and a campaign that had both been refused.
-                tracing::warn!(campaign = id.0, "a campaign ends: its firmware is gone");
+            if firmware.is_some_and(|firmware| registry.product(firmware.product.as_str()).is_none()) {
+                // Its product is being deleted.
                 left.extend([record::put_given(CampaignId(self.given)), Op::RegistryDelete(record::campaign_key(id))]);
                 continue;
-            };
-            let settings = wanted.request.settings(firmware, wanted.salt);
-            let settings = settings.map_err(|fault| anyhow::anyhow!("campaign {id}: {fault}"))?;
-            let campaign = Campaign::restored(id, settings, life)
-                .map_err(|faults| anyhow::anyhow!("campaign {id}: {}", Unknown::Faults(faults)))?;
+            }
             let records = standings.remove(&id).unwrap_or_default();
+            let campaign = match self.read_campaign(id, &wanted, &life) {
+                Ok(campaign) => campaign,
+                Err(why) => {
+                    self.set_aside(id, (wanted, life), why);
+                    continue;
+                }
+            };
             let people = People::of(registry, campaign.settings().filter.product.as_ref());
             let target = campaign.settings().target.clone();
             let mut candidates = people.candidates(&self.reported, &target);
             if let Some(left_out) = self.left_out.get(&id) {
                 candidates.retain(|candidate| !left_out.contains(candidate.device));
             }
-            self.scheduler.restore(campaign, candidates, records, now)?;
-            self.campaigns.insert(id, wanted);
+            match self.scheduler.restore(campaign, candidates, records, now) {
+                Ok(()) => {
+                    self.campaigns.insert(id, wanted);
+                }
+                Err(error) => self.set_aside(id, (wanted, life), error.to_string()),
+            }
         }
+        self.patched.retain(|id, _| self.campaigns.contains_key(id));
         // Of campaigns that were being deleted.
         let standings = standings.into_iter().flat_map(|(id, records)| {
             records.into_iter().map(move |recorded| Op::RegistryDelete(record::standing_key(id, &recorded.device)))
         });
         left.extend(standings);
         left.extend(self.forget_left_out());
-        Ok(left)
+        left
     }
 
     /// Of campaigns that were being deleted.
     fn forget_left_out(&mut self) -> Vec<Op> {
-        let campaigns = &self.campaigns;
-        let gone: Vec<_> = self.left_out.keys().copied().filter(|id| !campaigns.contains_key(id)).collect();
+        let is_kept = |id: &CampaignId| self.campaigns.contains_key(id) || self.invalid.contains_key(id);
+        let gone: Vec<_> = self.left_out.keys().copied().filter(|id| !is_kept(id)).collect();
         let ops =
             |id| self.left_out.remove(&id).into_iter().flatten().map(move |name| record::delete_left_out(id, &name));
         gone.into_iter().flat_map(ops).collect()
@@ -230,7 +268,11 @@ impl State {
         let members = self.scheduler.members(id, 0).filter_map(|(_, member)| self.scheduler.name(member.device));
         let mut standings: Vec<_> =
             members.map(|(_, device)| Op::RegistryDelete(record::standing_key(id, device))).collect();
-        leave(&mut self.scheduler)?;
+        // Of one that couldn't be taken up the next start removes them.
+        if self.invalid.remove(&id).is_none() {
+            leave(&mut self.scheduler)?;
+        }
+        self.patched.remove(&id);
         let left_out = self.left_out.remove(&id).into_iter().flatten();
         standings.extend(left_out.map(|device| record::delete_left_out(id, &device)));
         self.campaigns.remove(&id);
@@ -243,6 +285,56 @@ impl State {
     pub(super) fn forget_device(&mut self, product: &str, device: &str) -> Option<Op> {
         self.reported.get_mut(product)?.remove(device)?;
         Some(record::delete_reported(product, device))
+    }
+}
+
+/// A device that is to have an offer.
+struct Offered {
+    campaign: CampaignId,
+    device: DeviceKey,
+    product: Box<str>,
+    name: Box<str>,
+    again: bool,
+}
+
+/// The patch that a device was offered, which is forgotten once it isn't under way any more.
+fn patch_of(
+    patched: &mut HashMap<CampaignId, HashMap<Box<str>, FirmwareId>>,
+    campaign: CampaignId,
+    device: &str,
+    kind: Kind,
+) -> Option<FirmwareId> {
+    let of_campaign = patched.get_mut(&campaign)?;
+    if kind.is_under_way() {
+        return of_campaign.get(device).copied();
+    }
+    of_campaign.remove(device);
+    if of_campaign.is_empty() {
+        patched.remove(&campaign);
+    }
+    None
+}
+
+impl State {
+    /// A device's record in a campaign, as it stands.
+    fn put_member(&self, id: CampaignId, device: &str) -> Option<Op> {
+        let member = self.scheduler.member(id, device)?;
+        let patch = self.patched.get(&id).and_then(|patched| patched.get(device)).copied();
+        Some(record::put_standing(id, device, member.standing, member.retries, patch))
+    }
+
+    /// Notes which file a device is offered. Gives its record, if that is another one than before.
+    fn note_file(&mut self, id: CampaignId, device: &str, file: FirmwareId) -> Option<Op> {
+        let whole = self.scheduler.campaign(id)?.settings().firmware;
+        if self.offered_file(id, device, whole) == file {
+            return None;
+        }
+        if file == whole {
+            self.patched.get_mut(&id)?.remove(device);
+        } else {
+            self.patched.entry(id).or_default().insert(device.into(), file);
+        }
+        self.put_member(id, device)
     }
 }
 
@@ -309,11 +401,11 @@ pub enum Order {
 }
 
 impl OtaDesk {
-    /// Makes a campaign from a request, and draws its groups. The receiver resolves when it is on disk.
+    /// Prepares a campaign from a request, and draws its groups. The receiver resolves when it is on disk; then it is to be admitted.
     ///
     /// # Errors
     /// [`Unknown`]; nothing has changed then.
-    pub fn add_campaign(
+    pub(super) fn prepare_campaign(
         &self,
         request: CampaignRequest,
         salt: u64,
@@ -323,7 +415,7 @@ impl OtaDesk {
         let mut state = self.state.lock();
         let firmware = state.catalog.get(FirmwareId(request.firmware)).filter(|firmware| firmware.base.is_none());
         let firmware = firmware.ok_or(Unknown::Firmware)?;
-        firmware.ready().ok_or(Unknown::NotReady)?;
+        judged(&state, firmware.id)?;
         let settings = request.settings(firmware, salt).map_err(Unknown::Request)?;
         let id = CampaignId(state.given + 1);
         let campaign = Campaign::new(id, settings, now.unix_s()).map_err(Unknown::Faults)?;
@@ -331,12 +423,28 @@ impl OtaDesk {
         let target = campaign.settings().target.clone();
         let state = &mut *state;
         let candidates = people.candidates(&state.reported, &target);
-        let actions = state.scheduler.add(campaign, candidates, now)?;
+        let born_s = campaign.life().created_at_s;
+        // A restart couldn't tell them from those that are created after the campaign, in the same second.
+        let young = candidates.iter().filter(|candidate| candidate.created_at_s >= born_s);
+        let young: Vec<Box<str>> = young.map(|candidate| candidate.device.into()).collect();
+        state.scheduler.prepare(campaign, candidates, now)?;
         state.given = id.0;
-        state.campaigns.insert(id, Wanted { request, salt });
-        let carried = self.carry_out(state, actions, None, now);
-        let committed = carried.committed.unwrap_or_else(|| shell.control.commit_registry(Vec::new()));
-        Ok((id, committed))
+        let wanted = Wanted { request, salt };
+        let mut ops: Vec<_> = young.iter().filter_map(|name| state.put_member(id, name)).collect();
+        ops.extend(state.scheduler.campaign(id).map(|campaign| record::put_campaign(id, &wanted, campaign.life())));
+        state.campaigns.insert(id, wanted);
+        Ok((id, shell.control.commit_registry(ops)))
+    }
+
+    /// A campaign that was prepared isn't on disk, and there won't be one. The receiver resolves when that is certain.
+    pub(super) fn withdraw_campaign(&self, id: CampaignId) -> oneshot::Receiver<()> {
+        let mut state = self.state.lock();
+        state.scheduler.withdraw(id);
+        state.campaigns.remove(&id);
+        let mut ops = vec![record::put_given(CampaignId(state.given)), Op::RegistryDelete(record::campaign_key(id))];
+        // Records of devices in it the next start removes.
+        ops.extend(state.forget_left_out());
+        self.shell().control.commit_registry(ops)
     }
 
     /// Does to a campaign what an operator wants. The receiver resolves when it is on disk.
@@ -359,8 +467,10 @@ impl OtaDesk {
             Order::Retry => state.scheduler.retry_failed(id, now),
         }?;
         let carried = self.carry_out(&mut state, actions, None, now);
+        // Under the lock: after that commit, and before any other.
+        let said = (!carried.offers.is_empty()).then(|| self.shell().control.commit_registry(Vec::new()));
         drop(state);
-        self.push(carried.offers);
+        self.say(said, carried.offers);
         Ok(carried.committed)
     }
 
@@ -402,27 +512,29 @@ impl OtaDesk {
         state: &mut State,
         actions: Vec<Action>,
         answered: Option<(&str, &str)>,
-        mut ops: Vec<Op>,
+        ops: Vec<Op>,
         now: Now,
     ) -> Carried {
-        let mut carried = Carried::default();
+        let mut carried = Carried { ops, ..Carried::default() };
         let mut left = VecDeque::from(actions);
         while let Some(action) = left.pop_front() {
             match action {
-                Action::Offer { campaign, device, again: _ } => {
+                Action::Offer { campaign, device, again } => {
                     let Some((product, name)) = state.scheduler.name(device).map(|(p, d)| (Box::from(p), Box::from(d)))
                     else {
                         continue;
                     };
-                    left.extend(self.offer(state, (campaign, device), (product, name), answered, &mut carried, now));
+                    let whose = Offered { campaign, device, product, name, again };
+                    left.extend(self.offer(state, whose, answered, &mut carried, now));
                 }
-                Action::Changed { campaign } => ops.extend(state.campaigns.get(&campaign).and_then(|wanted| {
+                Action::Changed { campaign } => carried.ops.extend(state.campaigns.get(&campaign).and_then(|wanted| {
                     let life = state.scheduler.campaign(campaign)?.life();
                     Some(record::put_campaign(campaign, wanted, life))
                 })),
                 Action::DeviceChanged { campaign, device, standing, retries } => {
                     let Some((product, name)) = state.scheduler.name(device) else { continue };
-                    ops.push(record::put_standing(campaign, name, standing, retries));
+                    let patch = patch_of(&mut state.patched, campaign, name, standing.state.kind());
+                    carried.ops.push(record::put_standing(campaign, name, standing, retries, patch));
                     if answered == Some((product, name)) && standing.reason == Reason::OLD_VERSION {
                         carried.old_version = Some(campaign);
                     }
@@ -435,8 +547,11 @@ impl OtaDesk {
                 }
             }
         }
-        if !ops.is_empty() {
-            carried.committed = Some(self.shell().control.commit_registry(ops));
+        let control = &self.shell().control;
+        let speaks = !carried.offers.is_empty() || !carried.answer.is_empty();
+        // What is said may have been decided before, and not be on disk yet.
+        if !carried.ops.is_empty() || speaks && control.is_committing() {
+            carried.committed = Some(control.commit_registry(std::mem::take(&mut carried.ops)));
         }
         carried
     }
@@ -444,8 +559,7 @@ impl OtaDesk {
     fn offer(
         &self,
         state: &mut State,
-        (campaign, device): (CampaignId, DeviceKey),
-        (product, name): (Box<str>, Box<str>),
+        Offered { campaign, device, product, name, again }: Offered,
         answered: Option<(&str, &str)>,
         carried: &mut Carried,
         now: Now,
@@ -453,7 +567,10 @@ impl OtaDesk {
         if self.shell().registry.device(&product, &name).is_none() {
             return state.scheduler.device_gone(&product, &name, now);
         }
-        let file = match state.suited(campaign, &product, &name) {
+        if !again && state.awaits_zone(campaign, &product, &name) {
+            return state.scheduler.withhold(campaign, device, Reason::ZONE_UNKNOWN, now);
+        }
+        let file = match state.suited(campaign, (&product, &name), again) {
             Ok(suited) => suited.firmware.id,
             Err(unsuited) => {
                 tracing::debug!(%campaign, %unsuited, "a device isn't offered a campaign's firmware");
@@ -467,6 +584,7 @@ impl OtaDesk {
                 return report.unwrap_or_default();
             }
         };
+        carried.ops.extend(state.note_file(campaign, &name, file));
         let outgoing = Outgoing {
             campaign,
             file,
@@ -502,7 +620,7 @@ impl OtaDesk {
     pub(super) fn pushed(&self, state: &State, outgoing: &Outgoing, now: Now) -> Option<Push> {
         let Outgoing { product, device, campaign, .. } = outgoing;
         let kind = state.kind(*campaign, device);
-        let offered = Offered { campaign: *campaign, product: product.clone(), device: device.clone(), kind };
+        let offered = push::Offered { campaign: *campaign, product: product.clone(), device: device.clone(), kind };
         let message = match self.speaks(state, product, device) {
             Speaks::Native => {
                 let payload = native(state, Some(outgoing), None, None)?;
@@ -554,7 +672,8 @@ fn mendable(unsuited: Unsuited, reported: Option<&Reported>) -> Option<Reason> {
         Unsuited::Hardware if reported.is_none_or(|reported| reported.hardware.is_none()) => {
             Some(Reason::HARDWARE_UNKNOWN)
         }
-        Unsuited::NotReady | Unsuited::Unsigned => Some(Reason::NOT_READY),
+        // An operator may mend it.
+        Unsuited::NotReady | Unsuited::Unsigned | Unsuited::Target | Unsuited::Rollback => Some(Reason::NOT_READY),
         _ => None,
     }
 }

@@ -69,7 +69,7 @@ impl OtaDesk {
         let op = state.forget_device(product, device);
         let carried = self.carry_out_with(&mut state, actions, None, op.into_iter().collect(), now);
         drop(state);
-        self.push(carried.offers);
+        self.say(carried.committed, carried.offers);
     }
 
     /// Whether something is left of a product that was deleted: no other may have its name until then.
@@ -117,6 +117,7 @@ impl OtaDesk {
         let parts = {
             let mut state = self.state.lock();
             let campaign = state.scheduler.campaigns().find(is_its).map(Campaign::id);
+            let campaign = campaign.or_else(|| state.invalid_of(product));
             campaign
                 .and_then(|id| state.take_campaign(id, |scheduler| scheduler.discard(id).then_some(()).ok_or(())).ok())
         };

@@ -320,6 +320,12 @@ impl Control {
         committed
     }
 
+    /// Whether changes of the registry that were handed in aren't on disk yet.
+    #[must_use]
+    pub fn is_committing(&self) -> bool {
+        !self.plane.registry.lock().waiting.is_empty()
+    }
+
     /// How it is now.
     #[must_use]
     pub fn health(&self) -> Health {

@@ -75,6 +75,8 @@ pub struct Life {
     pub bounds: Vec<u64>,
     /// How many groups have begun.
     pub begun: u8,
+    /// Devices that have failed are being tried again, as an operator wanted.
+    pub retrying: bool,
 }
 
 /// A command that has no place in a campaign's state.
@@ -90,7 +92,15 @@ pub enum Refusal {
 
 impl Life {
     pub(super) const fn draft(created_at_s: u64) -> Self {
-        Self { state: State::Draft, since_s: created_at_s, created_at_s, approval: None, bounds: Vec::new(), begun: 0 }
+        Self {
+            state: State::Draft,
+            since_s: created_at_s,
+            created_at_s,
+            approval: None,
+            bounds: Vec::new(),
+            begun: 0,
+            retrying: false,
+        }
     }
 
     const fn go(&mut self, state: State, now_s: u64) {
@@ -141,19 +151,24 @@ impl Life {
     /// Running again, if it was completed. A paused one stays paused.
     pub(crate) fn retry(&mut self, now_s: u64) -> Result<(), Refusal> {
         match self.state {
-            State::Running | State::Paused => Ok(()),
-            State::Completed => {
-                self.go(State::Running, now_s);
-                Ok(())
-            }
-            other => Err(Refusal::State(other)),
+            State::Running | State::Paused => {}
+            State::Completed => self.go(State::Running, now_s),
+            other => return Err(Refusal::State(other)),
         }
+        self.retrying = true;
+        Ok(())
+    }
+
+    /// All have been tried again that were to be.
+    pub(crate) const fn retried(&mut self) {
+        self.retrying = false;
     }
 
     pub(crate) fn stop(&mut self, why: Why, now_s: u64) -> Result<(), Refusal> {
         if self.state.is_final() || matches!(self.state, State::Stopping(_)) {
             return Err(Refusal::State(self.state));
         }
+        self.retrying = false;
         self.go(State::Stopping(why), now_s);
         Ok(())
     }

@@ -31,7 +31,7 @@ fn planned(text: &str) -> Planned {
         target: target("mcu"),
         version: version(text),
         runs_on: hardware(&["A1"]),
-        release: 5,
+        release: Some(5),
         base: None,
         note: "".into(),
         declared: Declared::default(),
@@ -78,7 +78,7 @@ fn what_cant_be_created_says_why() {
         (Planned { target: target("module"), ..planned("1") }, CatalogError::UnknownTarget),
         (Planned { runs_on: hardware(&["A1", "B1"]), ..planned("1") }, CatalogError::UnknownHardware),
         (Planned { runs_on: RunsOn::Any, ..planned("1") }, CatalogError::UnknownHardware),
-        (Planned { release: 4, ..planned("1") }, CatalogError::Rollback { release: 4, required: 5 }),
+        (Planned { release: Some(4), ..planned("1") }, CatalogError::Rollback { release: 4, required: 5 }),
         (Planned { base: Some(version("1")), ..planned("1") }, CatalogError::BaseIsVersion),
         (Planned { declared: declared(0), ..planned("1") }, CatalogError::Empty),
         (Planned { declared: declared(BYTES_MAX + 1), ..planned("1") }, CatalogError::TooLarge),
@@ -218,6 +218,78 @@ fn a_device_is_offered_what_is_for_it_and_a_patch_where_there_is_one() {
     assert_eq!(*catalog.demands("lamp"), Demands::default());
 }
 
+#[test]
+fn a_patch_counts_as_the_release_to_which_it_leads() {
+    let mut catalog = Catalog::default();
+    let of = |text, release| Planned { release, ..planned(text) };
+    let old = ready(&mut catalog, of("3.0", Some(6)));
+    let whole = ready(&mut catalog, of("3.1", Some(7)));
+    let patch = Planned { base: Some(version("3.0")), ..of("3.1", None) };
+    let other = Planned { release: Some(6), ..patch.clone() };
+    assert_eq!(catalog.plan_create(other, 0).err(), Some(CatalogError::ReleaseDiffers { release: 6, whole: 7 }));
+    let patch = ready(&mut catalog, patch);
+    assert_eq!(catalog.get(patch).map(|firmware| firmware.release), Some(7));
+    let is_older = |id, reported| catalog.is_older(catalog.get(id).expect("firmware"), &version(reported));
+    assert!(is_older(old, "3.1") && !is_older(whole, "3.0") && !is_older(whole, "3.1") && !is_older(whole, "unknown"));
+}
+
+#[test]
+fn a_file_that_was_never_ready_makes_no_other_one_old() {
+    let mut catalog = Catalog::default();
+    let id = ready(&mut catalog, planned("1"));
+    let begun = create(&mut catalog, Planned { release: Some(9), ..planned("2") });
+    let is_older = |catalog: &Catalog| catalog.is_older(catalog.get(id).expect("firmware"), &version("2"));
+    assert!(!is_older(&catalog), "only begun");
+    let finished = catalog.plan_finish(begun, &whole(b"file"), None).expect("a plan");
+    let refused = catalog.plan_refuse(begun, "no").expect("a plan");
+    let mut other = catalog.clone();
+    other.apply(refused);
+    assert!(!is_older(&other), "refused");
+    catalog.apply(finished);
+    assert!(is_older(&catalog));
+    let withdrawn = catalog.plan_withdraw(begun).expect("a plan");
+    catalog.apply(withdrawn);
+    assert!(is_older(&catalog), "there are devices that run it");
+}
+
+#[test]
+fn a_campaign_is_judged_before_it_begins() {
+    let mut catalog = Catalog::default();
+    let id = ready(&mut catalog, planned("1"));
+    let patch = ready(&mut catalog, Planned { base: Some(version("0")), ..planned("1") });
+    assert_eq!(catalog.judge(id), Ok(()));
+    assert_eq!(catalog.judge(patch), Err(Unsuited::NoSuchFirmware));
+    demand(&mut catalog, rule(6, &[]));
+    assert_eq!(catalog.judge(id), Err(Unsuited::Rollback));
+    demand(&mut catalog, Demands { targets: [(target("module"), TargetRule::default())].into(), ..Demands::default() });
+    assert_eq!(catalog.judge(id), Err(Unsuited::Target));
+    demand(&mut catalog, Demands::default());
+    let withdrawn = catalog.plan_withdraw(id).expect("a plan");
+    catalog.apply(withdrawn);
+    assert_eq!(catalog.judge(id), Err(Unsuited::NotReady));
+}
+
+#[test]
+fn a_device_goes_on_with_the_file_that_it_began_with() {
+    let mut catalog = Catalog::default();
+    let id = ready(&mut catalog, planned("2"));
+    let (mcu, hardware, one) = (target("mcu"), "A1".parse().expect("a name"), version("1"));
+    let device = Fitting { product: "lamp", target: &mcu, hardware: Some(&hardware), version: Some(&one) };
+    let patch = ready(&mut catalog, Planned { base: Some(version("1")), ..planned("2") });
+    let again = |catalog: &Catalog, begun, device: &Fitting<'_>| {
+        catalog.suits_again(id, begun, device).map(|suited| suited.firmware.id)
+    };
+    assert_eq!(again(&catalog, id, &device), Ok(id), "the patch came later");
+    assert_eq!(again(&catalog, patch, &device), Ok(patch));
+    assert_eq!(again(&catalog, FirmwareId(99), &device), Ok(patch), "it is gone");
+    assert_eq!(again(&catalog, patch, &Fitting { version: None, ..device }), Ok(id), "it leads from elsewhere");
+    let other = ready(&mut catalog, Planned { runs_on: self::hardware(&["A2"]), ..planned("2") });
+    assert_eq!(again(&catalog, other, &device), Ok(patch), "it runs on other hardware");
+    let withdrawn = catalog.plan_withdraw(patch).expect("a plan");
+    catalog.apply(withdrawn);
+    assert_eq!(again(&catalog, patch, &device), Ok(id));
+}
+
 #[derive(Clone, Debug)]
 enum Act {
     Create { version: u8, hardware: u8, release: u64, patch: bool },
@@ -251,7 +323,7 @@ fn changes(catalog: &Catalog, act: &Act) -> Result<Vec<Change>, CatalogError> {
             let base = patch.then(|| version("old"));
             let declared = Declared { crc32: Some(whole(b"file").digests.crc32), ..Declared::default() };
             let runs_on = hardware(&[["A1", "B1", "C1"][usize::from(of)]]);
-            let planned = Planned { runs_on, release, base, declared, ..planned(&number.to_string()) };
+            let planned = Planned { runs_on, release: Some(release), base, declared, ..planned(&number.to_string()) };
             catalog.plan_create(planned, 0).map(|(_, change)| one(change))
         }
         Act::Finish(id, right) => {

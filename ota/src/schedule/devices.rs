@@ -106,7 +106,7 @@ impl Scheduler {
         out
     }
 
-    /// What is to be recorded before a device's tags or region change, so that a restart, which draws by what devices are then, finds it where it is now:
+    /// What is to be recorded before a device's tags or region, or what it reports, change, so that a restart, which draws by what devices are then, finds it where it is now:
     /// whoever is in a campaign stays in it, and whoever isn't stays out of it, unless it is dynamic and goes on. `candidate` says what the device will be.
     #[must_use]
     pub fn hold<'a>(&self, product: &str, device: &str, candidate: impl Fn(&Target) -> Candidate<'a>) -> Vec<Held> {
@@ -115,7 +115,7 @@ impl Scheduler {
         let mut held = Vec::new();
         for (campaign, run) in self.runs.iter().filter(|(_, run)| run.product == product) {
             let settings = run.campaign.settings();
-            let takes = run.campaign.takes(&candidate(&settings.target));
+            let takes = run.campaign.takes_again(&candidate(&settings.target));
             let is_open = settings.dynamic && !run.state().is_final() && !matches!(run.state(), State::Stopping(_));
             let slot = key.and_then(|key| run.fleet.find(key));
             match slot.and_then(|slot| run.fleet.member(slot)) {

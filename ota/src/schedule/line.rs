@@ -68,6 +68,11 @@ impl Credit {
         self.credit_ms = self.credit_ms.saturating_add(passed_ms.saturating_mul(u64::from(per_minute))).min(most_ms);
     }
 
+    /// None to begin with.
+    pub(super) const fn clear(&mut self) {
+        self.credit_ms = 0;
+    }
+
     pub(super) const fn allows_one(&self) -> bool {
         self.credit_ms >= OFFER_MS
     }

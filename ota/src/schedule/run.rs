@@ -29,6 +29,12 @@ impl Run {
         Self { campaign, product, fleet, line, credit, scan: Slot(0), retry: None }
     }
 
+    /// After a restart, of which there may be many: no offer is free, and who was being tried again is.
+    pub(super) fn take_up(&mut self) {
+        self.credit.clear();
+        self.retry = self.campaign.life().retrying.then_some(Slot(0));
+    }
+
     pub(super) const fn state(&self) -> State {
         self.campaign.life().state
     }

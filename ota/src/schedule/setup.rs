@@ -55,16 +55,33 @@ impl Scheduler {
     /// [`AddError`]; nothing has changed then.
     pub fn add<'a>(
         &mut self,
-        mut campaign: Campaign,
+        campaign: Campaign,
         candidates: impl IntoIterator<Item = Candidate<'a>>,
         now: Now,
     ) -> Result<Vec<Action>, AddError> {
+        let id = campaign.id();
+        self.prepare(campaign, candidates, now)?;
+        self.admit(id);
+        Ok(vec![Action::Changed { campaign: id }])
+    }
+
+    /// [`Scheduler::add`], but nothing comes of it before [`Scheduler::admit`]: its record isn't on disk yet. What happens to devices meanwhile is held
+    /// ([`Scheduler::hold`]). One at a time.
+    ///
+    /// # Errors
+    /// As of [`Scheduler::add`].
+    pub fn prepare<'a>(
+        &mut self,
+        mut campaign: Campaign,
+        candidates: impl IntoIterator<Item = Candidate<'a>>,
+        now: Now,
+    ) -> Result<(), AddError> {
         let now = self.clock(now);
         self.check_new(&campaign)?;
         if campaign.life().state != State::Draft {
             return Err(Refusal::State(campaign.life().state).into());
         }
-        let mut drawn = self.draw(&campaign, candidates);
+        let mut drawn = self.draw(&campaign, candidates, Campaign::takes);
         if let Err(error) = self.check_drawn(&campaign, &drawn) {
             drawn.iter().for_each(|(_, _, device)| self.directory.discharge(*device));
             return Err(error);
@@ -76,13 +93,33 @@ impl Scheduler {
         let bounds = campaign.bounds(&hashes);
         let settings = campaign.settings().clone();
         campaign.life_mut().submit(&settings, bounds, now.unix_s())?;
-        let id = campaign.id();
         self.populate(campaign, drawn, now);
-        self.rank_in(id);
-        Ok(vec![Action::Changed { campaign: id }])
+        Ok(())
     }
 
-    /// Takes a campaign back at start: `candidates` as in [`Scheduler::add`], and the records of devices in any order.
+    /// A campaign that was prepared is on disk: it goes its way.
+    pub fn admit(&mut self, id: CampaignId) {
+        if self.is_prepared(id) {
+            self.rank_in(id);
+        }
+    }
+
+    /// A campaign that was prepared couldn't be recorded: there never was one. Of any other nothing changes.
+    pub fn withdraw(&mut self, id: CampaignId) {
+        if self.is_prepared(id) {
+            self.forget(id);
+        }
+    }
+
+    /// It is prepared, and not admitted yet.
+    #[must_use]
+    pub fn is_prepared(&self, id: CampaignId) -> bool {
+        let runs = self.runs.get(&id).is_some_and(|run| !run.state().is_final());
+        runs && !self.live.iter().any(|live| live.id() == id)
+    }
+
+    /// Takes a campaign back at start: `candidates` as in [`Scheduler::add`], of which those are drawn that [`Campaign::takes_again`], and the records of
+    /// devices in any order.
     ///
     /// # Errors
     /// [`AddError::Exists`], [`AddError::TooManyLive`], [`AddError::TooManyDevices`], and [`AddError::State`] of a draft.
@@ -99,7 +136,7 @@ impl Scheduler {
         if life.state == State::Draft {
             return Err(Refusal::State(life.state).into());
         }
-        let mut drawn = self.draw(&campaign, candidates);
+        let mut drawn = self.draw(&campaign, candidates, Campaign::takes_again);
         let product = self.directory.product_or_add(&campaign.settings().filter.product);
         for record in &records {
             let device = self.directory.find_or_add(product, &record.device);
@@ -120,6 +157,7 @@ impl Scheduler {
                 run.fleet.restore(slot, standing, retries, now);
             }
         }
+        run.take_up();
         if let State::Stopping(_) | State::Stopped(_) = life.state {
             run.fleet.cancel_queue(u32::try_from(life.since_s).unwrap_or(u32::MAX));
         }
@@ -138,10 +176,14 @@ impl Scheduler {
         if !state.is_final() {
             return Err(Refusal::State(state));
         }
+        self.forget(id);
+        Ok(())
+    }
+
+    fn forget(&mut self, id: CampaignId) {
         if let Some(run) = self.runs.remove(&id) {
             run.fleet.members(Slot(0)).for_each(|(_, member)| self.directory.discharge(member.device));
         }
-        Ok(())
     }
 
     /// Forgets a campaign whose product is gone, however far it is: there is nobody left who could be told anything. False if there is none of that number.
@@ -165,13 +207,18 @@ impl Scheduler {
     }
 
     /// Who belongs in a campaign. Each is enlisted in the directory, one that comes twice twice.
-    fn draw<'a>(&mut self, campaign: &Campaign, candidates: impl IntoIterator<Item = Candidate<'a>>) -> Vec<Drawn> {
+    fn draw<'a>(
+        &mut self,
+        campaign: &Campaign,
+        candidates: impl IntoIterator<Item = Candidate<'a>>,
+        takes: impl Fn(&Campaign, &Candidate<'a>) -> bool,
+    ) -> Vec<Drawn> {
         let candidates = candidates.into_iter();
         let product = self.directory.product_or_add(&campaign.settings().filter.product);
         let expected = candidates.size_hint().0.min(DEVICES_MAX);
         self.directory.reserve(expected);
         let mut drawn = Vec::with_capacity(expected);
-        for candidate in candidates.filter(|candidate| campaign.takes(candidate)) {
+        for candidate in candidates.filter(|candidate| takes(campaign, candidate)) {
             let device = self.directory.find_or_add(product, candidate.device);
             self.directory.enlist(device);
             drawn.push((

@@ -77,12 +77,18 @@ impl Scheduler {
         let looked = from.0.saturating_add(u32::try_from(share * LOOKS).unwrap_or(u32::MAX));
         let next = if failed.len() == share { failed.last().map_or(looked, |slot| slot.0 + 1) } else { looked };
         run.retry = ((next as usize) < run.fleet.len()).then_some(Slot(next));
+        let is_last = run.retry.is_none();
         for slot in failed {
             if let Some(run) = self.runs.get_mut(&id) {
                 run.fleet.set_retries(slot, 0);
             }
             // It is retryable: nothing has happened to it since.
             let _ = self.happen(id, slot, Event::Retry, now, out);
+        }
+        // After the devices' records: a crash before this one has all looked at once more.
+        if is_last && let Some(run) = self.runs.get_mut(&id) {
+            run.campaign.life_mut().retried();
+            out.push(Action::Changed { campaign: id });
         }
     }
 

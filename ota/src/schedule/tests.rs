@@ -508,3 +508,105 @@ fn an_offer_that_cannot_be_made_yet_waits_until_the_device_says_more() {
     assert_eq!(offers(&scheduler, &again), [(1, "d0".to_owned())]);
     assert_eq!(state(&scheduler, 1, "d0"), State::Offered);
 }
+
+/// A restart from what the scheduler knows of a campaign, and from these records.
+fn again(scheduler: &Scheduler, records: Vec<Recorded>, after: &[Candidate<'_>]) -> Scheduler {
+    let kept = scheduler.campaign(ID).expect("a campaign");
+    let kept = Campaign::restored(ID, kept.settings().clone(), kept.life().clone()).expect("no fault");
+    let mut again = Scheduler::new();
+    assert_eq!(again.restore(kept, after.iter().copied(), records, at(9)), Ok(()));
+    again
+}
+
+#[test]
+fn what_an_operator_wants_tried_again_is_tried_after_a_restart() {
+    let mut scheduler = with(2, settings());
+    let _ = scheduler.step(at(1));
+    fail(&mut scheduler, "d0", true, 2);
+    fail(&mut scheduler, "d1", false, 2);
+    assert_eq!(phase(&scheduler, 1), Phase::Completed);
+    let ordered = scheduler.retry_failed(ID, at(3));
+    assert_eq!(ordered, Ok(vec![Action::Changed { campaign: ID }]));
+    let records = ["d0", "d1"].map(|name| {
+        let member = scheduler.member(ID, name).expect("a member");
+        Recorded { device: name.into(), standing: member.standing, retries: member.retries }
+    });
+    let mut again = again(&scheduler, records.into(), &[lamp("d0"), lamp("d1")]);
+    let _ = again.device_online("lamp", "d0", None, at(9));
+    let first = again.step(at(10));
+    assert!(first.contains(&Action::Changed { campaign: ID }));
+    assert_eq!((state(&again, 1, "d0"), state(&again, 1, "d1")), (State::Offered, State::Failed { retryable: false }));
+    assert!(!again.campaign(ID).expect("a campaign").life().retrying, "it is done");
+    report(&mut again, "d0", Report::Version("2.0"), 11);
+    assert_eq!(phase(&again, 1), Phase::Completed);
+}
+
+#[test]
+fn a_campaign_that_isnt_on_disk_does_nothing_and_may_never_have_been() {
+    let mut scheduler = Scheduler::new();
+    assert_eq!(scheduler.prepare(campaign(1, settings()), [lamp("d0")], at(0)), Ok(()));
+    assert!(scheduler.is_prepared(ID));
+    assert_eq!(scheduler.device_online("lamp", "d0", None, at(1)), []);
+    assert_eq!(scheduler.step(at(2)), []);
+    scheduler.withdraw(ID);
+    assert!(scheduler.campaign(ID).is_none() && !scheduler.is_prepared(ID));
+    scheduler.device_offline("lamp", "d0");
+    assert_eq!(scheduler.directory.len(), 0);
+
+    assert_eq!(scheduler.prepare(campaign(1, settings()), [lamp("d0")], at(3)), Ok(()));
+    let _ = scheduler.device_online("lamp", "d0", None, at(4));
+    scheduler.admit(ID);
+    assert!(!scheduler.is_prepared(ID));
+    let actions = scheduler.step(at(5));
+    assert_eq!(offers(&scheduler, &actions), [(1, "d0".to_owned())]);
+    scheduler.withdraw(ID);
+    assert_eq!(state(&scheduler, 1, "d0"), State::Offered, "it is under way");
+}
+
+/// The filter is for a version, which devices report anew.
+#[test]
+fn a_report_moves_nobody_in_groups_that_are_drawn() {
+    let runs = |device, version| Candidate { version: Some(version), ..lamp(device) };
+    let filter = Filter { versions: Versions::Of(["1.0".into()].into()), ..settings().filter };
+    let mut scheduler = Scheduler::new();
+    let before = [runs("stays", "1.0"), runs("leaves", "1.0"), runs("comes", "0.9")];
+    assert!(scheduler.add(campaign(1, Settings { filter, ..settings() }), before, at(0)).is_ok());
+    let held = scheduler.hold("lamp", "leaves", |_| runs("leaves", "1.1"));
+    let [Held::In { campaign: ID, standing, retries }] = held[..] else { panic!("{held:?}") };
+    let left = Recorded { device: "leaves".into(), standing, retries };
+    assert_eq!(scheduler.hold("lamp", "comes", |_| runs("comes", "1.0")), [Held::Out { campaign: ID }]);
+    // Who is left out is no candidate.
+    let again = again(&scheduler, vec![left], &[runs("stays", "1.0"), runs("leaves", "1.1")]);
+    assert_eq!(again.members(ID, 0).count(), 2);
+    assert_eq!(state(&again, 1, "leaves"), State::Queued);
+}
+
+#[test]
+fn a_device_as_old_as_the_campaign_needs_a_record_to_be_in_it_after_a_restart() {
+    let born = START_S + 1;
+    let young = |device| Candidate { created_at_s: born, ..lamp(device) };
+    let mut scheduler = Scheduler::new();
+    assert!(scheduler.add(campaign(1, settings()), [young("first"), lamp("old")], at(1)).is_ok());
+    assert_eq!(scheduler.members(ID, 0).count(), 2);
+    let first = Recorded { device: "first".into(), standing: Standing::queued(0), retries: 0 };
+    let after = [young("first"), young("later, in the same second"), lamp("old")];
+    let again = again(&scheduler, vec![first], &after);
+    assert_eq!(again.members(ID, 0).count(), 2);
+    assert!(again.member(ID, "first").is_some() && again.member(ID, "old").is_some());
+}
+
+#[test]
+fn a_restart_gives_no_offer_for_nothing() {
+    let rated = Settings { rate: Some(Rate::Constant(6)), ..settings() };
+    let mut scheduler = with(3, rated);
+    let _ = scheduler.step(at(1));
+    let names = names(3);
+    let candidates: Vec<_> = names.iter().map(|name| lamp(name)).collect();
+    let mut again = again(&scheduler, Vec::new(), &candidates);
+    for name in &names {
+        let actions = again.device_online("lamp", name, None, at(10));
+        assert_eq!(offers(&again, &actions), []);
+    }
+    let actions = again.step(at(20));
+    assert_eq!(offers(&again, &actions).len(), 1, "ten seconds' worth");
+}
