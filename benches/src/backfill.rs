@@ -18,6 +18,7 @@ use clap::Args;
 use self::back_end::BackEnd;
 use self::broker::Killable;
 use self::live::Live;
+use crate::behind::{self, Back};
 
 /// How many, and how often.
 #[derive(Args, Clone, Debug)]
@@ -47,14 +48,23 @@ pub struct Backfill {
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub live: u32,
     /// How long live messages are watched before history begins.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 10)]
     pub calm_s: u64,
     /// How far devices and back end give way to others (`nice`, 0 to 19). Live clients never do: in the field all these have machines of their own.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(i32).range(0..=19))]
     pub nice: i32,
+    /// Devices and back end have what nobody else wants (`SCHED_IDLE`).
+    #[arg(long)]
+    pub idle: bool,
     /// More of the broker's configuration, TOML.
     #[arg(long, default_value = "")]
     pub config: String,
+}
+
+impl Backfill {
+    fn back(&self) -> Back {
+        if self.idle { Back::Idle } else { Back::Nice(self.nice) }
+    }
 }
 
 /// What the devices have in common.
@@ -92,14 +102,17 @@ pub fn run(plan: &Backfill) -> anyhow::Result<()> {
     let total = u64::from(plan.devices) * u64::from(plan.records);
     let back_end = BackEnd::start(&fleet, total)?;
     let live = Live::start(&fleet)?;
-    thread::sleep(Duration::from_secs(plan.calm_s));
+    let calm = Duration::from_secs(plan.calm_s);
+    // Caches, and what the store still does with the registrations.
+    thread::sleep(calm / 5);
+    live.take();
+    thread::sleep(calm);
     let calm = live.take();
     let begun = Instant::now();
     let players: Vec<_> = (0..plan.connections)
         .map(|_| {
             let fleet = Arc::clone(&fleet);
-            thread::Builder::new().name("device".to_owned()).stack_size(256 << 10).spawn(move || {
-                give_way(fleet.plan.nice);
+            behind::spawn("device", plan.back(), move || {
                 let played = device::play(&fleet);
                 if played.is_err() {
                     fleet.failed.store(true, Relaxed);
@@ -107,7 +120,7 @@ pub fn run(plan: &Backfill) -> anyhow::Result<()> {
                 played
             })
         })
-        .collect::<Result<_, _>>()?;
+        .collect::<anyhow::Result<_>>()?;
     for kill in 1..=u64::from(plan.kills) {
         let due = total * kill / (u64::from(plan.kills) + 1);
         while fleet.taken.load(Relaxed) < due && !fleet.failed.load(Relaxed) {
@@ -115,9 +128,7 @@ pub fn run(plan: &Backfill) -> anyhow::Result<()> {
         }
         fleet.broker.kill_and_restart()?;
     }
-    for player in players {
-        player.join().map_err(|_| anyhow::anyhow!("a device has panicked"))??;
-    }
+    behind::join(players)?;
     let handed_in = begun.elapsed();
     let counted = back_end.finish()?;
     let delivered = begun.elapsed();
@@ -133,12 +144,4 @@ pub fn run(plan: &Backfill) -> anyhow::Result<()> {
     println!("redelivered with DUP, as QoS 1 may {}", counted.redelivered);
     anyhow::ensure!(counted.is_clean(), "records were lost, repeated or out of order");
     Ok(())
-}
-
-/// Lets this thread give way to others. On Linux niceness is a thread's (setpriority(2), "C library/kernel differences").
-fn give_way(nice: i32) {
-    if nice > 0 {
-        // Without it there is more noise, no fault.
-        let _ = rustix::process::nice(nice);
-    }
 }

@@ -13,6 +13,7 @@
 #![allow(clippy::print_stdout, reason = "the package is a command that prints")]
 
 pub mod backfill;
+mod behind;
 pub mod bindings;
 pub mod cli;
 pub mod clock;

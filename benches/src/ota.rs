@@ -11,7 +11,6 @@ mod campaign;
 mod device;
 mod downloads;
 mod live;
-mod load;
 mod memory;
 mod report;
 mod stage;
@@ -21,8 +20,8 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 
-use self::load::Back;
 use self::report::Row;
+use crate::behind::Back;
 use crate::cpu;
 
 /// What is measured.

@@ -22,6 +22,7 @@ mod files;
 mod gizwits;
 mod invalid;
 mod labels;
+mod offers;
 mod pages;
 mod push;
 mod record;

@@ -146,7 +146,7 @@ fn campaigns_choose_by_labels_and_keep_whom_they_have_drawn() {
         assert_eq!(world.members(campaign), queued(devices), "{campaign}");
     }
     let nobody = json!({"name": "c", "firmware": firmware, "regions": ["moon"]});
-    is(&world.http().post("/api/v1/campaigns", "application/json", &nobody.to_string()), 409, "no_devices");
+    is(&world.begin(&nobody), 409, "no_devices");
 
     // Groups are drawn: who is in them stays, and who comes to match stays out, also after a restart.
     world.labelled("two", &json!({"tags": []}));

@@ -351,7 +351,7 @@ fn each_fault_of_an_upload_is_told_apart_and_what_came_stays() {
             "trial_absent",
         ),
     ] {
-        is(&world.http().post("/api/v1/campaigns", "application/json", &body.to_string()), status, code);
+        is(&world.begin(&body), status, code);
     }
     let signed = world.http().put(&World::path("ota"), &json!({"signature_required": true}).to_string());
     is(&signed, 400, "invalid");

@@ -11,6 +11,7 @@ use turnpike_mqtt::QoS;
 use super::Fleet;
 use super::broker::{LIVE, PRODUCT, service_login};
 use super::client::{Came, Client};
+use crate::behind;
 
 /// With nothing coming for so long and devices done, what hasn't come won't.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -41,10 +42,8 @@ impl BackEnd {
         let mut client = open(fleet)?;
         client.subscribe(&format!("dev/{PRODUCT}/+/up/t"), QoS::AtLeastOnce)?;
         let fleet = Arc::clone(fleet);
-        let thread = thread::Builder::new().name("back-end".to_owned()).spawn(move || {
-            super::give_way(fleet.plan.nice);
-            read(&fleet, client, total)
-        })?;
+        let back = fleet.plan.back();
+        let thread = behind::spawn("back-end", back, move || read(&fleet, client, total))?;
         Ok(Self { thread })
     }
 

@@ -8,12 +8,13 @@ use std::time::Instant;
 
 use turnpike_ota::block::{REQUEST_BYTES_MAX, opened};
 
+use super::Ota;
 use super::device::Device;
 use super::memory::Watch;
 use super::report::Row;
 use super::stage::{Stage, content};
-use super::{Ota, load};
 use crate::backfill::client::Came;
+use crate::behind;
 
 /// What all of them have.
 struct Download {
@@ -42,7 +43,7 @@ pub(super) fn run(program: &Path, plan: &Ota) -> anyhow::Result<Vec<Row>> {
     });
     let devices = (0..plan.block_devices).map(|n| {
         let download = Arc::clone(&download);
-        load::spawn("device", plan.back(), move || {
+        behind::spawn("device", plan.back(), move || {
             let device = Device::come(download.address, n);
             // Whoever couldn't come mustn't keep the others waiting.
             download.begin.wait();
@@ -52,7 +53,7 @@ pub(super) fn run(program: &Path, plan: &Ota) -> anyhow::Result<Vec<Row>> {
     let devices = devices.collect::<anyhow::Result<Vec<_>>>()?;
     download.begin.wait();
     let (watch, begun) = (Watch::start(stage.pid())?, Instant::now());
-    load::join(devices)?;
+    behind::join(devices)?;
     let elapsed = begun.elapsed().as_secs_f64();
     let seen = watch.finish();
     let bytes = download.bytes.load(Relaxed);

@@ -13,11 +13,12 @@ use serde_json::Value;
 
 use self::fleet::Fleet;
 use self::visit::Terms;
+use super::Ota;
 use super::live::{Live, Times};
 use super::memory::Watch;
 use super::report::Row;
 use super::stage::{Stage, content, device};
-use super::{Ota, load};
+use crate::behind;
 use crate::cpu;
 
 /// Descriptors of this process, and of the broker, that devices don't get.
@@ -47,8 +48,8 @@ pub(super) fn run(program: &Path, plan: &Ota) -> anyhow::Result<Vec<Row>> {
     let created = begun.elapsed();
     let fleet = Fleet::new(stage.mqtt(), stage.ota, Arc::clone(&terms), plan)?;
     let (devices, rate, connections) = (plan.devices, plan.rate, connections(plan.connections));
-    let playing = load::spawn("fleet", plan.back(), move || fleet.play(devices, connections, rate))?;
-    let played = load::join(vec![playing])?.pop().context("one fleet")?;
+    let playing = behind::spawn("fleet", plan.back(), move || fleet.play(devices, connections, rate))?;
+    let played = behind::join(vec![playing])?.pop().context("one fleet")?;
     let is_whole = played.broken == 0;
     if let Some(fault) = &played.first_fault {
         eprintln!("{fault}");

@@ -11,11 +11,12 @@ use anyhow::Context;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
+use super::Ota;
 use super::device::Device;
 use super::memory::Watch;
 use super::report::Row;
 use super::stage::{Stage, content};
-use super::{Ota, load};
+use crate::behind;
 
 /// An answer hasn't come if it hasn't by then.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -38,7 +39,7 @@ pub(super) fn run(program: &Path, plan: &Ota, with_tls: bool) -> anyhow::Result<
     for link in links {
         let (begin, bytes, file, address) = (Arc::clone(&begin), Arc::clone(&bytes), Arc::clone(&file), stage.ota);
         let trust = stage.tls()?;
-        clients.push(load::spawn("client", plan.back(), move || {
+        clients.push(behind::spawn("client", plan.back(), move || {
             let connection = Connection::open(address, trust);
             begin.wait();
             let mut connection = connection?;
@@ -54,7 +55,7 @@ pub(super) fn run(program: &Path, plan: &Ota, with_tls: bool) -> anyhow::Result<
     }
     begin.wait();
     let (watch, begun) = (Watch::start(stage.pid())?, Instant::now());
-    load::join(clients)?;
+    behind::join(clients)?;
     let elapsed = begun.elapsed().as_secs_f64();
     let seen = watch.finish();
     let bytes = bytes.load(Relaxed);

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::load::Back;
+use crate::behind::Back;
 use crate::cpu;
 
 /// A figure.

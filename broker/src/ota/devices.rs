@@ -17,9 +17,10 @@ use turnpike_ota::wire::aliyun;
 use turnpike_ota::wire::native::{Check, Progress};
 use turnpike_ota::wire::{Step, Why, WireError};
 
+use super::offers::{message, native, number, offer_topic, upgrade, upgrade_topic};
 use super::push::Push;
 use super::record::{Reported, Speaks};
-use super::state::{Carried, candidate, message, native, number, offer_topic, upgrade, upgrade_topic};
+use super::state::{Carried, candidate};
 use super::{OtaDesk, State, count};
 use crate::desk::Done;
 

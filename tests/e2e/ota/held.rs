@@ -161,10 +161,11 @@ fn a_patch_or_an_upload_that_has_only_begun_makes_no_device_unsuitable() {
     let demands = json!({"targets": {"module": {"release_min": 0, "hardware": []}}});
     assert_eq!(world.http().put(&World::path("ota"), &demands.to_string()).status, 200);
     let wanted = json!({"name": "c", "firmware": next, "devices": ["three"]});
-    let answer = world.http().post("/api/v1/campaigns", "application/json", &wanted.to_string());
+    let answer = world.begin(&wanted);
     is(&answer, 409, "unknown_target");
-    let refused = world.audited("campaign_create");
-    assert!(refused.iter().any(|record| record["cause"] == "unknown_target"), "{refused:?}");
+    until("it is on record", SOON, || {
+        world.audited("campaign_create").into_iter().find(|record| record["cause"] == "unknown_target")
+    });
     assert_eq!(world.counted_by("campaign_refused_total", "unknown_target"), 1);
 }
 
@@ -247,8 +248,8 @@ fn what_a_full_disk_has_refused_does_no_harm() {
     let (first, second) = (world.firmware("2.0", "a firmware"), world.firmware("2.1", "another"));
     let none = json!([]);
     let campaigns = |world: &World| world.http().get("/api/v1/campaigns").json()["campaigns"].clone();
-    let wanted = |firmware: u64| json!({"name": "c", "firmware": firmware, "devices": ["one"]}).to_string();
-    let ask = |world: &World, firmware| world.http().post("/api/v1/campaigns", "application/json", &wanted(firmware));
+    let wanted = |firmware: u64| json!({"name": "c", "firmware": firmware, "devices": ["one"]});
+    let ask = |world: &World, firmware| world.begin(&wanted(firmware));
     let delete = |world: &World| world.http().delete(&World::path(&format!("firmware/{first}")));
 
     world.broker.set_file_bytes_max(0);

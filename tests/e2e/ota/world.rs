@@ -109,9 +109,14 @@ impl World {
         firmware
     }
 
+    /// Asks for a campaign.
+    pub(crate) fn begin(&self, settings: &Value) -> Answer {
+        self.http().post("/api/v1/campaigns", "application/json", &settings.to_string())
+    }
+
     #[track_caller]
     pub(crate) fn campaign(&self, settings: &Value) -> u64 {
-        let answer = self.http().post("/api/v1/campaigns", "application/json", &settings.to_string());
+        let answer = self.begin(settings);
         assert_eq!(answer.status, 201, "{answer:?}");
         answer.json()["campaign"].as_u64().expect("a number")
     }

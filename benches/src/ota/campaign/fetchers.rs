@@ -8,8 +8,8 @@ use std::thread::JoinHandle;
 use mio::Waker;
 
 use super::visit::Terms;
+use crate::behind::{self, Back};
 use crate::ota::downloads::Connection;
-use crate::ota::load::{self, Back};
 
 type Results = Receiver<(usize, anyhow::Result<()>)>;
 
@@ -35,7 +35,7 @@ impl Fetchers {
         let threads = (0..count).map(|_| {
             let (orders, results) = (Arc::clone(&orders), results.clone());
             let (terms, waker) = (Arc::clone(terms), Arc::clone(&waker));
-            load::spawn("fetcher", back, move || {
+            behind::spawn("fetcher", back, move || {
                 let mut connection = None;
                 loop {
                     let order = orders.lock().map_err(|_| anyhow::anyhow!("another has panicked"))?.recv();

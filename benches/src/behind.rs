@@ -11,7 +11,7 @@ use anyhow::Context;
 
 /// How load steps back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Back {
+pub(crate) enum Back {
     /// By so much, 0 to 19.
     Nice(i32),
     /// It has what nobody else wants.
@@ -47,7 +47,7 @@ fn idle() -> io::Result<()> {
 }
 
 /// Starts a thread that steps back.
-pub(super) fn spawn<T: Send + 'static>(
+pub(crate) fn spawn<T: Send + 'static>(
     name: &str,
     back: Back,
     work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
@@ -60,7 +60,7 @@ pub(super) fn spawn<T: Send + 'static>(
 }
 
 /// What each of them has come to.
-pub(super) fn join<T>(threads: Vec<JoinHandle<anyhow::Result<T>>>) -> anyhow::Result<Vec<T>> {
+pub(crate) fn join<T>(threads: Vec<JoinHandle<anyhow::Result<T>>>) -> anyhow::Result<Vec<T>> {
     // All of them: the first that fails mustn't leave others behind.
     let done: Vec<_> = threads.into_iter().map(JoinHandle::join).collect();
     done.into_iter().map(|done| done.map_err(|_| anyhow::anyhow!("a thread has panicked"))?).collect()
