@@ -10,6 +10,7 @@ import json
 import sys
 import threading
 
+import linkkit_locked  # noqa: F401
 from linkkit import linkkit
 
 SOON = 20  # seconds

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 
+import linkkit_locked  # noqa: F401
 from linkkit import linkkit
 
 SOON = 20  # seconds
