@@ -65,7 +65,7 @@ const TURN_READ_BYTES: usize = 256 << 10;
 const TURN_WRITE_BYTES: usize = 4 << 20;
 /// While history is under way, each phase of a turn begins nothing more after so long: what comes meanwhile waits for a turn to end. Without history a turn is as long as its
 /// bounds in bytes let it be: the shorter it is, the more turns, and the clock's readings, each message pays for.
-const PHASE_TIME: Duration = Duration::from_micros(150);
+const PHASE_TIME: Duration = Duration::from_micros(50);
 /// When a phase began, where its time is bounded.
 #[derive(Clone, Copy)]
 struct Phase(Option<Instant>);
