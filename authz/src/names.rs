@@ -21,7 +21,8 @@ pub enum NameError {
     Dots,
 }
 
-fn check(text: &str) -> Result<(), NameError> {
+/// 1 to 64 of `A–Z a–z 0–9 - _ . : @`.
+pub(crate) fn check(text: &str) -> Result<(), NameError> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.:@".contains(c);
     match text.len() {
         0 => Err(NameError::Empty),
@@ -31,8 +32,9 @@ fn check(text: &str) -> Result<(), NameError> {
     }
 }
 
+/// A checked text, of which the crate has several kinds: the check, `parse`, `as_str`, and the traits by which maps look it up and logs mask it.
 macro_rules! name {
-    ($(#[$doc:meta])* $name:ident) => {
+    ($(#[$doc:meta])* $name:ident, $check:expr) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub struct $name(Box<str>);
@@ -43,6 +45,7 @@ macro_rules! name {
             /// # Errors
             /// What is wrong with it.
             pub fn parse(text: &str) -> Result<Self, NameError> {
+                let check: fn(&str) -> Result<(), NameError> = $check;
                 check(text).map(|()| Self(text.into()))
             }
 
@@ -72,16 +75,17 @@ macro_rules! name {
         }
     };
 }
+pub(crate) use name;
 
 name! {
     /// A product key: 1 to 64 of `A–Z a–z 0–9 - _ . : @`.
     #[derive(Debug)]
-    ProductKey
+    ProductKey, check
 }
 
 name! {
     /// A device's name, unique within its product: 1 to 64 of `A–Z a–z 0–9 - _ . : @`. Masked in `Debug`.
-    DeviceName
+    DeviceName, check
 }
 
 impl fmt::Debug for DeviceName {

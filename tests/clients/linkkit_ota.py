@@ -10,8 +10,7 @@ import json
 import sys
 import threading
 
-import linkkit_locked  # noqa: F401
-from linkkit import linkkit
+import linkkit_client
 
 SOON = 20  # seconds
 port, product, device, secret, path = int(sys.argv[1]), *sys.argv[2:6]
@@ -30,13 +29,7 @@ def told(kind, version, size, url, method, sign, module, _extra):
     say("told", kind, version, size, method, module)
 
 
-# With an authority: the vendor's TLS for both, at the endpoint. Without: plain TCP and HTTP.
-client = linkkit.LinkKit("localhost" if ca is None else "cn-shanghai", product, device, secret)
-settings = {"port": port, "secure": "", "auto_reconnect_max_sec": 1}
-if ca:
-    with open(ca, encoding="ascii") as file:
-        settings.update(secure="TLS", endpoint="localhost", cadata=file.read())
-client.config_mqtt(**settings)
+client = linkkit_client.client(port, product, device, secret, ca)
 client.on_connect = lambda _present, rc, _data: say("connected", rc)
 client.on_disconnect = lambda _rc, _data: gone.set()
 client.on_ota_message_arrived = told

@@ -13,8 +13,7 @@ import sys
 import tempfile
 import threading
 
-import linkkit_locked  # noqa: F401
-from linkkit import linkkit
+import linkkit_client
 
 SOON = 20  # seconds
 port, product, device, secret = int(sys.argv[1]), *sys.argv[2:5]
@@ -41,13 +40,7 @@ def disconnected(rc, _data):
     gone.set()
 
 
-# With an authority: the vendor's TLS, at the endpoint. Without: plain TCP, by the host name that the SDK leaves as it is.
-client = linkkit.LinkKit("localhost" if ca is None else "cn-shanghai", product, device, secret)
-settings = {"port": port, "secure": "", "auto_reconnect_max_sec": 1}
-if ca:
-    with open(ca, encoding="ascii") as file:
-        settings.update(secure="TLS", endpoint="localhost", cadata=file.read())
-client.config_mqtt(**settings)
+client = linkkit_client.client(port, product, device, secret, ca)
 with tempfile.NamedTemporaryFile("w", suffix=".json", delete=False) as model:
     json.dump(MODEL, model)
 assert client.thing_setup(model.name) == 0

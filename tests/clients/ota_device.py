@@ -5,40 +5,28 @@ usage: ota_device.py {https|mqtt} HOST PORT PRODUCT DEVICE CLIENT-ID PASSWORD CA
 
 import hashlib
 import json
-import queue
 import ssl
 import sys
 import urllib.parse
 import urllib.request
 import zlib
 
-import paho.mqtt.client as paho
+from paho_device import SOON, Device
 
-SOON = 20
 BLOCK, WINDOW = 8192, 16
-way, host, port, product, device, client_id, password, ca, version, path = sys.argv[1:]
-own = f"dev/{product}/{device}/ota"
-
-messages, subscribed = queue.Queue(), queue.Queue()
-client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id, protocol=paho.MQTTv311)
-client.username_pw_set(f"{product}/{device}", password)
-client.on_message = lambda _c, _u, message: messages.put(message)
-client.on_subscribe = lambda _c, _u, _m, codes, _p: subscribed.put(codes)
-client.connect(host, int(port))
-client.loop_start()
-client.subscribe([(f"{own}/offer", 1), (f"{own}/block", 0)])
-subscribed.get(timeout=SOON)
+way, host, port, product, name, client_id, password, ca, version, path = sys.argv[1:]
+device = Device((host, port), (product, name), (client_id, password), [("ota/offer", 1), ("ota/block", 0)])
 
 
 def say(what, message):
-    client.publish(f"{own}/{what}", json.dumps(message), qos=1).wait_for_publish(SOON)
+    device.say(f"ota/{what}", json.dumps(message))
 
 
 def offer():
     while True:
-        message = messages.get(timeout=SOON)
-        if message.topic == f"{own}/offer":
-            return json.loads(message.payload)
+        topic, payload = device.hear()
+        if topic == "ota/offer":
+            return json.loads(payload)
 
 
 def over_https(offered):
@@ -62,11 +50,11 @@ def over_mqtt(offered):
         say("get", {"offer": offered["offer"], "size": BLOCK, "offset": first, "count": WINDOW})
         left = min(WINDOW, -(-(offered["size"] - first) // BLOCK))
         while left:
-            message = messages.get(timeout=SOON)
-            if message.topic != f"{own}/block":
+            topic, payload = device.hear()
+            if topic != "ota/block":
                 continue
-            fields = [int.from_bytes(message.payload[at : at + 4], "big") for at in range(0, 16, 4)]
-            block = message.payload[16:]
+            fields = [int.from_bytes(payload[at : at + 4], "big") for at in range(0, 16, 4)]
+            block = payload[16:]
             assert fields[2:] == [len(block), zlib.crc32(block)] and fields[0] == offered["offer"]
             got[fields[1] : fields[1] + len(block)] = block
             left -= 1
@@ -90,6 +78,6 @@ with open(path, "wb") as file:
 say("check", {"id": 2, "versions": {"mcu": offered["version"]}, "hardware": "A1"})
 while offer().get("id") != 2:
     pass
-client.disconnect()
-client.loop_stop()
+device.client.disconnect()
+device.client.loop_stop()
 print("ok")

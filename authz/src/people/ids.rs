@@ -4,82 +4,35 @@ use std::fmt;
 
 use turnpike_core::mask::{Identifier, fmt_masked};
 
-use crate::names::{NameError, ProductKey};
-
-macro_rules! id {
-    ($(#[$doc:meta])* $name:ident, $check:expr) => {
-        $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub struct $name(Box<str>);
-
-        impl $name {
-            /// Checks a text.
-            ///
-            /// # Errors
-            /// What is wrong with it.
-            pub fn parse(text: &str) -> Result<Self, NameError> {
-                let check: fn(&str) -> Result<(), NameError> = $check;
-                check(text).map(|()| Self(text.into()))
-            }
-
-            /// The text.
-            #[must_use]
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl Identifier for $name {
-            fn identifier(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl std::borrow::Borrow<str> for $name {
-            fn borrow(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-    };
-}
+use crate::names::{NameError, check, name};
 
 /// As product keys are, and without `:`.
 fn without_colon(text: &str) -> Result<(), NameError> {
-    ProductKey::parse(text)?;
+    check(text)?;
     if text.contains(':') { Err(NameError::Character(':')) } else { Ok(()) }
 }
 
-fn name(text: &str) -> Result<(), NameError> {
-    ProductKey::parse(text).map(drop)
-}
-
-id! {
+name! {
     /// An app's id: 1 to 64 of `A–Z a–z 0–9 - _ . @`. Without `:`, so that `{app}:{user}` can be read in one way only.
     #[derive(Debug)]
     AppId, without_colon
 }
 
-id! {
+name! {
     /// A user's id, unique within the app: 1 to 64 of `A–Z a–z 0–9 - _ . : @`. Masked in `Debug`.
-    UserId, name
+    UserId, check
 }
 
-id! {
+name! {
     /// A service's access key: 1 to 64 of `A–Z a–z 0–9 - _ . : @`.
     #[derive(Debug)]
-    AccessKey, name
+    AccessKey, check
 }
 
-id! {
+name! {
     /// A tenant: 1 to 64 of `A–Z a–z 0–9 - _ . : @`.
     #[derive(Debug)]
-    TenantId, name
+    TenantId, check
 }
 
 impl Default for TenantId {

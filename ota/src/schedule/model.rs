@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
+use super::tests::lamp;
 use super::*;
 use crate::campaign::tests::settings;
 use crate::campaign::{Bandwidth, Errors, Group, Rate, Settings, Size, State as Phase};
-use crate::filter::Candidate;
 use crate::machine::{Limits, State};
 use crate::zone::{Window, is_open};
 
@@ -135,18 +135,6 @@ struct Model {
 
 fn name(device: usize) -> String {
     format!("d{device}")
-}
-
-fn lamp(device: &str) -> Candidate<'_> {
-    Candidate {
-        product: "lamp",
-        device,
-        version: Some("1.0"),
-        hardware: None,
-        tags: &[],
-        region: None,
-        created_at_s: 0,
-    }
 }
 
 impl Model {

@@ -11,7 +11,7 @@ fn at(s: u64) -> Now {
     Now { mono_ms: s * 1000, unix_ms: (START_S + s) * 1000 }
 }
 
-fn lamp(device: &str) -> Candidate<'_> {
+pub(super) fn lamp(device: &str) -> Candidate<'_> {
     Candidate {
         product: "lamp",
         device,
