@@ -23,6 +23,8 @@ pub fn start(format: LogFormat, level: &str) -> Result<(), String> {
         _ => filter(level)?,
     };
     let builder = SubscriberBuilder::default().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // A line that can't be written (the log's disk is full, its reader has gone) would be told of on standard error, which panics when that can't be written.
+    let builder = builder.log_internal_errors(false);
     // Colours only where somebody sees them: scripts read the first lines.
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let _ = match format {

@@ -1,5 +1,8 @@
 //! What an operator relies on: signals, reload, health, metrics, `$SYS`.
 
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use turnpike_tests::broker::{Broker, Setup, command};
@@ -9,6 +12,36 @@ use turnpike_tests::http::Http;
 use turnpike_tests::peers::{self, arg};
 use turnpike_tests::time::{SOON, until};
 use turnpike_tests::wire::{self, Connect, Publish, Version};
+
+/// Its reader has gone, as it is with a full disk.
+#[test]
+fn a_log_that_cant_be_written_ends_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = command();
+    command.args(["serve", "--anonymous", "--mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data"]);
+    let mut broker = command.arg(folder.path()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let log = BufReader::new(broker.stderr.take().expect("its log"));
+    let mut addresses = Vec::new();
+    for line in log.lines().map_while(Result::ok) {
+        let address = line.split_once("address=").filter(|_| line.contains("listening"));
+        addresses.extend(address.and_then(|(_, address)| address.trim().parse::<SocketAddr>().ok()));
+        if line.contains("serving") {
+            break;
+        }
+    }
+    let [mqtt, http] = addresses[..] else { panic!("{addresses:?}") };
+    // The lines from here on have no reader; a signal to read the settings anew makes one.
+    let pid = broker.id().to_string();
+    assert!(Command::new("kill").args(["-HUP", &pid]).status().expect("kill").success());
+    let http = Http { address: http, token: None };
+    until("it has answered", SOON, || (http.get("/readyz").status == 200).then_some(()));
+    let mut client = Client::connect(mqtt, &Connect::new(Version::V5, "one"));
+    assert_eq!(client.subscribe(&[("t", 1)]), [1]);
+    client.send(&Publish::new("t", "still there").encode(Version::V5));
+    assert_eq!(client.take().payload, b"still there");
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill").success());
+    assert!(broker.wait().expect("its end").success());
+}
 
 #[test]
 fn sigterm_says_goodbye_and_ends_with_0() {

@@ -464,7 +464,7 @@ pub(super) async fn list_campaign_devices(
     let wanted = wanted.transpose()?;
     let state = api.ota()?.state();
     if state.invalid_campaign(id).is_none() {
-        state.scheduler.campaign(id).ok_or(Refusal::Unknown)?;
+        state.scheduler.campaign(id).filter(|_| !state.scheduler.is_prepared(id)).ok_or(Refusal::Unknown)?;
     }
     let (mut devices, mut next) = (Vec::new(), None);
     for (looked, (slot, member)) in state.scheduler.members(id, page.after.unwrap_or(0)).enumerate() {

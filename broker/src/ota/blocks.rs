@@ -102,11 +102,14 @@ impl OtaDesk {
         let turn = self.turns.take(product, device);
         let mut sent = Vec::new();
         for (offset, length) in request.places() {
-            if !turn.is_current() || !self.is_here(product, device) {
-                // Nobody waits for the rest.
+            // Where nobody waits for the rest, none of it is due.
+            let is_here = || self.is_here(product, device);
+            let grant = || self.budget.grant(u64::from(length), Instant::now());
+            let Some(at) = is_here().then(|| turn.grant(grant)).flatten() else { break };
+            tokio::time::sleep_until(at).await;
+            if !is_here() || !turn.take_granted() {
                 break;
             }
-            tokio::time::sleep_until(self.budget.grant(u64::from(length), Instant::now())).await;
             let block = opened.read(offset, length as usize).await?;
             let place = u32::try_from(offset).map_err(|_| GetError::Request(BlockError::Nothing))?;
             let message = OutsideMessage {

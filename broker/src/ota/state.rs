@@ -138,7 +138,7 @@ impl State {
         })
     }
 
-    /// The file that a device is offered in a campaign; `again`: the one that it was offered before, as long as that may go out.
+    /// The file that a device is offered in a campaign; `again`: the one that it has begun with, as long as that may go out.
     pub(super) fn suited(
         &self,
         id: CampaignId,
@@ -152,7 +152,9 @@ impl State {
         let hardware = reported.and_then(|reported| reported.hardware.as_ref());
         let fitting = Fitting { product, target: &settings.target, hardware, version };
         let begun = self.offered_file(id, device, settings.firmware);
-        let suited = if again {
+        // One that has only been offered something begins with what suits what it reports now.
+        let has_begun = again && self.kind(id, device).is_some_and(|kind| kind != Kind::Offered);
+        let suited = if has_begun {
             self.catalog.suits_again(settings.firmware, begun, &fitting)?
         } else {
             self.catalog.suits(settings.firmware, &fitting)?
@@ -194,7 +196,7 @@ impl State {
         for (id, wanted, life) in campaigns {
             self.given = self.given.max(id.0);
             let firmware = self.catalog.get(FirmwareId(wanted.request.firmware));
-            if firmware.is_some_and(|firmware| registry.product(firmware.product.as_str()).is_none()) {
+            if firmware.is_some_and(|firmware| self.swept.contains(&firmware.product)) {
                 // Its product is being deleted.
                 left.extend([record::put_given(CampaignId(self.given)), Op::RegistryDelete(record::campaign_key(id))]);
                 continue;

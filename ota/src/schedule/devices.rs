@@ -18,11 +18,19 @@ impl Scheduler {
         let now = self.clock(now);
         let product = self.directory.product_or_add(product);
         let key = self.directory.find_or_add(product, device);
+        let before = self.directory.zone(key);
         self.directory.connect(key, zone);
+        let after = self.directory.zone(key);
         let mut out = Vec::new();
         for id in self.of_product(product) {
-            let Some(run) = self.runs.get(&id).filter(|run| run.state().is_under_way()) else { continue };
+            let Some(run) = self.runs.get_mut(&id) else { continue };
             let Some(slot) = run.fleet.find(key) else { continue };
+            if before != after {
+                run.leave_line(slot, before, after);
+            }
+            if !run.state().is_under_way() {
+                continue;
+            }
             match self.kind(id, key) {
                 Some(Kind::Queued) => self.come(id, slot, now, &mut out),
                 Some(Kind::Applying) | None => {}
@@ -169,6 +177,7 @@ impl Scheduler {
         let Some(run) = self.runs.get_mut(&id) else { return Vec::new() };
         let Some(slot) = run.fleet.find(device) else { return Vec::new() };
         let Ok(Some(_)) = run.fleet.apply(slot, Event::Withhold(reason), now) else { return Vec::new() };
+        run.give_back();
         let Some(Member { standing, retries, .. }) = run.fleet.member(slot) else { return Vec::new() };
         let mut out = vec![Action::DeviceChanged { campaign: id, device, standing, retries }];
         for rival in self.rivals(id) {

@@ -26,6 +26,17 @@ impl Line {
         slot
     }
 
+    /// Says whether it stood there. Looks at all who do.
+    pub(super) fn remove(&mut self, group: u8, zone: Zone, slot: Slot) -> bool {
+        let Some(queue) = self.queues.get_mut(&(group, zone)) else { return false };
+        let Some(at) = queue.iter().position(|waiting| *waiting == slot) else { return false };
+        queue.remove(at);
+        if queue.is_empty() {
+            self.queues.remove(&(group, zone));
+        }
+        true
+    }
+
     /// Groups and zones where somebody waits, earlier groups first.
     pub(super) fn places(&self) -> Vec<(u8, Zone)> {
         self.queues.keys().copied().collect()
@@ -77,7 +88,12 @@ impl Credit {
         self.credit_ms >= OFFER_MS
     }
 
-    pub(super) fn spend(&mut self) {
+    pub(super) const fn spend(&mut self) {
         self.credit_ms = self.credit_ms.saturating_sub(OFFER_MS);
+    }
+
+    /// An offer wasn't made after all.
+    pub(super) const fn give_back(&mut self) {
+        self.credit_ms = self.credit_ms.saturating_add(OFFER_MS);
     }
 }

@@ -60,8 +60,24 @@ impl Run {
         }
     }
 
-    pub(super) fn spend(&mut self) {
+    pub(super) const fn spend(&mut self) {
         self.credit.spend();
+    }
+
+    /// What was spent last has become no offer.
+    pub(super) const fn give_back(&mut self) {
+        self.credit.give_back();
+    }
+
+    /// A device has said that it is in another zone. If it waits, it does so where it is now, behind those who were there before: it is in no line until it is put in one.
+    pub(super) fn leave_line(&mut self, slot: Slot, before: Option<Zone>, after: Option<Zone>) {
+        let (from, to) = (self.zone(before), self.zone(after));
+        let Some(member) = self.fleet.member(slot).filter(|_| from != to && self.fleet.is_waiting(slot)) else {
+            return;
+        };
+        if self.line.remove(member.group, from, slot) {
+            self.fleet.set_waiting(slot, false);
+        }
     }
 
     /// In which zone a device waits that has reported one, or none. Without windows all zones are one.

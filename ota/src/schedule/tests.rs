@@ -297,6 +297,28 @@ fn windows_are_in_the_devices_zone() {
 }
 
 #[test]
+fn a_device_that_says_its_zone_stands_in_that_ones_line() {
+    let night = vec!["02:00-04:00".parse().expect("a window")];
+    let settings = Settings { windows: night, zone: "+08:00".parse().expect("a zone"), ..settings() };
+    let mut scheduler = Scheduler::new();
+    assert!(scheduler.add(campaign(1, settings), [lamp("silent"), lamp("moves")], at(0)).is_ok());
+    let midnight = 86_400 - START_S % 86_400;
+    // In line by the campaign's zone, and by one that it leaves.
+    assert_eq!(scheduler.device_online("lamp", "silent", None, at(1)), []);
+    assert_eq!(scheduler.device_online("lamp", "moves", "+05:00".parse().ok(), at(1)), []);
+    for s in 0..3 {
+        let actions = scheduler.step(at(midnight + s));
+        assert_eq!(offers(&scheduler, &actions), []);
+    }
+    // It is half past two where they are.
+    let utc = "+00:00".parse().ok();
+    let mut actions = scheduler.device_online("lamp", "silent", utc, at(midnight + 9000));
+    actions.extend(scheduler.device_online("lamp", "moves", utc, at(midnight + 9000)));
+    actions.extend(scheduler.step(at(midnight + 9001)));
+    assert_eq!(offers(&scheduler, &actions), [(1, "silent".to_owned()), (1, "moves".to_owned())]);
+}
+
+#[test]
 fn a_paused_campaign_offers_nothing_new() {
     let mut scheduler = with(2, Settings { downloads_max: Some(1), ..settings() });
     let actions = scheduler.step(at(1));
@@ -507,6 +529,21 @@ fn an_offer_that_cannot_be_made_yet_waits_until_the_device_says_more() {
     let again = scheduler.device_online("lamp", "d0", None, at(22));
     assert_eq!(offers(&scheduler, &again), [(1, "d0".to_owned())]);
     assert_eq!(state(&scheduler, 1, "d0"), State::Offered);
+}
+
+#[test]
+fn an_offer_that_isnt_made_costs_none_of_the_rate() {
+    let mut scheduler = with(2, Settings { rate: Some(Rate::Constant(1)), ..settings() });
+    let mut asked = |s| match &scheduler.step(at(s))[..] {
+        [.., Action::Offer { campaign, device, .. }] => {
+            let withheld = scheduler.withhold(*campaign, *device, Reason::HARDWARE_UNKNOWN, at(s));
+            assert_eq!(withheld.len(), 1);
+            true
+        }
+        _ => false,
+    };
+    assert!(asked(1) && asked(2), "in the next second already");
+    assert!(!asked(3), "both are asked");
 }
 
 /// A restart from what the scheduler knows of a campaign, and from these records.
