@@ -32,11 +32,10 @@ use turnpike_core::durable::Op;
 use turnpike_core::gate::{DeviceIdentity, Principal};
 use turnpike_core::shard::Errand;
 
-pub use refusals::ByCode;
 pub use settings::BackfillSettings;
 
 use crate::audit::AuditSink;
-use crate::desk::Done;
+use crate::desk::{ByCode, Done};
 use crate::server::Control;
 
 /// What a worker is given.

@@ -1,8 +1,10 @@
 //! Desks: who is handed messages of devices in place of, or beside, those who subscribe ([`turnpike_core::gate::Handling`]).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use parking_lot::Mutex;
 use turnpike_authz::registry::Registry;
 use turnpike_core::clock::Now;
 use turnpike_core::ids::ShardId;
@@ -18,6 +20,23 @@ use crate::shard::Clock;
 pub trait Desk: Send + Sync {
     /// Takes an errand, on a shard's thread: it must not wait. It may be done at once.
     fn take(&self, errand: Errand, done: Done);
+}
+
+/// What a desk hasn't taken, by what was wrong with it: as many counters as there are such words.
+#[derive(Debug, Default)]
+pub struct ByCode(Mutex<BTreeMap<&'static str, u64>>);
+
+impl ByCode {
+    /// Counts one.
+    pub fn add(&self, code: &'static str) {
+        *self.0.lock().entry(code).or_default() += 1;
+    }
+
+    /// Each word that there was, and how often.
+    #[must_use]
+    pub fn all(&self) -> Vec<(&'static str, u64)> {
+        self.0.lock().iter().map(|(code, count)| (*code, *count)).collect()
+    }
 }
 
 /// What a desk of the platform's works with, once the broker runs.

@@ -13,8 +13,9 @@ use turnpike_store::stats::{CommitStats, LATENCY_BOUNDS_US};
 
 use crate::audit::AuditStatus;
 use crate::commands::CommandDesk;
+use crate::desk::ByCode;
 use crate::desks::Desks;
-use crate::ota::{OtaDesk, Refused};
+use crate::ota::OtaDesk;
 use crate::registrar::Registrar;
 use crate::server::Totals;
 use crate::shard::ShardStats;
@@ -131,8 +132,7 @@ pub fn text(
             MetricType::COUNTER,
             samples,
         );
-        let refusals = backfill.counts().refusals.all();
-        let samples = refusals.into_iter().map(|(code, count)| counter(&[("code", code)], count)).collect();
+        let samples = by_code(&backfill.counts().refusals);
         let help = "Batches and records refused, by why, as their devices are told.";
         families.family("backfill_refused_total", help, MetricType::COUNTER, samples);
     }
@@ -150,24 +150,25 @@ fn sum(shards: &[ShardStats], figure: impl Fn(&ShardStats) -> u64) -> u64 {
     shards.iter().map(figure).sum()
 }
 
+/// A counter for each word.
+fn by_code(counts: &ByCode) -> Vec<Metric> {
+    counts.all().into_iter().map(|(code, count)| counter(&[("code", code)], count)).collect()
+}
+
 /// What has gone out as firmware.
 fn firmware(families: &mut Families, ota: &OtaDesk) {
     let samples = ota.counts().all().map(|(what, count)| counter(&[("what", what)], count)).into();
     let help =
         "Firmware: offers, checks, reports, faults of devices, blocks over MQTT, downloads over HTTP, and their bytes.";
     families.family("ota_total", help, MetricType::COUNTER, samples);
-    let samples = ota.refused().all().into_iter().map(|(code, count)| counter(&[("code", code)], count)).collect();
     let help = "Firmware, or parts of it, that an operator has uploaded and that weren't taken, by what was wrong.";
-    families.family("firmware_refused_total", help, MetricType::COUNTER, samples);
-    let of = |refused: &Refused| {
-        refused.all().into_iter().map(|(code, count)| counter(&[("code", code)], count)).collect::<Vec<_>>()
-    };
+    families.family("firmware_refused_total", help, MetricType::COUNTER, by_code(ota.refused()));
     let help = "Campaigns that an operator has asked for and that weren't made, by why.";
-    families.family("campaign_refused_total", help, MetricType::COUNTER, of(ota.campaigns_refused()));
+    families.family("campaign_refused_total", help, MetricType::COUNTER, by_code(ota.campaigns_refused()));
     let help = "Downloads of firmware that were refused or broken off, by why.";
-    families.family("ota_denied_total", help, MetricType::COUNTER, of(ota.denied()));
+    families.family("ota_denied_total", help, MetricType::COUNTER, by_code(ota.denied()));
     let help = "Messages of devices about firmware that were of no use, by what was wrong with them.";
-    families.family("ota_faults_total", help, MetricType::COUNTER, of(ota.faults()));
+    families.family("ota_faults_total", help, MetricType::COUNTER, by_code(ota.faults()));
     let Some((counts, on_their_way)) = ota.bucket() else { return };
     let samples = counts.all().map(|(what, count)| counter(&[("what", what)], count)).into();
     let help =

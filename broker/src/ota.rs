@@ -38,7 +38,7 @@ mod sweep;
 mod turns;
 mod watched;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -72,7 +72,7 @@ pub use storing::Stage;
 
 use crate::audit::AuditSink;
 use crate::config::OtaSettings;
-use crate::desk::{Desk, Done, Shell};
+use crate::desk::{ByCode, Desk, Done, Shell};
 use crate::server::Control;
 use crate::tls::{Acceptor, Live, TlsError};
 use record::{Read, Wanted};
@@ -135,23 +135,6 @@ impl Counts {
     }
 }
 
-/// What wasn't taken, by what was wrong with it: as many counters as there are such words.
-#[derive(Debug, Default)]
-pub struct Refused(Mutex<BTreeMap<&'static str, u64>>);
-
-impl Refused {
-    /// Counts one.
-    pub fn add(&self, code: &'static str) {
-        *self.0.lock().entry(code).or_default() += 1;
-    }
-
-    /// What was counted.
-    #[must_use]
-    pub fn all(&self) -> Vec<(&'static str, u64)> {
-        self.0.lock().iter().map(|(code, count)| (*code, *count)).collect()
-    }
-}
-
 fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Relaxed);
 }
@@ -177,10 +160,10 @@ pub struct OtaDesk {
     /// Where they are brought there.
     storer: OnceLock<tokio::runtime::Handle>,
     counts: Counts,
-    refused: Refused,
-    campaigns_refused: Refused,
-    denied: Refused,
-    faults: Refused,
+    refused: ByCode,
+    campaigns_refused: ByCode,
+    denied: ByCode,
+    faults: ByCode,
     work: UnboundedSender<Work>,
     /// Comings and goings since the thread last looked. It isn't woken for them: that would cost a log-in more than all else that is done for it here.
     moves: Mutex<Vec<(Arc<DeviceIdentity>, Move)>>,
@@ -223,10 +206,10 @@ impl OtaDesk {
             storings: storing::Storings::default(),
             storer: OnceLock::new(),
             counts: Counts::default(),
-            refused: Refused::default(),
-            campaigns_refused: Refused::default(),
-            denied: Refused::default(),
-            faults: Refused::default(),
+            refused: ByCode::default(),
+            campaigns_refused: ByCode::default(),
+            denied: ByCode::default(),
+            faults: ByCode::default(),
             work,
             moves: Mutex::default(),
             beginning: Mutex::new(Some(Beginning { work: receiver, campaigns: Vec::new(), standings: HashMap::new() })),
@@ -392,25 +375,25 @@ impl OtaDesk {
 
     /// What wasn't taken.
     #[must_use]
-    pub fn refused(&self) -> &Refused {
+    pub fn refused(&self) -> &ByCode {
         &self.refused
     }
 
     /// Campaigns that weren't made, by why.
     #[must_use]
-    pub fn campaigns_refused(&self) -> &Refused {
+    pub fn campaigns_refused(&self) -> &ByCode {
         &self.campaigns_refused
     }
 
     /// Downloads that were refused or broken off, by why.
     #[must_use]
-    pub fn denied(&self) -> &Refused {
+    pub fn denied(&self) -> &ByCode {
         &self.denied
     }
 
     /// Messages of devices that were of no use, by what was wrong with them.
     #[must_use]
-    pub fn faults(&self) -> &Refused {
+    pub fn faults(&self) -> &ByCode {
         &self.faults
     }
 

@@ -1,7 +1,7 @@
 //! What devices hand in that is bad: counted by what is wrong with it, and put on record. The first of a kind of a device in a minute is a record, and so many of all
 //! at most; the next record says how many had none. So nobody fills the audit with bad batches.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use parking_lot::Mutex;
 use turnpike_authz::audit::{Action, Event, Key as Detail, Outcome, Subject, Value};
@@ -9,26 +9,11 @@ use turnpike_core::gate::DeviceIdentity;
 
 use super::under_way::Key;
 use crate::audit::AuditSink;
+use crate::desk::ByCode;
 
 const MINUTE_MS: u64 = 60_000;
 /// Records a minute, of all devices together.
 const RECORDS_MAX: usize = 200;
-
-/// Refusals by their code.
-#[derive(Debug, Default)]
-pub struct ByCode(Mutex<BTreeMap<&'static str, u64>>);
-
-impl ByCode {
-    fn add(&self, code: &'static str) {
-        *self.0.lock().entry(code).or_default() += 1;
-    }
-
-    /// Each code that there was, and how often.
-    #[must_use]
-    pub fn all(&self) -> Vec<(&'static str, u64)> {
-        self.0.lock().iter().map(|(code, count)| (*code, *count)).collect()
-    }
-}
 
 /// Puts refusals on record.
 pub(super) struct Refusals {

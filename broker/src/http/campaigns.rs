@@ -198,9 +198,6 @@ impl Queried for MembersPage {
 impl From<Unknown> for Problem {
     fn from(error: Unknown) -> Self {
         use turnpike_ota::schedule::AddError;
-        if matches!(error, Unknown::Store) {
-            return Self::store();
-        }
         let (status, code) = match &error {
             Unknown::Firmware => (StatusCode::NOT_FOUND, "no_such_firmware"),
             Unknown::NotReady => (StatusCode::CONFLICT, "firmware_not_ready"),
@@ -208,7 +205,7 @@ impl From<Unknown> for Problem {
             Unknown::Unsuited(Unsuited::Rollback) => (StatusCode::CONFLICT, "rollback"),
             Unknown::Unsuited(Unsuited::Unsigned) => (StatusCode::CONFLICT, "signature_missing"),
             Unknown::Unsuited(_) => (StatusCode::CONFLICT, "unsuited"),
-            Unknown::Store => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
+            Unknown::Store => return Self::store(),
             Unknown::Request(_) | Unknown::Faults(_) => (StatusCode::BAD_REQUEST, "invalid"),
             Unknown::Add(AddError::Exists) => (StatusCode::CONFLICT, "campaign_exists"),
             Unknown::Add(AddError::TooManyLive) => (StatusCode::CONFLICT, "too_many_campaigns"),
